@@ -1,0 +1,1 @@
+//! The ground floor: receives, enriches and hands on telemetry.

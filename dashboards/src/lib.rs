@@ -1,0 +1,1 @@
+//! Dashboard resources; serves the web UI.

@@ -1,0 +1,2 @@
+//! A small three-service shop.
+fn main() {}

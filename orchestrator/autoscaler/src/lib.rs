@@ -1,0 +1,1 @@
+//! HPA and decision records.

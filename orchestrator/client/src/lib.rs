@@ -1,0 +1,1 @@
+//! kube::Client over an in-process service or TLS.

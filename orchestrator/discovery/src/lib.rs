@@ -1,0 +1,1 @@
+//! Cluster objects to scrape targets and identities.
