@@ -1,1 +1,13 @@
-//! Kubernetes object rules without I/O.
+//! The rules of Kubernetes objects: what a quantity, a selector and a name are.
+//!
+//! Promises: pure functions over values; upstream's semantics and upstream's messages.
+//! Does not know: HTTP, the store, the clock.
+//!
+//! The road of an object through this crate: its names are judged by [`name`], its amounts read by
+//! [`quantity`], and lists and controllers choose it by [`selector`].
+
+pub mod name;
+pub mod quantity;
+pub mod selector;
+pub mod trace;
+pub mod user;
