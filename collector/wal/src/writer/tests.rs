@@ -1,0 +1,131 @@
+//! Appending, reading back, cutting and damaging.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(dir: &Path) -> (Vec<Vec<u8>>, Recovery) {
+    let mut frames = Vec::new();
+    let (_, found) = Wal::open(Config::new(dir), |_, f| frames.push(f.to_vec())).expect("opens");
+    (frames, found)
+}
+
+fn write(dir: &Path, frames: &[Vec<u8>]) {
+    let (wal, _) = Wal::open(Config::new(dir), |_, _| ()).expect("opens");
+    let pending: Vec<_> = frames.iter().map(|f| wal.enqueue(f.clone()).expect("room")).collect();
+    pending.into_iter().for_each(|p| p.wait().expect("durable"));
+}
+
+fn only_segment(dir: &Path) -> std::path::PathBuf {
+    segment::path(dir, 1)
+}
+
+#[test]
+fn many_appends_share_syncs_and_come_back_in_order() {
+    let dir = tempfile::tempdir().expect("dir");
+    let frames: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_le_bytes().to_vec()).collect();
+    write(dir.path(), &frames);
+    let (got, found) = read(dir.path());
+    assert_eq!(got, frames);
+    assert_eq!((found.frames, found.torn_bytes, found.damage.len()), (1000, 0, 0));
+}
+
+#[test]
+fn rotated_segments_are_deleted_and_the_rest_stays() {
+    let dir = tempfile::tempdir().expect("dir");
+    let rt = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    rt.block_on(async {
+        let (wal, _) = Wal::open(Config::new(dir.path()), |_, _| ()).expect("opens");
+        wal.append(&b"old"[..]).await.expect("durable");
+        let next = wal.rotate().await.expect("rotates");
+        wal.append(&b"new"[..]).await.expect("durable");
+        wal.delete_before(next).await.expect("deletes");
+        assert_eq!(wal.stats().segments, 1);
+    });
+    assert_eq!(read(dir.path()).0, [b"new".to_vec()]);
+}
+
+#[test]
+fn size_closes_segments() {
+    let dir = tempfile::tempdir().expect("dir");
+    let config = Config { segment_bytes: 100, ..Config::new(dir.path()) };
+    let (wal, _) = Wal::open(config, |_, _| ()).expect("opens");
+    for i in 0..10u8 {
+        wal.enqueue(vec![i; 60]).expect("room").wait().expect("durable");
+    }
+    assert!(wal.stats().segments >= 5);
+    drop(wal);
+    assert_eq!(read(dir.path()).0.len(), 10);
+}
+
+#[test]
+fn every_writes_at_once_and_syncs_later() {
+    let dir = tempfile::tempdir().expect("dir");
+    let config = Config { sync: SyncPolicy::Every(Duration::from_secs(3600)), ..Config::new(dir.path()) };
+    let (wal, _) = Wal::open(config, |_, _| ()).expect("opens");
+    wal.enqueue(&b"x"[..]).expect("room").wait().expect("written");
+    assert_eq!(wal.stats().syncs, 0);
+    drop(wal);
+    assert_eq!(read(dir.path()).0, [b"x".to_vec()]);
+}
+
+#[test]
+fn damage_in_the_middle_is_set_aside_and_reported() {
+    let dir = tempfile::tempdir().expect("dir");
+    write(dir.path(), &[vec![1; 10], vec![2; 10], vec![3; 10]]);
+    let path = only_segment(dir.path());
+    let mut data = std::fs::read(&path).expect("segment");
+    data[segment::HEADER + 18 + frame::HEADER + 3] ^= 0xff;
+    std::fs::write(&path, data).expect("segment");
+    let (got, found) = read(dir.path());
+    assert_eq!(got, [vec![1; 10], vec![3; 10]]);
+    assert_eq!(found.damage.len(), 1);
+    assert_eq!(std::fs::read(&found.damage[0].kept_in).expect("kept").len(), 18);
+}
+
+#[test]
+fn too_long_and_too_many_are_refused() {
+    let dir = tempfile::tempdir().expect("dir");
+    let config = Config { frame_bytes: 10, ..Config::new(dir.path()) };
+    let (wal, _) = Wal::open(config, |_, _| ()).expect("opens");
+    assert!(matches!(wal.enqueue(vec![0; 11]), Err(Error::FrameTooLong { .. })));
+}
+
+#[test]
+fn a_log_cut_at_every_byte_recovers_a_prefix() {
+    let dir = tempfile::tempdir().expect("dir");
+    let frames: Vec<Vec<u8>> = (1..8u8).map(|i| vec![i; usize::from(i) * 3]).collect();
+    write(dir.path(), &frames);
+    let whole = std::fs::read(only_segment(dir.path())).expect("segment");
+    for cut in 0..=whole.len() {
+        let d = tempfile::tempdir().expect("dir");
+        std::fs::write(only_segment(d.path()), &whole[..cut]).expect("segment");
+        let (got, found) = read(d.path());
+        assert_eq!(got, frames[..got.len()], "cut at {cut}");
+        assert!(found.damage.is_empty(), "cut at {cut}");
+        // What was cut off stays cut off, and the log can be used.
+        write(d.path(), &[b"after".to_vec()]);
+        let (again, _) = read(d.path());
+        assert_eq!(again.last().map(Vec::as_slice), Some(&b"after"[..]));
+        assert_eq!(again.len(), got.len() + 1);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn flipped_bytes_never_panic_and_never_invent(at in 0usize..400, mask in 1u8..) {
+        let dir = tempfile::tempdir().expect("dir");
+        let frames: Vec<Vec<u8>> = (0..12u8).map(|i| vec![i; 20]).collect();
+        write(dir.path(), &frames);
+        let path = only_segment(dir.path());
+        let mut data = std::fs::read(&path).expect("segment");
+        let n = data.len();
+        data[at % n] ^= mask;
+        std::fs::write(&path, data).expect("segment");
+        let (got, _) = read(dir.path());
+        prop_assert!(got.iter().all(|f| frames.contains(f)));
+    }
+}
