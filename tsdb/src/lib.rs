@@ -1,1 +1,31 @@
-//! Samples in columns.
+//! The time-series database: samples in, columns out.
+//!
+//! Promises: [`Tsdb::append`] returns once the samples are in a synced log and queryable. Samples may come
+//! out of order by up to [`Config::out_of_order`]; of two with the same time the later written wins. Stale
+//! markers keep their bits. Recovery yields what was acknowledged.
+//!
+//! Does not know: PromQL, HTTP, who scrapes, Kubernetes.
+//!
+//! Write path: [`db`] (`append`) → [`record`] (WAL record) → wal → [`head`] → [`flush`] → [`block`] →
+//! [`compact`] → [`retention`]. Read path: [`select`] over head, frozen head and blocks, through [`index`].
+//! Start reading at [`db`].
+//!
+//! Tasks: one, [`Tsdb::run`], which flushes, compacts and drops. Lock order: `gate` (held shared by an append,
+//! exclusively by a flush while it swaps the head), then `state`.
+
+mod block;
+mod codec;
+mod compact;
+mod config;
+mod db;
+mod error;
+mod flush;
+mod head;
+mod index;
+mod record;
+mod retention;
+mod select;
+
+pub use config::Config;
+pub use db::{Stats, Tsdb};
+pub use error::Error;

@@ -1,0 +1,220 @@
+//! The database as a whole: what goes in comes out, over flushes, merges, restarts and crashes.
+
+use proptest::prelude::*;
+use signal::time::Clock;
+use signal::{Labels, MatchOp, Select, SeriesSource, Timestamp};
+
+use super::*;
+
+/// A clock that tests set.
+struct Fixed(i64);
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0)
+    }
+    fn monotonic(&self) -> std::time::Instant {
+        signal::time::monotonic()
+    }
+}
+
+const NOW: i64 = 1_700_000_000_000;
+
+fn config(dir: &std::path::Path) -> Config {
+    Config { clock: Arc::new(Fixed(NOW)), ..Config::new(dir) }
+}
+
+fn rt() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime")
+}
+
+fn batch(series: &[(&str, &str, i64, f64)]) -> MetricBatch {
+    let mut b = MetricBatch::default();
+    for (name, pod, t, v) in series {
+        b.push(Labels::from_pairs([("__name__", *name), ("pod", *pod)]), NOW + t, *v);
+    }
+    b
+}
+
+fn all(db: &Tsdb, matchers: Vec<Matcher>) -> Vec<(String, Vec<(i64, f64)>)> {
+    db.select(&Select { matchers, start: i64::MIN, end: i64::MAX })
+        .expect("selects")
+        .map(|s| {
+            let s = s.expect("reads");
+            (s.labels.to_string(), s.timestamps.iter().map(|t| t - NOW).zip(s.values).collect())
+        })
+        .collect()
+}
+
+fn name(n: &str) -> Vec<Matcher> {
+    vec![Matcher::equal("__name__", n)]
+}
+
+#[test]
+fn samples_outlive_flush_restart_and_merge() {
+    let dir = tempfile::tempdir().expect("dir");
+    let expect = vec![
+        ("up{pod=\"a\"}".to_owned(), vec![(-3000, 1.0), (-2000, 2.0), (-1000, 3.0), (0, 4.0)]),
+        ("up{pod=\"b\"}".to_owned(), vec![(-3000, 5.0)]),
+    ];
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        db.append(batch(&[("up", "a", -3000, 1.0), ("up", "b", -3000, 5.0)])).await.expect("appends");
+        db.flush().await.expect("flushes");
+        db.append(batch(&[("up", "a", -1000, 9.0), ("other", "a", 0, 0.0)])).await.expect("appends");
+        db.flush().await.expect("flushes");
+        // Out of order, and a second word on a time already told.
+        db.append(batch(&[("up", "a", -2000, 2.0), ("up", "a", -1000, 3.0), ("up", "a", 0, 4.0)]))
+            .await
+            .expect("appends");
+        assert_eq!(all(&db, name("up")), expect);
+    });
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        assert_eq!(all(&db, name("up")), expect);
+        db.flush().await.expect("flushes");
+        let blocks = db.state.read().blocks.clone();
+        assert_eq!(blocks.len(), 3);
+        crate::compact::merge(dir.path(), db.next_seq(), &blocks).expect("merges");
+    });
+    // The merged block makes its sources void, also after a crash before they were removed.
+    let db = Tsdb::open(config(dir.path())).expect("opens");
+    assert_eq!(db.stats().blocks, 1);
+    assert_eq!(all(&db, name("up")), expect);
+}
+
+#[test]
+fn too_old_and_too_new_are_refused_and_counted() {
+    let dir = tempfile::tempdir().expect("dir");
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        let hour = 3_600_000;
+        let a = db
+            .append(batch(&[("up", "a", 0, 1.0), ("up", "b", -hour, 1.0), ("up", "c", 2 * hour, 1.0)]))
+            .await;
+        let a = a.expect("appends");
+        assert_eq!((a.accepted, a.rejected), (1, 2));
+        assert!(a.reason.is_some());
+    });
+}
+
+#[test]
+fn closed_series_end_in_a_stale_marker() {
+    let dir = tempfile::tempdir().expect("dir");
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        db.append(batch(&[("up", "a", -10, 1.0), ("up", "b", -10, 1.0)])).await.expect("appends");
+        let m = Matcher::new("pod", MatchOp::Regex, "a|c").expect("pattern");
+        assert_eq!(db.close_series(std::slice::from_ref(&m)).await.expect("closes"), 1);
+        assert_eq!(db.close_series(&[m]).await.expect("closes"), 0);
+        db.flush().await.expect("flushes");
+        let got = all(&db, name("up"));
+        assert!(signal::is_stale_nan(got[0].1[1].1));
+        assert_eq!(got[1].1.len(), 1);
+    });
+}
+
+#[test]
+fn labels_and_metadata_are_found() {
+    let dir = tempfile::tempdir().expect("dir");
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        let mut b = batch(&[("up", "a", 0, 1.0), ("down", "b", 0, 1.0)]);
+        let m = Metadata {
+            family: "up".into(),
+            kind: signal::MetricKind::Gauge,
+            help: "is it".into(),
+            unit: String::new(),
+        };
+        b.metadata.push(m.clone());
+        db.append(b).await.expect("appends");
+        db.flush().await.expect("flushes");
+        let s = Select { matchers: vec![], start: NOW - 1, end: NOW };
+        assert_eq!(db.label_names(&s).expect("names"), ["__name__", "pod"]);
+        assert_eq!(db.label_values("pod", &s).expect("values"), ["a", "b"]);
+        drop(db);
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        assert_eq!(db.metadata("up"), Some(m));
+    });
+}
+
+/// Not a test of its own: the child that `acknowledged_samples_survive_kill_nine` starts and kills.
+#[test]
+fn crash_child() {
+    let Some(dir) = std::env::var_os("BINNACLE_TSDB_CRASH_DIR") else { return };
+    rt().block_on(async {
+        let db = Tsdb::open(config(std::path::Path::new(&dir))).expect("opens");
+        for i in 0.. {
+            db.append(batch(&[("n", "a", i - 1_000_000, i as f64)])).await.expect("appends");
+            if i % 50 == 49 {
+                db.flush().await.expect("flushes");
+            }
+            eprintln!("acknowledged {i}");
+        }
+    });
+}
+
+#[test]
+fn acknowledged_samples_survive_kill_nine() {
+    use std::io::BufRead;
+    let dir = tempfile::tempdir().expect("dir");
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "db::tests::crash_child", "--nocapture"])
+        .env("BINNACLE_TSDB_CRASH_DIR", dir.path())
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    let lines = std::io::BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut last = 0;
+    for line in lines {
+        let line = line.expect("text");
+        if let Some(n) = line.strip_prefix("acknowledged ") {
+            last = n.parse().expect("number");
+            if last == 120 {
+                child.kill().expect("killed");
+            }
+        }
+    }
+    child.wait().expect("ended");
+    assert!(last >= 120);
+    let db = Tsdb::open(config(dir.path())).expect("opens");
+    let got = all(&db, name("n"));
+    let values: Vec<f64> = got[0].1.iter().map(|(_, v)| *v).collect();
+    assert!(values.len() > last && values.iter().enumerate().all(|(i, v)| *v == i as f64), "{values:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn any_mix_of_appends_flushes_and_restarts_equals_a_map(
+        steps in proptest::collection::vec((0..8u8, 0..3usize, 0..100i64, -5..5i32), 1..60),
+    ) {
+        let dir = tempfile::tempdir().expect("dir");
+        let runtime = rt();
+        let mut db = Tsdb::open(config(dir.path())).expect("opens");
+        let mut model: BTreeMap<(usize, i64), f64> = BTreeMap::new();
+        for (op, pod, t, v) in steps {
+            match op {
+                0 => runtime.block_on(db.flush()).expect("flushes"),
+                1 => {
+                    drop(db);
+                    db = Tsdb::open(config(dir.path())).expect("opens");
+                }
+                _ => {
+                    let pods = ["a", "b", "c"];
+                    runtime.block_on(db.append(batch(&[("m", pods[pod], t, f64::from(v))]))).expect("appends");
+                    model.insert((pod, t), f64::from(v));
+                }
+            }
+        }
+        let got: BTreeMap<(usize, i64), f64> = all(&db, name("m"))
+            .into_iter()
+            .flat_map(|(l, s)| {
+                let pod = ["a", "b", "c"].iter().position(|p| l.contains(&format!("\"{p}\""))).expect("pod");
+                s.into_iter().map(move |(t, v)| ((pod, t), v))
+            })
+            .collect();
+        prop_assert_eq!(got, model);
+    }
+}

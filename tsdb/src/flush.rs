@@ -1,0 +1,116 @@
+//! The head becomes a block: swap it out, write it, publish it, and only then let go of the log below it.
+
+use std::sync::Arc;
+
+use crate::block::{Block, Meta, Writer};
+use crate::db::Tsdb;
+use crate::error::Error;
+use crate::head::{Head, Merge};
+
+/// Writes a head as a block.
+fn write(dir: &std::path::Path, seq: u64, head: &Head) -> Result<Option<std::path::PathBuf>, Error> {
+    let mut order: Vec<usize> = (0..head.series.len()).collect();
+    order.sort_by(|a, b| head.series.get(*a).map(|s| &s.labels).cmp(&head.series.get(*b).map(|s| &s.labels)));
+    let mut writer = Writer::create(dir, Meta { seq, order: seq, ..Meta::default() })?;
+    for series in order.into_iter().filter_map(|i| head.series.get(i)) {
+        let (runs, late) = series.read(i64::MIN, i64::MAX);
+        let mut merge = Merge::new();
+        runs.iter().for_each(|r| r.decode(|s| merge.push(s)));
+        late.into_iter().for_each(|s| merge.push(s));
+        writer.add(&series.labels, &merge.finish())?;
+    }
+    writer.finish()
+}
+
+impl Tsdb {
+    /// Writes the head to a block and frees its log. Does nothing with an empty head.
+    pub async fn flush(self: &Arc<Self>) -> Result<(), Error> {
+        let _one = self.maintenance.lock().await;
+        // A flush that failed left its head frozen: that one goes first.
+        if self.state.read().frozen.is_none() {
+            if self.state.read().head.samples == 0 {
+                return Ok(());
+            }
+            let _gate = self.gate.write().await;
+            // No append is under way: what the segments below hold is in the head, and nothing else is.
+            let segment = self.wal.rotate().await?;
+            let mut state = self.state.write();
+            let head = std::mem::take(&mut state.head);
+            state.frozen = Some(Arc::new(head));
+            state.frozen_segment = segment;
+        }
+        let (head, segment) = {
+            let state = self.state.read();
+            (state.frozen.clone(), state.frozen_segment)
+        };
+        let Some(head) = head else { return Ok(()) };
+        self.save_metadata()?;
+        let seq = self.next_seq();
+        let dir = self.config.dir.clone();
+        let block = tokio::task::spawn_blocking(move || match write(&dir, seq, &head)? {
+            Some(path) => Block::open(path).map(Some),
+            None => Ok(None),
+        })
+        .await
+        .map_err(|e| Error::Damaged {
+            path: self.config.dir.clone(),
+            what: format!("flush panicked: {e}"),
+        })??;
+        {
+            let mut state = self.state.write();
+            state.blocks.extend(block.map(Arc::new));
+            state.frozen = None;
+        }
+        self.wal.delete_before(segment).await?;
+        Ok(())
+    }
+
+    /// Merges blocks until nothing is left to merge, then drops what is past its retention.
+    pub(crate) async fn compact_and_retain(self: &Arc<Self>) -> Result<(), Error> {
+        let _one = self.maintenance.lock().await;
+        loop {
+            let blocks = self.state.read().blocks.clone();
+            let metas: Vec<Meta> = blocks.iter().map(|b| b.meta.clone()).collect();
+            let settled = self.settled_before();
+            let chosen = crate::compact::plan(&metas, settled);
+            if chosen.is_empty() {
+                break;
+            }
+            let mut sources: Vec<Arc<Block>> =
+                blocks.into_iter().filter(|b| chosen.contains(&b.meta.seq)).collect();
+            sources.sort_by_key(|b| b.meta.order);
+            let (dir, seq, from) = (self.config.dir.clone(), self.next_seq(), sources.clone());
+            let merged =
+                tokio::task::spawn_blocking(move || match crate::compact::merge(&dir, seq, &from)? {
+                    Some(path) => Block::open(path).map(Some),
+                    None => Ok(None),
+                })
+                .await
+                .map_err(|e| Error::Damaged {
+                    path: self.config.dir.clone(),
+                    what: format!("merge panicked: {e}"),
+                })??;
+            {
+                let mut state = self.state.write();
+                state.blocks.retain(|b| !chosen.contains(&b.meta.seq));
+                state.blocks.extend(merged.map(Arc::new));
+                state.blocks.sort_by_key(|b| b.meta.order);
+            }
+            for b in sources {
+                std::fs::remove_file(&b.path).map_err(Error::io(&b.path))?;
+            }
+        }
+        let facts: Vec<(Meta, u64)> =
+            self.state.read().blocks.iter().map(|b| (b.meta.clone(), b.bytes)).collect();
+        let oldest = self.config.clock.now().saturating_sub(self.config.retention).millis();
+        for seq in crate::retention::plan(&facts, oldest, self.config.retention_bytes) {
+            let mut state = self.state.write();
+            let Some(at) = state.blocks.iter().position(|b| b.meta.seq == seq) else { continue };
+            let block = state.blocks.remove(at);
+            drop(state);
+            std::fs::remove_file(&block.path).map_err(Error::io(&block.path))?;
+        }
+        self.state.read().blocks.iter().for_each(|b| b.forget());
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! The inverted index: label name → value → the series that have it.
+//!
+//! The same structure serves the head (grown as series come) and a block (loaded when asked for).
+
+use std::collections::BTreeMap;
+
+use roaring::RoaringBitmap;
+use signal::{Labels, MatchOp, Matcher};
+
+use crate::codec::{get_bytes, get_uvarint, put_uvarint};
+
+/// Postings of all series 0..count.
+#[derive(Debug, Default)]
+pub(crate) struct Postings {
+    count: u32,
+    names: BTreeMap<Box<str>, BTreeMap<Box<str>, RoaringBitmap>>,
+}
+
+impl Postings {
+    /// Adds the next series; gives back its number.
+    pub(crate) fn add(&mut self, labels: &Labels) -> u32 {
+        let id = self.count;
+        for (name, value) in labels {
+            if !self.names.contains_key(name) {
+                self.names.insert(name.into(), BTreeMap::new());
+            }
+            let values = self.names.get_mut(name).expect("just inserted");
+            match values.get_mut(value) {
+                Some(ids) => {
+                    ids.insert(id);
+                }
+                None => {
+                    values.insert(value.into(), RoaringBitmap::from_iter([id]));
+                }
+            }
+        }
+        self.count += 1;
+        id
+    }
+
+    /// Series for which every matcher holds.
+    pub(crate) fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        // The cheapest first: an equality reads one list, everything else a dictionary.
+        let mut order: Vec<&Matcher> = matchers.iter().collect();
+        order.sort_by_key(|m| match m.op {
+            MatchOp::Equal if !m.value.is_empty() => 0,
+            MatchOp::Regex => 1,
+            _ => 2,
+        });
+        let mut result: Option<RoaringBitmap> = None;
+        for m in order {
+            let empty = m.matches_empty();
+            let listed = if empty { self.not_matching(m) } else { self.matching(m) };
+            result = Some(match (result, empty) {
+                (None, false) => listed,
+                (None, true) => self.all() - listed,
+                (Some(r), false) => r & listed,
+                (Some(r), true) => r - listed,
+            });
+            if result.as_ref().is_some_and(RoaringBitmap::is_empty) {
+                break;
+            }
+        }
+        result.unwrap_or_else(|| self.all())
+    }
+
+    fn all(&self) -> RoaringBitmap {
+        (0..self.count).collect()
+    }
+
+    /// Series that have a value for which the matcher holds.
+    fn matching(&self, m: &Matcher) -> RoaringBitmap {
+        let Some(values) = self.names.get(m.name.as_str()) else { return RoaringBitmap::new() };
+        match m.op {
+            MatchOp::Equal => values.get(m.value.as_str()).cloned().unwrap_or_default(),
+            _ => union(values.iter().filter(|(v, _)| m.matches(v)).map(|(_, ids)| ids)),
+        }
+    }
+
+    /// Series that have a value for which the matcher does not hold.
+    fn not_matching(&self, m: &Matcher) -> RoaringBitmap {
+        let Some(values) = self.names.get(m.name.as_str()) else { return RoaringBitmap::new() };
+        match m.op {
+            MatchOp::NotEqual => values.get(m.value.as_str()).cloned().unwrap_or_default(),
+            _ => union(values.iter().filter(|(v, _)| !m.matches(v)).map(|(_, ids)| ids)),
+        }
+    }
+
+    /// Values of one label with the number of series of each, in order of value.
+    pub(crate) fn value_counts(&self, name: &str) -> impl Iterator<Item = (&str, u64)> {
+        self.names.get(name).into_iter().flatten().map(|(v, ids)| (&**v, ids.len()))
+    }
+
+    /// Names of labels with the number of their values.
+    pub(crate) fn name_counts(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.names.iter().map(|(n, v)| (&**n, v.len()))
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        put_uvarint(out, u64::from(self.count));
+        put_uvarint(out, self.names.len() as u64);
+        for (name, values) in &self.names {
+            put_uvarint(out, name.len() as u64);
+            out.extend_from_slice(name.as_bytes());
+            put_uvarint(out, values.len() as u64);
+            for (value, ids) in values {
+                put_uvarint(out, value.len() as u64);
+                out.extend_from_slice(value.as_bytes());
+                put_uvarint(out, ids.serialized_size() as u64);
+                ids.serialize_into(&mut *out).expect("writing to memory cannot fail");
+            }
+        }
+    }
+
+    pub(crate) fn decode(data: &mut &[u8]) -> Option<Self> {
+        let text = |data: &mut &[u8]| -> Option<Box<str>> {
+            let n = usize::try_from(get_uvarint(data)?).ok()?;
+            Some(std::str::from_utf8(get_bytes(data, n)?).ok()?.into())
+        };
+        let mut p = Postings { count: u32::try_from(get_uvarint(data)?).ok()?, names: BTreeMap::new() };
+        for _ in 0..get_uvarint(data)? {
+            let name = text(data)?;
+            let mut values = BTreeMap::new();
+            for _ in 0..get_uvarint(data)? {
+                let value = text(data)?;
+                let n = usize::try_from(get_uvarint(data)?).ok()?;
+                values.insert(value, RoaringBitmap::deserialize_from(get_bytes(data, n)?).ok()?);
+            }
+            p.names.insert(name, values);
+        }
+        Some(p)
+    }
+}
+
+fn union<'a>(lists: impl Iterator<Item = &'a RoaringBitmap>) -> RoaringBitmap {
+    let mut all = RoaringBitmap::new();
+    lists.for_each(|l| all |= l);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
+        let one = (
+            "[abc]",
+            0..4u8,
+            prop_oneof!["[xyz]?", Just("x|y".to_owned()), Just(".*".to_owned()), Just(".+".to_owned())],
+        )
+            .prop_map(|(n, op, v)| {
+                let op =
+                    [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex][usize::from(op)];
+                Matcher::new(n, op, v).expect("pattern")
+            });
+        proptest::collection::vec(one, 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn select_agrees_with_matching_each_series(
+            sets in proptest::collection::vec(proptest::collection::vec(("[abc]", "[xyz]?"), 0..4), 0..20),
+            matchers in matchers(),
+        ) {
+            let sets: Vec<Labels> = sets.into_iter().map(Labels::from_pairs).collect();
+            let mut p = Postings::default();
+            sets.iter().for_each(|l| { p.add(l); });
+            let mut bytes = Vec::new();
+            p.encode(&mut bytes);
+            let p = Postings::decode(&mut bytes.as_slice()).expect("decodes");
+            let expect: Vec<u32> = (0..sets.len() as u32)
+                .filter(|i| matchers.iter().all(|m| m.matches(sets[*i as usize].get(&m.name).unwrap_or(""))))
+                .collect();
+            prop_assert_eq!(p.select(&matchers).into_iter().collect::<Vec<_>>(), expect);
+        }
+    }
+}
