@@ -1,1 +1,46 @@
-//! One file per reconcile loop.
+//! The cluster's reconcile loops, one file each: observed state in, a pure `plan`, then writes.
+//!
+//! Promises: controllers act on observed state only, and a reconcile run twice changes nothing the second
+//! time (invariant 3); every `plan` does no I/O and reads no clock (invariant 4).
+//! Does not know: how objects are stored, or who runs the pods.
+//!
+//! The road of a deployment: [`deployment`] makes a ReplicaSet → [`replicaset`] makes pods → (scheduler,
+//! kubelet) → [`endpointslice`] lists the ready ones for each service. [`garbage`] deletes what lost its
+//! owner, [`namespace`] empties what is being deleted, [`serviceaccount`] gives each namespace its account,
+//! [`node`] watches heartbeats, [`podgc`] clears away what no node will.
+//!
+//! Tasks: one queue and two workers per controller, all fed by the informers of [`client::Informers`].
+//! Start reading at [`run`].
+
+mod context;
+mod deployment;
+mod endpointslice;
+mod expectations;
+mod garbage;
+mod namespace;
+mod node;
+mod owner;
+mod pod;
+mod podgc;
+mod replicaset;
+mod serviceaccount;
+
+pub use context::{Config, Context, Error};
+
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+/// Runs every controller until `stop`.
+pub async fn run(context: Context, stop: CancellationToken) {
+    let loops = [
+        deployment::run(context.clone(), stop.clone()).boxed(),
+        replicaset::run(context.clone(), stop.clone()).boxed(),
+        endpointslice::run(context.clone(), stop.clone()).boxed(),
+        serviceaccount::run(context.clone(), stop.clone()).boxed(),
+        namespace::run(context.clone(), stop.clone()).boxed(),
+        garbage::run(context.clone(), stop.clone()).boxed(),
+        node::run(context.clone(), stop.clone()).boxed(),
+        podgc::run(context, stop).boxed(),
+    ];
+    futures::future::join_all(loops).await;
+}
