@@ -1,0 +1,224 @@
+//! Functions over the samples of one window, each a plain loop over two slices.
+//!
+//! Windows are open on the left and closed on the right, and hold no stale markers.
+
+/// The samples of one series in one window.
+#[derive(Clone, Copy)]
+pub(crate) struct Window<'a> {
+    /// Milliseconds, ascending.
+    pub(crate) t: &'a [i64],
+    pub(crate) v: &'a [f64],
+    /// The window's edges in milliseconds.
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+}
+
+/// Adds with Neumaier's correction, as Prometheus does (promql/functions.go kahanSumInc).
+pub(crate) fn kahan(inc: f64, sum: f64, c: f64) -> (f64, f64) {
+    let t = sum + inc;
+    let c = if t.is_infinite() {
+        0.0
+    } else if sum.abs() >= inc.abs() {
+        c + ((sum - t) + inc)
+    } else {
+        c + ((inc - t) + sum)
+    };
+    (t, c)
+}
+
+/// Prometheus: promql/functions.go extrapolatedRate.
+pub(crate) fn extrapolated(w: Window<'_>, counter: bool, rate: bool) -> Option<f64> {
+    let (first, last) = (*w.v.first()?, *w.v.last()?);
+    let n = w.v.len();
+    if n < 2 {
+        return None;
+    }
+    let mut delta = last - first;
+    if counter {
+        let mut before = first;
+        for v in &w.v[1..] {
+            if *v < before {
+                delta += before;
+            }
+            before = *v;
+        }
+    }
+    let (t0, t1) = (w.t[0], w.t[n - 1]);
+    let sampled = (t1 - t0) as f64 / 1000.0;
+    let mut to_start = (t0 - w.start) as f64 / 1000.0;
+    let mut to_end = (w.end - t1) as f64 / 1000.0;
+    let average = sampled / (n - 1) as f64;
+    let threshold = average * 1.1;
+    if to_start >= threshold {
+        to_start = average / 2.0;
+    }
+    if counter && delta > 0.0 && first >= 0.0 {
+        // A counter cannot have been below zero: do not extrapolate past the time it would have been zero.
+        to_start = to_start.min(sampled * (first / delta));
+    }
+    if to_end >= threshold {
+        to_end = average / 2.0;
+    }
+    let mut factor = (sampled + to_start + to_end) / sampled;
+    if rate {
+        factor /= (w.end - w.start) as f64 / 1000.0;
+    }
+    Some(delta * factor)
+}
+
+/// The difference of the last two samples, for `irate` per second and corrected for a reset.
+pub(crate) fn instant_delta(w: Window<'_>, rate: bool) -> Option<f64> {
+    let n = w.v.len();
+    if n < 2 {
+        return None;
+    }
+    let (before, last) = (w.v[n - 2], w.v[n - 1]);
+    let interval = w.t[n - 1] - w.t[n - 2];
+    if interval == 0 {
+        return None;
+    }
+    let delta = if rate && last < before { last } else { last - before };
+    Some(if rate { delta / (interval as f64 / 1000.0) } else { delta })
+}
+
+pub(crate) fn sum(w: Window<'_>) -> Option<f64> {
+    let (s, c) = w.v.iter().fold((0.0, 0.0), |(s, c), v| kahan(*v, s, c));
+    (!w.v.is_empty()).then(|| if s.is_infinite() { s } else { s + c })
+}
+
+/// The mean, by sum while that is finite, else by moving averages.
+pub(crate) fn avg(w: Window<'_>) -> Option<f64> {
+    let (mut s, mut c, mut mean, mut incremental) = (0.0, 0.0, 0.0, false);
+    for (i, v) in w.v.iter().enumerate() {
+        let n = (i + 1) as f64;
+        if !incremental {
+            let (ns, nc) = kahan(*v, s, c);
+            if i == 0 || !ns.is_infinite() {
+                (s, c) = (ns, nc);
+                continue;
+            }
+            incremental = true;
+            mean = s / (n - 1.0);
+            c /= n - 1.0;
+        }
+        let q = (n - 1.0) / n;
+        (mean, c) = kahan(*v / n, q * mean, q * c);
+    }
+    let n = w.v.len() as f64;
+    (n > 0.0).then(|| if incremental { mean + c } else { s / n + c / n })
+}
+
+pub(crate) fn min(w: Window<'_>) -> Option<f64> {
+    w.v.iter().copied().reduce(|a, b| if b < a || a.is_nan() { b } else { a })
+}
+
+pub(crate) fn max(w: Window<'_>) -> Option<f64> {
+    w.v.iter().copied().reduce(|a, b| if b > a || a.is_nan() { b } else { a })
+}
+
+/// Welford's variance with Neumaier's correction.
+pub(crate) fn variance(values: &[f64]) -> Option<f64> {
+    let (mut mean, mut cm, mut aux, mut ca) = (0.0, 0.0, 0.0, 0.0);
+    for (i, v) in values.iter().enumerate() {
+        let delta = v - (mean + cm);
+        (mean, cm) = kahan(delta / (i + 1) as f64, mean, cm);
+        (aux, ca) = kahan(delta * (v - (mean + cm)), aux, ca);
+    }
+    (!values.is_empty()).then(|| (aux + ca) / values.len() as f64)
+}
+
+/// The φ-quantile with linear interpolation; NaNs sort first.
+pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
+    if values.is_empty() || q.is_nan() {
+        return f64::NAN;
+    }
+    if q < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if q > 1.0 {
+        return f64::INFINITY;
+    }
+    values.sort_by(|a, b| match (a.is_nan(), b.is_nan()) {
+        (true, true) => std::cmp::Ordering::Equal,
+        (true, false) => std::cmp::Ordering::Less,
+        (false, true) => std::cmp::Ordering::Greater,
+        _ => a.total_cmp(b),
+    });
+    let n = values.len() as f64;
+    let rank = q * (n - 1.0);
+    let low = rank.floor().max(0.0);
+    let high = (low + 1.0).min(n - 1.0);
+    let weight = rank - rank.floor();
+    values[low as usize] * (1.0 - weight) + values[high as usize] * weight
+}
+
+/// Least squares: slope per second, and the value at `at`.
+pub(crate) fn regression(w: Window<'_>, at: i64) -> Option<(f64, f64)> {
+    let first = *w.v.first()?;
+    let (mut n, mut sx, mut cx, mut sy, mut cy) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    let (mut sxy, mut cxy, mut sx2, mut cx2) = (0.0, 0.0, 0.0, 0.0);
+    let mut constant = true;
+    for (t, v) in w.t.iter().zip(w.v) {
+        constant &= *v == first;
+        n += 1.0;
+        let x = (*t - at) as f64 / 1000.0;
+        (sx, cx) = kahan(x, sx, cx);
+        (sy, cy) = kahan(*v, sy, cy);
+        (sxy, cxy) = kahan(x * v, sxy, cxy);
+        (sx2, cx2) = kahan(x * x, sx2, cx2);
+    }
+    if constant {
+        return Some(if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) });
+    }
+    let (sx, sy, sxy, sx2) = (sx + cx, sy + cy, sxy + cxy, sx2 + cx2);
+    let covariance = sxy - sx * sy / n;
+    let variance = sx2 - sx * sx / n;
+    let slope = covariance / variance;
+    Some((slope, sy / n - slope * sx / n))
+}
+
+/// Holt's linear smoothing with trend.
+pub(crate) fn smooth(w: Window<'_>, sf: f64, tf: f64) -> Option<f64> {
+    if w.v.len() < 2 {
+        return None;
+    }
+    let (mut s0, mut s1, mut b) = (0.0, w.v[0], w.v[1] - w.v[0]);
+    for (i, v) in w.v.iter().enumerate().skip(1) {
+        if i > 1 {
+            b = tf * (s1 - s0) + (1.0 - tf) * b;
+        }
+        let x = sf * v;
+        let y = (1.0 - sf) * (s1 + b);
+        (s0, s1) = (s1, x + y);
+    }
+    Some(s1)
+}
+
+pub(crate) fn changes(w: Window<'_>) -> Option<f64> {
+    let n = w.v.windows(2).filter(|p| p[0] != p[1] && !(p[0].is_nan() && p[1].is_nan())).count();
+    (!w.v.is_empty()).then_some(n as f64)
+}
+
+pub(crate) fn resets(w: Window<'_>) -> Option<f64> {
+    (!w.v.is_empty()).then(|| w.v.windows(2).filter(|p| p[1] < p[0]).count() as f64)
+}
+
+/// The time in seconds of the extreme sample; of equal ones the last.
+pub(crate) fn time_of(w: Window<'_>, better: impl Fn(f64, f64) -> bool) -> Option<f64> {
+    let mut best = 0;
+    for i in 1..w.v.len() {
+        if better(w.v[i], w.v[best]) || w.v[best].is_nan() {
+            best = i;
+        }
+    }
+    w.t.get(best).map(|t| *t as f64 / 1000.0)
+}
+
+/// The median of distances from the median.
+pub(crate) fn mad(w: Window<'_>) -> Option<f64> {
+    if w.v.is_empty() {
+        return None;
+    }
+    let median = quantile(0.5, &mut w.v.to_vec());
+    Some(quantile(0.5, &mut w.v.iter().map(|v| (v - median).abs()).collect::<Vec<_>>()))
+}
