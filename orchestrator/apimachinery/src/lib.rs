@@ -4,10 +4,13 @@
 //! Does not know: HTTP, the store, the clock.
 //!
 //! The road of an object through this crate: its names are judged by [`name`], its amounts read by
-//! [`quantity`], and lists and controllers choose it by [`selector`].
+//! [`quantity`], [`schema`] says what fields it has, [`strategic`] patches it, and lists and controllers
+//! choose it by [`selector`].
 
 pub mod name;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
+pub mod strategic;
 pub mod trace;
 pub mod user;

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Makes kubernetes-1.35.json.gz from the definitions in PyPI's kubernetes-validate. See README.md.
+
+Usage: trim.py PATH/kubernetes-json-schema/v1.35.0-local/_definitions.json
+"""
+import gzip
+import json
+import pathlib
+import sys
+
+ROOTS = """
+io.k8s.api.core.v1.Namespace io.k8s.api.core.v1.Node io.k8s.api.core.v1.Pod io.k8s.api.core.v1.Service
+io.k8s.api.core.v1.Endpoints io.k8s.api.core.v1.ConfigMap io.k8s.api.core.v1.Secret io.k8s.api.core.v1.ServiceAccount
+io.k8s.api.core.v1.Event io.k8s.api.core.v1.Binding io.k8s.api.discovery.v1.EndpointSlice io.k8s.api.events.v1.Event
+io.k8s.api.coordination.v1.Lease io.k8s.api.apps.v1.Deployment io.k8s.api.apps.v1.ReplicaSet
+io.k8s.api.apps.v1.ControllerRevision io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler
+io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler io.k8s.api.autoscaling.v1.Scale
+io.k8s.api.rbac.v1.Role io.k8s.api.rbac.v1.ClusterRole io.k8s.api.rbac.v1.RoleBinding
+io.k8s.api.rbac.v1.ClusterRoleBinding io.k8s.api.policy.v1.Eviction io.k8s.api.authentication.v1.TokenRequest
+io.k8s.api.authentication.v1.TokenReview io.k8s.api.authentication.v1.SelfSubjectReview
+io.k8s.api.authorization.v1.SubjectAccessReview io.k8s.api.authorization.v1.SelfSubjectAccessReview
+io.k8s.api.authorization.v1.SelfSubjectRulesReview io.k8s.api.authorization.v1.LocalSubjectAccessReview
+""".split()
+
+
+def clean(node, path=()):
+    if isinstance(node, list):
+        return [clean(n, path) for n in node]
+    if not isinstance(node, dict):
+        return node
+    out = {}
+    for key, value in node.items():
+        names = path and path[-1] == "properties"
+        if key == "type" and isinstance(value, list) and not names:
+            value = next(v for v in value if v != "null")
+        if key == "enum" and not names:
+            continue
+        if key == "$ref":
+            value = value.replace("#/$defs/", "#/components/schemas/")
+        out[key] = clean(value, path + (key,))
+    return out
+
+
+def refs(node):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "$ref" and isinstance(value, str):
+                yield value.rsplit("/", 1)[1]
+            else:
+                yield from refs(value)
+    elif isinstance(node, list):
+        for n in node:
+            yield from refs(n)
+
+
+def main():
+    definitions = json.load(open(sys.argv[1]))["$defs"]
+    keep, queue = {}, list(ROOTS)
+    while queue:
+        name = queue.pop()
+        if name not in keep:
+            keep[name] = clean(definitions[name])
+            queue.extend(refs(keep[name]))
+    text = json.dumps(dict(sorted(keep.items())), separators=(",", ":"), sort_keys=True)
+    out = pathlib.Path(__file__).with_name("kubernetes-1.35.json.gz")
+    with open(out, "wb") as f, gzip.GzipFile(fileobj=f, mode="wb", mtime=0, compresslevel=9, filename="") as g:
+        g.write(text.encode())
+    print(len(keep), "definitions,", len(text), "bytes,", out.stat().st_size, "compressed")
+
+
+main()

@@ -1,0 +1,350 @@
+//! The schemas of all kinds, compact: what fields there are, and how lists merge.
+//!
+//! The published definitions lie compressed in the binary. They are read once, without their
+//! descriptions, into a table of a few hundred kilobytes; OpenAPI documents read them again when asked.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::quantity::Quantity;
+
+static COMPRESSED: &[u8] = include_bytes!("../data/kubernetes-1.35.json.gz");
+
+/// The definitions as JSON text: name → schema, with descriptions. Decompressed at each call.
+pub fn definitions_json() -> String {
+    let mut out = String::new();
+    flate2::read::GzDecoder::new(COMPRESSED)
+        .read_to_string(&mut out)
+        .expect("the embedded definitions are whole: a test reads them");
+    out
+}
+
+/// How the elements of a list are told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListKind {
+    /// The list is one value.
+    Atomic,
+    /// Scalars, each at most once.
+    Set,
+    /// Objects, told apart by these fields (with their defaults).
+    Map(Vec<Box<str>>),
+}
+
+/// What a value is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Type {
+    /// An object with known fields, by number.
+    Struct(u32),
+    /// An object with free keys.
+    Map(Box<Type>),
+    List(Box<Type>),
+    String,
+    Integer,
+    Number,
+    Boolean,
+    Quantity,
+    IntOrString,
+    /// Anything goes.
+    Any,
+}
+
+/// A field of a struct.
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub name: Box<str>,
+    pub ty: Type,
+    pub list: ListKind,
+    /// An object that is one value to server-side apply.
+    pub atomic: bool,
+    /// The field by which a strategic merge patch matches elements.
+    pub merge_key: Option<Box<str>>,
+    /// A strategic merge patch merges the list instead of replacing it.
+    pub merge: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Struct {
+    pub name: Box<str>,
+    /// Sorted by name.
+    pub fields: Vec<Field>,
+    pub atomic: bool,
+}
+
+impl Struct {
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|f| (*f.name).cmp(name)).ok().map(|i| &self.fields[i])
+    }
+}
+
+/// All structs, found by group, version and kind.
+#[derive(Debug)]
+pub struct Schemas {
+    structs: Vec<Struct>,
+    kinds: HashMap<(String, String, String), u32>,
+}
+
+#[derive(Deserialize)]
+struct RawKind {
+    group: String,
+    version: String,
+    kind: String,
+}
+
+/// A schema as published; what is not named here (descriptions) is skipped unread.
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(rename = "type")]
+    ty: Option<String>,
+    #[serde(rename = "$ref")]
+    reference: Option<String>,
+    format: Option<String>,
+    properties: Option<HashMap<String, Raw>>,
+    items: Option<Box<Raw>>,
+    #[serde(rename = "additionalProperties")]
+    additional: Option<Box<Raw>>,
+    #[serde(rename = "x-kubernetes-list-type")]
+    list_type: Option<String>,
+    #[serde(rename = "x-kubernetes-list-map-keys")]
+    list_keys: Option<Vec<Box<str>>>,
+    #[serde(rename = "x-kubernetes-map-type")]
+    map_type: Option<String>,
+    #[serde(rename = "x-kubernetes-patch-merge-key")]
+    merge_key: Option<Box<str>>,
+    #[serde(rename = "x-kubernetes-patch-strategy")]
+    strategy: Option<String>,
+    #[serde(rename = "x-kubernetes-group-version-kind")]
+    kinds: Option<Vec<RawKind>>,
+}
+
+/// The schemas, read at first use.
+pub fn schemas() -> &'static Schemas {
+    static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| Schemas::read(&definitions_json()));
+    &SCHEMAS
+}
+
+impl Schemas {
+    fn read(text: &str) -> Schemas {
+        let raw: HashMap<String, Raw> =
+            serde_json::from_str(text).expect("the embedded definitions are JSON: a test reads them");
+        let mut names: Vec<&String> =
+            raw.iter().filter(|(_, r)| r.properties.is_some()).map(|(n, _)| n).collect();
+        names.sort();
+        let numbers: HashMap<&str, u32> =
+            names.iter().enumerate().map(|(i, n)| (n.as_str(), i as u32)).collect();
+        let mut out = Schemas { structs: Vec::with_capacity(names.len()), kinds: HashMap::new() };
+        for (i, name) in names.iter().enumerate() {
+            let r = &raw[*name];
+            let mut fields: Vec<Field> =
+                r.properties.iter().flatten().map(|(n, f)| field(n, f, &numbers)).collect();
+            fields.sort_by(|a, b| a.name.cmp(&b.name));
+            let atomic = r.map_type.as_deref() == Some("atomic");
+            out.structs.push(Struct { name: name.as_str().into(), fields, atomic });
+            for k in r.kinds.iter().flatten() {
+                out.kinds.insert((k.group.clone(), k.version.clone(), k.kind.clone()), i as u32);
+            }
+        }
+        out
+    }
+
+    pub fn get(&self, number: u32) -> &Struct {
+        &self.structs[number as usize]
+    }
+
+    /// The type of a kind.
+    pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<Type> {
+        let key = (group.to_owned(), version.to_owned(), kind.to_owned());
+        self.kinds.get(&key).map(|n| Type::Struct(*n))
+    }
+
+    /// Brings an object into the shape its kind has: unknown fields and nulls go, quantities become
+    /// canonical. Gives the paths of unknown fields, or the first value that has the wrong type.
+    pub fn conform(&self, ty: &Type, value: &mut Value) -> Result<Vec<String>, String> {
+        let mut unknown = Vec::new();
+        self.walk(ty, value, &mut String::new(), &mut unknown)?;
+        unknown.sort();
+        Ok(unknown)
+    }
+
+    fn walk(
+        &self,
+        ty: &Type,
+        value: &mut Value,
+        path: &mut String,
+        unknown: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let wrong = |found: &Value, expected: &str, path: &str| {
+            let what = match found {
+                Value::Null => "null",
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                Value::String(_) => "string",
+                Value::Array(_) => "array",
+                Value::Object(_) => "object",
+            };
+            Err(format!(
+                "json: cannot unmarshal {what} into Go struct field {} of type {expected}",
+                path.trim_start_matches('.')
+            ))
+        };
+        let len = path.len();
+        match (ty, &mut *value) {
+            (Type::Any, _) | (_, Value::Null) => {}
+            (Type::Struct(n), Value::Object(m)) => {
+                let s = self.get(*n);
+                m.retain(|k, v| {
+                    if s.field(k).is_none() {
+                        unknown.push(format!(
+                            "{}{}{k}",
+                            path.trim_start_matches('.'),
+                            if path.is_empty() { "" } else { "." }
+                        ));
+                        return false;
+                    }
+                    // Null is absent, but for the times of events, which upstream prints as null.
+                    !v.is_null()
+                });
+                for (k, v) in m.iter_mut() {
+                    let Some(f) = s.field(k) else { continue };
+                    path.push('.');
+                    path.push_str(k);
+                    self.walk(&f.ty, v, path, unknown)?;
+                    path.truncate(len);
+                }
+            }
+            (Type::Map(inner), Value::Object(m)) => {
+                for (k, v) in m.iter_mut() {
+                    path.push('.');
+                    path.push_str(k);
+                    if v.is_null() && **inner == Type::String {
+                        *v = Value::String(String::new());
+                    }
+                    self.walk(inner, v, path, unknown)?;
+                    path.truncate(len);
+                }
+            }
+            (Type::List(inner), Value::Array(l)) => {
+                for (i, v) in l.iter_mut().enumerate() {
+                    path.push_str(&format!("[{i}]"));
+                    self.walk(inner, v, path, unknown)?;
+                    path.truncate(len);
+                }
+            }
+            (Type::String, Value::String(_))
+            | (Type::Boolean, Value::Bool(_))
+            | (Type::Number, Value::Number(_)) => {}
+            (Type::Integer, Value::Number(n)) => {
+                // 1.0 is an integer in JSON.
+                match n.as_f64() {
+                    Some(f)
+                        if n.as_i64().is_none()
+                            && n.as_u64().is_none()
+                            && f.fract() == 0.0
+                            && f.abs() < 9e15 =>
+                    {
+                        *value = Value::from(f as i64);
+                    }
+                    _ if n.as_i64().is_some() || n.as_u64().is_some() => {}
+                    _ => return wrong(value, "int64", path),
+                }
+            }
+            (Type::IntOrString, Value::Number(_) | Value::String(_)) => {}
+            (Type::Quantity, Value::String(_) | Value::Number(_)) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                match text.parse::<Quantity>() {
+                    Ok(q) => *value = Value::String(q.to_string()),
+                    Err(e) => return Err(e.to_string()),
+                }
+            }
+            (Type::Struct(n), found) => {
+                let name = self.get(*n).name.rsplit('.').next().unwrap_or_default().to_owned();
+                return wrong(found, &name, path);
+            }
+            (Type::Map(_), found) => return wrong(found, "map", path),
+            (Type::List(_), found) => return wrong(found, "[]", path),
+            (Type::String, found) => return wrong(found, "string", path),
+            (Type::Boolean, found) => return wrong(found, "bool", path),
+            (Type::Integer, found) => return wrong(found, "int64", path),
+            (Type::Number, found) => return wrong(found, "float64", path),
+            (Type::IntOrString, found) => return wrong(found, "intstr.IntOrString", path),
+            (Type::Quantity, found) => return wrong(found, "resource.Quantity", path),
+        }
+        Ok(())
+    }
+}
+
+fn field(name: &str, r: &Raw, numbers: &HashMap<&str, u32>) -> Field {
+    let strategy = r.strategy.as_deref().unwrap_or_default();
+    let list = match (r.list_type.as_deref(), &r.list_keys) {
+        (Some("set"), _) => ListKind::Set,
+        (Some("map"), Some(keys)) => ListKind::Map(keys.clone()),
+        _ => ListKind::Atomic,
+    };
+    Field {
+        name: name.into(),
+        ty: resolve(r, numbers),
+        list,
+        atomic: r.map_type.as_deref() == Some("atomic"),
+        merge_key: r.merge_key.clone(),
+        merge: strategy.split(',').any(|s| s == "merge"),
+    }
+}
+
+fn resolve(r: &Raw, numbers: &HashMap<&str, u32>) -> Type {
+    if let Some(reference) = &r.reference {
+        let name = reference.rsplit('/').next().unwrap_or_default();
+        return match name.rsplit('.').next().unwrap_or_default() {
+            "Quantity" => Type::Quantity,
+            "IntOrString" => Type::IntOrString,
+            "Time" | "MicroTime" => Type::String,
+            _ => numbers.get(name).map_or(Type::Any, |n| Type::Struct(*n)),
+        };
+    }
+    match r.ty.as_deref() {
+        Some("string") if r.format.as_deref() == Some("int-or-string") => Type::IntOrString,
+        Some("string") => Type::String,
+        Some("integer") => Type::Integer,
+        Some("number") => Type::Number,
+        Some("boolean") => Type::Boolean,
+        Some("array") => Type::List(Box::new(r.items.as_ref().map_or(Type::Any, |i| resolve(i, numbers)))),
+        Some("object") => match &r.additional {
+            Some(a) => Type::Map(Box::new(resolve(a, numbers))),
+            None => Type::Any,
+        },
+        _ => Type::Any,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn knows_pods() {
+        let s = schemas();
+        let Some(Type::Struct(pod)) = s.kind("", "v1", "Pod") else { panic!("pods are a kind") };
+        let Type::Struct(spec) = s.get(pod).field("spec").expect("spec").ty else { panic!("a struct") };
+        let containers = s.get(spec).field("containers").expect("containers");
+        assert_eq!(containers.merge_key.as_deref(), Some("name"));
+        assert!(containers.merge);
+        assert_eq!(containers.list, ListKind::Map(vec!["name".into()]));
+    }
+
+    #[test]
+    fn conforms() {
+        let s = schemas();
+        let ty = s.kind("", "v1", "Pod").expect("pods are a kind");
+        let mut pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "labels": null},
+            "spec": {"foo": 1, "containers": [{"name": "c", "bar": {}, "resources": {"limits": {"cpu": 1, "memory": "1024Mi"}}}]}});
+        let unknown = s.conform(&ty, &mut pod).expect("types are right");
+        assert_eq!(unknown, ["spec.containers[0].bar", "spec.foo"]);
+        assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "1", "memory": "1Gi"}));
+        assert!(pod["metadata"].get("labels").is_none());
+        let mut bad = json!({"spec": {"containers": "x"}});
+        assert!(s.conform(&ty, &mut bad).is_err());
+    }
+}
