@@ -4,9 +4,10 @@
 //! Does not know: HTTP, the store, the clock.
 //!
 //! The road of an object through this crate: its names are judged by [`name`], its amounts read by
-//! [`quantity`], [`schema`] says what fields it has, [`strategic`] patches it, and lists and controllers
+//! [`quantity`], [`schema`] says what fields it has, [`strategic`] and [`fieldset`] patch it, and lists and controllers
 //! choose it by [`selector`].
 
+pub mod fieldset;
 pub mod name;
 pub mod quantity;
 pub mod schema;

@@ -1,1 +1,47 @@
-//! The Kubernetes HTTP API.
+//! The Kubernetes HTTP API: upstream's words and behaviour for the kinds in [`kinds`].
+//!
+//! Promises: nothing answers without credentials but `/livez`, `/readyz`, `/healthz` and `/version`; a write
+//! is acknowledged when the store synced it; reads that follow see it; a watch gives each change once and in
+//! order or ends with 410.
+//! Does not know: flags, the environment, controllers, containers.
+//!
+//! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`rbac`] →
+//! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
+//! [`registry`] with [`admission`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
+//! Beside it: [`subresource`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`table`].
+//!
+//! Tasks: one follows the store (`apiserver-cache`), one per connection. State is the cache, a lock per kind;
+//! the compiled roles, one lock; the allocation lock, held over a service's write.
+
+mod admission;
+mod apply;
+mod authn;
+mod body;
+mod bootstrap;
+mod cache;
+mod discovery;
+mod dispatch;
+mod error;
+mod kinds;
+mod managed;
+mod metrics;
+mod object;
+mod openapi;
+mod patch;
+pub mod pki;
+mod proxy;
+mod rbac;
+mod read;
+mod registry;
+mod request;
+mod review;
+mod serve;
+mod server;
+mod subresource;
+mod table;
+mod token;
+mod validation;
+mod watch;
+
+pub use error::Error;
+pub use server::{Access, ApiServer, Check, Cidr, Config, LocalApi};

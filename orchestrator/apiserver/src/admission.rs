@@ -1,0 +1,239 @@
+//! What the server adds to new objects on its own: service accounts for pods, addresses for services.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::error::{ApiError, Result};
+use crate::kinds::{self, Served, service};
+use crate::object;
+use crate::registry::random_suffix;
+use crate::server::ApiServer;
+use crate::validation::Errors;
+
+const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+impl ApiServer {
+    /// Admission of a new object, before validation.
+    pub(crate) async fn admit_create(&self, served: &Served, namespace: &str, o: &mut Value) -> Result<()> {
+        if served.kind.resource == "pods" {
+            self.admit_pod(served, namespace, o).await?;
+        }
+        Ok(())
+    }
+
+    /// Every pod is some service account, and has its token at the known place
+    /// (kubernetes: plugin/pkg/admission/serviceaccount).
+    async fn admit_pod(&self, served: &Served, namespace: &str, o: &mut Value) -> Result<()> {
+        let spec = object::child(o, "spec");
+        object::default_text(spec, "serviceAccountName", "default");
+        let name = spec["serviceAccountName"].as_str().unwrap_or_default().to_owned();
+        spec["serviceAccount"] = name.clone().into();
+        let accounts = kinds::by_resource("", "serviceaccounts").expect("service accounts are a kind");
+        let Some(account) = self.cache.get(accounts.index, &format!("{namespace}/{name}")) else {
+            let why = format!(
+                "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"
+            );
+            return Err(ApiError::forbidden(served, object::name(o), &why));
+        };
+        let account = account.value();
+        let spec = object::child(o, "spec");
+        if object::list(spec, "imagePullSecrets").is_empty()
+            && !object::list(&account, "imagePullSecrets").is_empty()
+        {
+            spec["imagePullSecrets"] = account["imagePullSecrets"].clone();
+        }
+        let wanted = object::get(spec, "automountServiceAccountToken")
+            .or_else(|| object::get(&account, "automountServiceAccountToken"))
+            .is_none_or(|v| v != false);
+        if wanted {
+            mount_token(spec);
+        }
+        Ok(())
+    }
+
+    /// Gives a service its address and node ports. The guard is held until the write is done, so that no
+    /// two services get the same.
+    pub(crate) async fn allocate(
+        &self,
+        served: &Served,
+        old: Option<&Value>,
+        o: &mut Value,
+        dry_run: bool,
+    ) -> Result<Option<OwnedMutexGuard<()>>> {
+        if served.kind.resource != "services" {
+            return Ok(None);
+        }
+        let guard = self.allocating.clone().lock_owned().await;
+        self.cache.fresh().await?;
+        let (ips, ports) = self.allocated(served, object::namespace(o), object::name(o));
+        let mut errors = Errors::default();
+        if service::wants_ip(o) {
+            self.allocate_ip(old, o, &ips, &mut errors);
+        }
+        if service::wants_node_ports(o) {
+            self.allocate_ports(o, &ports, &mut errors);
+        }
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(served, object::name(o), &errors));
+        }
+        Ok((!dry_run).then_some(guard))
+    }
+
+    /// Addresses and ports that other services have.
+    fn allocated(
+        &self,
+        served: &Served,
+        namespace: &str,
+        name: &str,
+    ) -> (HashSet<String>, HashSet<(i64, String)>) {
+        let (mut ips, mut ports) = (HashSet::new(), HashSet::new());
+        for s in self.cache.list(served.index, None).objects {
+            if s.namespace() == Some(namespace) && s.name() == name {
+                continue;
+            }
+            let v = s.value();
+            ips.extend(
+                object::list(&v, "spec.clusterIPs").iter().filter_map(|i| i.as_str().map(str::to_owned)),
+            );
+            for p in object::list(&v, "spec.ports") {
+                if let Some(n) = p["nodePort"].as_i64() {
+                    ports.insert((n, p["protocol"].as_str().unwrap_or("TCP").to_owned()));
+                }
+            }
+        }
+        (ips, ports)
+    }
+
+    fn allocate_ip(&self, old: Option<&Value>, o: &mut Value, used: &HashSet<String>, errors: &mut Errors) {
+        let cidr = self.config.service_cidr;
+        let wanted = object::text(o, "spec.clusterIP").unwrap_or_default().to_owned();
+        let before = old.and_then(|v| object::text(v, "spec.clusterIP")).unwrap_or_default();
+        let ip = if wanted.is_empty() {
+            // The lower band is left to addresses that people choose, as upstream does.
+            let size = cidr.size();
+            let band = (size / 16).clamp(16, 256).min(size / 2);
+            let start = rand::random_range(0..size);
+            let upper = (0..size).map(|i| (start + i) % size).filter(|i| *i >= band && *i != size - 1);
+            let lower = 2..band;
+            let mut candidates = upper.chain(lower).map(|i| cidr.nth(i).to_string());
+            match candidates.find(|ip| !used.contains(ip)) {
+                Some(ip) => ip,
+                None => {
+                    errors.invalid("spec.clusterIPs", &json!([""]), "failed to allocate IP: range is full");
+                    return;
+                }
+            }
+        } else {
+            let parsed = wanted.parse::<Ipv4Addr>();
+            match parsed {
+                _ if wanted == before => {}
+                Err(_) => errors.invalid(
+                    "spec.clusterIPs[0]",
+                    wanted.as_str(),
+                    "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                ),
+                Ok(ip) if !cidr.contains(ip) => {
+                    let detail = format!(
+                        "failed to allocate IP {ip}: the provided IP is not in the valid range. The range of valid IPs is {cidr}"
+                    );
+                    errors.invalid("spec.clusterIPs", &json!([wanted]), &detail);
+                }
+                Ok(_) if used.contains(&wanted) => {
+                    let detail = format!("failed to allocate IP {wanted}: provided IP is already allocated");
+                    errors.invalid("spec.clusterIPs", &json!([wanted]), &detail);
+                }
+                Ok(_) => {}
+            }
+            wanted
+        };
+        let spec = object::child(o, "spec");
+        spec["clusterIP"] = ip.clone().into();
+        spec["clusterIPs"] = json!([ip]);
+    }
+
+    fn allocate_ports(&self, o: &mut Value, used: &HashSet<(i64, String)>, errors: &mut Errors) {
+        let range = self.config.node_ports.clone();
+        let (low, high) = (i64::from(*range.start()), i64::from(*range.end()));
+        let mut taken = used.clone();
+        for (i, p) in object::list_mut(o, "spec.ports").iter_mut().enumerate() {
+            let protocol = p["protocol"].as_str().unwrap_or("TCP").to_owned();
+            match p["nodePort"].as_i64().filter(|n| *n != 0) {
+                Some(n) => {
+                    let at = format!("spec.ports[{i}].nodePort");
+                    if !(low..=high).contains(&n) {
+                        let detail = format!(
+                            "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                        );
+                        errors.invalid(at, n, &detail);
+                    } else if !taken.insert((n, protocol)) {
+                        errors.invalid(at, n, "provided port is already allocated");
+                    }
+                }
+                None => {
+                    let span = high - low + 1;
+                    let start = rand::random_range(0..span);
+                    let free = (0..span)
+                        .map(|k| low + (start + k) % span)
+                        .find(|n| taken.insert((*n, protocol.clone())));
+                    match free {
+                        Some(n) => p["nodePort"] = n.into(),
+                        None => errors.invalid(
+                            format!("spec.ports[{i}].nodePort"),
+                            0,
+                            "failed to allocate a nodePort: range is full",
+                        ),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The projected volume with token, CA and namespace, and its mount in every container that lacks one.
+fn mount_token(spec: &mut Value) {
+    let has = |c: &Value| object::list(c, "volumeMounts").iter().any(|m| m["mountPath"] == TOKEN_MOUNT);
+    let lists = ["initContainers", "containers"];
+    if lists.iter().flat_map(|l| object::list(spec, l)).all(has) {
+        return;
+    }
+    let known = object::list(spec, "volumes").iter().filter_map(|v| v["name"].as_str());
+    let volume = match known.into_iter().find(|n| n.starts_with("kube-api-access-")) {
+        Some(n) => n.to_owned(),
+        None => {
+            let n = format!("kube-api-access-{}", random_suffix());
+            let v = json!({
+                "name": n,
+                "projected": {
+                    "defaultMode": 0o644,
+                    "sources": [
+                        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+                        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                        {"downwardAPI": {"items": [{
+                            "path": "namespace",
+                            "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"},
+                        }]}},
+                    ],
+                },
+            });
+            push(spec, "volumes", v);
+            n
+        }
+    };
+    for list in lists {
+        for c in object::list_mut(spec, list) {
+            if !has(c) {
+                push(c, "volumeMounts", json!({"name": volume, "readOnly": true, "mountPath": TOKEN_MOUNT}));
+            }
+        }
+    }
+}
+
+fn push(o: &mut Value, key: &str, v: Value) {
+    match o.get_mut(key).and_then(Value::as_array_mut) {
+        Some(l) => l.push(v),
+        None => o[key] = json!([v]),
+    }
+}

@@ -1,0 +1,113 @@
+//! Request bodies in, response bodies out.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+
+use crate::error::{ApiError, Result};
+
+/// Upstream's bound on a request.
+const MAX_BYTES: usize = 3 << 20;
+/// Bigger answers are compressed for clients that take it.
+const COMPRESS_FROM: usize = 128 << 10;
+
+pub(crate) async fn read(body: Body) -> Result<Bytes> {
+    match Limited::new(body, MAX_BYTES).collect().await {
+        Ok(b) => Ok(b.to_bytes()),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
+            let message = format!("Request entity too large: limit is {MAX_BYTES}");
+            Err(ApiError::new(413, "RequestEntityTooLarge", message))
+        }
+        Err(e) => Err(ApiError::bad_request(format!("reading the request body: {e}"))),
+    }
+}
+
+/// The media type without its parameters.
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// An object from JSON or YAML.
+pub(crate) fn decode(bytes: &[u8], media: &str) -> Result<Value> {
+    let v: Value = match media {
+        "application/json" | "" => serde_json::from_slice(bytes).map_err(|e| {
+            ApiError::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
+        })?,
+        "application/yaml" | "application/apply-patch+yaml" => decode_yaml(bytes)?,
+        other => {
+            let message = format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, not {other}"
+            );
+            return Err(ApiError::new(415, "UnsupportedMediaType", message));
+        }
+    };
+    if v.is_object() { Ok(v) } else { Err(ApiError::bad_request("the request body is no object")) }
+}
+
+fn decode_yaml(bytes: &[u8]) -> Result<Value> {
+    // JSON is YAML, and its own parser is faster and stricter.
+    if let Ok(v) = serde_json::from_slice(bytes) {
+        return Ok(v);
+    }
+    let text =
+        std::str::from_utf8(bytes).map_err(|e| ApiError::bad_request(format!("yaml is not UTF-8: {e}")))?;
+    serde_saphyr::from_str(text)
+        .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))
+}
+
+pub(crate) fn json(status: u16, bytes: impl Into<Bytes>) -> Response {
+    let mut r = Response::new(Body::from(bytes.into()));
+    *r.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r
+}
+
+pub(crate) fn text(status: u16, body: impl Into<Bytes>) -> Response {
+    let mut r = json(status, body);
+    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    r
+}
+
+/// JSON, compressed if it is big and the client takes gzip.
+pub(crate) fn json_for(request: &HeaderMap, status: u16, bytes: Bytes) -> Response {
+    let takes = request
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.contains("gzip"));
+    if !takes || bytes.len() < COMPRESS_FROM {
+        return json(status, bytes);
+    }
+    let mut encoder =
+        flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 8), flate2::Compression::fast());
+    let written = std::io::Write::write_all(&mut encoder, &bytes).and_then(|()| encoder.finish());
+    match written {
+        Ok(small) => {
+            let mut r = json(status, small);
+            r.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            r.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            r
+        }
+        Err(_) => json(status, bytes),
+    }
+}
+
+/// The `Warning` headers kubectl prints.
+pub(crate) fn warn(r: &mut Response, warnings: &[String]) {
+    for w in warnings {
+        let text: String = w
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| match c {
+                '"' | '\\' => vec!['\\', c],
+                c => vec![c],
+            })
+            .collect();
+        if let Ok(v) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            r.headers_mut().append(header::WARNING, v);
+        }
+    }
+}

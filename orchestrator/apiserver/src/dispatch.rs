@@ -1,0 +1,482 @@
+//! The road of a request: who, what, may they, then to its handler. One span and one count per request.
+
+use std::sync::Arc;
+
+use apimachinery::user::UserInfo;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use tracing::Instrument;
+
+use crate::error::{ApiError, Result};
+use crate::kinds::{self, Served};
+use crate::metrics::{Inflight, METRICS, RequestLabels, Watching};
+use crate::registry::{DeleteOptions, Deleted, Part, WriteContext};
+use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_run};
+use crate::server::{Access, ApiServer};
+use crate::table::Include;
+use crate::{body, discovery, object, openapi, patch, proxy, read, review, subresource, watch};
+
+/// A verified client certificate's user, put on a request by the TLS door.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateUser(pub(crate) UserInfo);
+
+/// What handlers get.
+pub(crate) struct Context {
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) user: UserInfo,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Context {
+    pub(crate) fn write(&self) -> Result<WriteContext> {
+        let options = WriteOptions::parse(&self.query, &self.headers)?;
+        Ok(WriteContext { user: self.user.clone(), options, apply: false })
+    }
+
+    fn include(&self) -> Include {
+        Include::parse(self.query.get("includeObject"))
+    }
+}
+
+pub(crate) fn router(server: Arc<ApiServer>) -> Router {
+    Router::new().fallback(handle).with_state(server)
+}
+
+async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Response {
+    let started = server.config.clock.monotonic();
+    let query = Query::parse(req.uri().query().unwrap_or_default());
+    let info = RequestInfo::parse(req.method(), req.uri().path(), &query);
+    let mutating = !matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let _inflight = Inflight::new(mutating);
+    let labels = labels(&info);
+    let upgrade = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
+    let streamed = info.verb == "watch" || info.subresource == "log" || upgrade;
+    let answer = if mutating && !upgrade && info.is_resource {
+        let name = format!("{} {}", req.method(), labels.resource);
+        let span = tracing::info_span!(
+            target: "apiserver",
+            "request",
+            otel.name = name,
+            verb = info.verb,
+            resource = info.resource,
+            namespace = info.namespace,
+            name = info.name,
+            user = tracing::field::Empty,
+            code = tracing::field::Empty,
+        );
+        if let Some(t) = req.headers().get("traceparent").and_then(|t| t.to_str().ok()) {
+            telemetry::propagation::set_parent_from(&span, t);
+        }
+        let answer = Box::pin(serve(server.clone(), req, info, query)).instrument(span.clone()).await;
+        span.record("code", code(&answer));
+        answer
+    } else {
+        Box::pin(serve(server.clone(), req, info, query)).await
+    };
+    let code = code(&answer);
+    let took = server.config.clock.monotonic().saturating_duration_since(started);
+    METRICS.observe(RequestLabels { code, ..labels }, took, streamed);
+    let mut answer = answer.unwrap_or_else(IntoResponse::into_response);
+    if let Ok(v) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        answer.headers_mut().insert("audit-id", v);
+    }
+    answer
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
+    answer
+}
+
+fn code(answer: &Result<Response>) -> u16 {
+    match answer {
+        Ok(r) => r.status().as_u16(),
+        Err(e) => e.code,
+    }
+}
+
+/// Only words of our own, so that no client can make series.
+fn labels(info: &RequestInfo) -> RequestLabels {
+    const VERBS: [(&str, &str); 8] = [
+        ("create", "POST"),
+        ("update", "PUT"),
+        ("patch", "PATCH"),
+        ("delete", "DELETE"),
+        ("deletecollection", "DELETE"),
+        ("get", "GET"),
+        ("list", "LIST"),
+        ("watch", "WATCH"),
+    ];
+    const SUBS: [&str; 11] = [
+        "status",
+        "scale",
+        "binding",
+        "eviction",
+        "token",
+        "log",
+        "exec",
+        "attach",
+        "portforward",
+        "finalize",
+        "resize",
+    ];
+    let served = kinds::find(&info.group, &info.version, &info.resource);
+    RequestLabels {
+        verb: VERBS.iter().find(|(v, _)| *v == info.verb).map_or("other", |(_, l)| l),
+        group: served.map_or("", |s| s.group),
+        version: served.map_or("", |s| s.version),
+        resource: served.map_or("", |s| s.kind.resource),
+        subresource: SUBS.iter().find(|s| **s == info.subresource).map_or("", |s| s),
+        code: 0,
+    }
+}
+
+async fn serve(
+    server: Arc<ApiServer>,
+    mut req: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+) -> Result<Response> {
+    if let Some(open) = health(&server, &info.path, &query) {
+        return Ok(open);
+    }
+    let user = match req.extensions().get::<UserInfo>() {
+        // Only an in-process router puts a user here: no header can.
+        Some(user) => user.clone(),
+        None => {
+            let certificate = req.extensions().get::<CertificateUser>().map(|c| c.0.clone());
+            server.authenticate(req.headers(), certificate).await?
+        }
+    };
+    let user = server.impersonate(user, req.headers())?;
+    tracing::Span::current().record("user", user.name.as_str());
+    authorize(&server, &user, &info)?;
+    if let Some(local) = server
+        .config
+        .local_apis
+        .iter()
+        .find(|l| l.group == info.group && l.version == info.version && info.is_resource)
+    {
+        req.extensions_mut().insert(user);
+        let answer = local.router.clone().oneshot(req).await;
+        return Ok(answer.unwrap_or_else(|never| match never {}));
+    }
+    let ctx = Context { headers: req.headers().clone(), user, info, query, warnings: Vec::new() };
+    if ctx.info.is_resource { resource(server, ctx, req).await } else { other(&server, &ctx) }
+}
+
+fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<()> {
+    if !info.is_resource {
+        if server.rbac.allows_url(user, &info.verb, &info.path) {
+            return Ok(());
+        }
+        let message =
+            format!("forbidden: User \"{}\" cannot {} path \"{}\"", user.name, info.verb, info.path);
+        let mut e = ApiError::new(403, "Forbidden", message);
+        e.details = Some(json!({}));
+        return Err(e);
+    }
+    let access = Access {
+        verb: info.verb.clone(),
+        group: info.group.clone(),
+        resource: info.resource.clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name: info.name.clone(),
+    };
+    if server.rbac.allows(user, &access) {
+        return Ok(());
+    }
+    let what = if info.group.is_empty() {
+        info.resource.clone()
+    } else {
+        format!("{}.{}", info.resource, info.group)
+    };
+    let full = if info.subresource.is_empty() {
+        info.resource.clone()
+    } else {
+        format!("{}/{}", info.resource, info.subresource)
+    };
+    let place = if info.namespace.is_empty() || info.resource == "namespaces" {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace \"{}\"", info.namespace)
+    };
+    let place = if info.resource == "namespaces" && !info.namespace.is_empty() {
+        format!("in the namespace \"{}\"", info.namespace)
+    } else {
+        place
+    };
+    let name = if info.name.is_empty() { String::new() } else { format!(" \"{}\"", info.name) };
+    let message = format!(
+        "{what}{name} is forbidden: User \"{}\" cannot {} resource \"{full}\" in API group \"{}\" {place}",
+        user.name, info.verb, info.group
+    );
+    let mut e = ApiError::new(403, "Forbidden", message);
+    let mut details = json!({"kind": info.resource});
+    for (k, v) in [("name", &info.name), ("group", &info.group)] {
+        if !v.is_empty() {
+            details[k] = v.as_str().into();
+        }
+    }
+    e.details = Some(details);
+    Err(e)
+}
+
+/// What everyone may ask.
+fn health(server: &ApiServer, path: &str, query: &Query) -> Option<Response> {
+    match path {
+        "/version" | "/version/" => Some(body::json(200, version().to_string())),
+        "/livez" | "/healthz" => Some(body::text(200, "ok")),
+        "/readyz" => {
+            let mut lines = String::new();
+            let mut failed = false;
+            for (name, check) in &server.config.readiness {
+                match check() {
+                    Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
+                    Err(why) => {
+                        failed = true;
+                        lines.push_str(&format!("[-]{name} failed: {why}\n"));
+                    }
+                }
+            }
+            let verbose = query.has("verbose");
+            Some(match (failed, verbose) {
+                (true, _) => body::text(500, format!("{lines}readyz check failed\n")),
+                (false, true) => body::text(200, format!("[+]ping ok\n{lines}readyz check passed\n")),
+                (false, false) => body::text(200, "ok"),
+            })
+        }
+        _ => None,
+    }
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": "35",
+        "gitVersion": concat!("v1.35.0+binnacle-", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": concat!("linux/", "amd64"),
+    })
+}
+
+fn other(server: &Arc<ApiServer>, ctx: &Context) -> Result<Response> {
+    let path = ctx.info.path.as_str();
+    if path == "/" {
+        return Ok(body::json(200, discovery::paths(server).to_string()));
+    }
+    if path == "/metrics" {
+        let mut r = body::text(200, telemetry::metrics::encode());
+        r.headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(telemetry::metrics::CONTENT_TYPE));
+        return Ok(r);
+    }
+    if path.starts_with("/openapi/") {
+        return openapi::respond(server, path, &ctx.headers);
+    }
+    discovery::respond(server, path, &ctx.headers).ok_or_else(ApiError::no_such_path)
+}
+
+async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) -> Result<Response> {
+    let info = &ctx.info;
+    if let Some(answer) = review::respond(&server, &ctx, req.method()) {
+        let bytes = body::read(req.into_body()).await?;
+        return answer(&server, &ctx, &bytes).await;
+    }
+    let Some(served) = kinds::find(&info.group, &info.version, &info.resource) else {
+        return Err(ApiError::no_such_path());
+    };
+    if served.kind.namespaced && info.namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch")
+    {
+        return Err(ApiError::no_such_path());
+    }
+    if matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
+        && served.kind.resource == "pods"
+    {
+        return proxy::respond(&server, &ctx, req).await;
+    }
+    let method = req.method().clone();
+    match (method, info.subresource.as_str()) {
+        (Method::GET | Method::HEAD, "") => get(server, &ctx, served).await,
+        (Method::POST, "") if info.name.is_empty() => {
+            let bytes = body::read(req.into_body()).await?;
+            create(&server, &mut ctx, served, &bytes).await
+        }
+        (Method::PUT | Method::PATCH, "" | "status" | "finalize") if !info.name.is_empty() => {
+            let patching = req.method() == Method::PATCH;
+            let bytes = body::read(req.into_body()).await?;
+            update(&server, &mut ctx, served, &bytes, patching).await
+        }
+        (Method::GET, "status") => get_one(&server, &ctx, served).await,
+        (Method::DELETE, "") => {
+            let bytes = body::read(req.into_body()).await?;
+            delete(&server, &ctx, served, &bytes).await
+        }
+        (_, "") => Err(ApiError::method_not_allowed()),
+        _ => {
+            let method = req.method().clone();
+            let bytes = body::read(req.into_body()).await?;
+            subresource::respond(&server, &mut ctx, served, &method, &bytes).await
+        }
+    }
+}
+
+async fn get(server: Arc<ApiServer>, ctx: &Context, served: Served) -> Result<Response> {
+    let info = &ctx.info;
+    if info.verb == "get" {
+        return get_one(&server, ctx, served).await;
+    }
+    let namespace = if served.kind.namespaced { info.namespace.as_str() } else { "" };
+    let shape = Shape::negotiate(&ctx.headers)?;
+    let options = ListOptions::parse(&ctx.query, info)?;
+    if info.verb == "watch" {
+        let lines = watch::stream(server, served, namespace, options, shape, ctx.include()).await?;
+        let held = Watching::new();
+        let lines = futures::StreamExt::inspect(lines, move |_| {
+            let _ = &held;
+        });
+        let mut r = body::json(200, "");
+        *r.body_mut() = Body::from_stream(lines);
+        return Ok(r);
+    }
+    let bytes = server.list(&served, namespace, &options, shape, ctx.include()).await?;
+    Ok(body::json_for(&ctx.headers, 200, bytes))
+}
+
+async fn get_one(server: &ApiServer, ctx: &Context, served: Served) -> Result<Response> {
+    let shape = Shape::negotiate(&ctx.headers)?;
+    let o = server.get(&served, &ctx.info.namespace, &ctx.info.name).await?;
+    Ok(body::json_for(&ctx.headers, 200, server.shape_one(&served, &o, shape, ctx.include())))
+}
+
+/// A written object, as the client wants to see it.
+fn written(server: &ApiServer, ctx: &Context, served: &Served, status: u16, o: Value) -> Result<Response> {
+    let shape = Shape::negotiate(&ctx.headers)?;
+    let v = server.shape_value(served, read::render_value(served, o), shape, ctx.include());
+    let mut r = body::json(status, v.to_string());
+    body::warn(&mut r, &ctx.warnings);
+    Ok(r)
+}
+
+async fn create(server: &ApiServer, ctx: &mut Context, served: Served, bytes: &[u8]) -> Result<Response> {
+    let write = ctx.write()?;
+    let o = body::decode(bytes, body::media_type(&ctx.headers))?;
+    let o = patch::conform(&served, o, write.options.field_validation, &mut ctx.warnings)?;
+    let o = server.create(&served, &ctx.info.namespace, o, &write).await?;
+    written(server, ctx, &served, 201, o)
+}
+
+async fn update(
+    server: &ApiServer,
+    ctx: &mut Context,
+    served: Served,
+    bytes: &[u8],
+    patching: bool,
+) -> Result<Response> {
+    let write = ctx.write()?;
+    let part = match ctx.info.subresource.as_str() {
+        "status" if served.kind.status => Part::Status,
+        "finalize" if served.kind.resource == "namespaces" => Part::Finalize,
+        "" => Part::Main,
+        _ => return Err(ApiError::no_such_path()),
+    };
+    if patching {
+        return patch::respond(server, ctx, served, part, write, bytes)
+            .await
+            .and_then(|(status, o)| written(server, ctx, &served, status, o));
+    }
+    let o = body::decode(bytes, body::media_type(&ctx.headers))?;
+    let o = patch::conform(&served, o, write.options.field_validation, &mut ctx.warnings)?;
+    let (ns, name) = (ctx.info.namespace.clone(), ctx.info.name.clone());
+    let o = server.update(&served, &ns, &name, &write, part, &mut |_| Ok(o.clone())).await?;
+    written(server, ctx, &served, 200, o)
+}
+
+/// DeleteOptions from the body and the query; the body wins.
+pub(crate) fn delete_options(ctx: &Context, bytes: &[u8]) -> Result<DeleteOptions> {
+    let body =
+        if bytes.is_empty() { json!({}) } else { body::decode(bytes, body::media_type(&ctx.headers))? };
+    let q = &ctx.query;
+    let mut o = DeleteOptions {
+        grace_s: q.get("gracePeriodSeconds").and_then(|v| v.parse().ok()),
+        propagation: q.get("propagationPolicy").map(str::to_owned),
+        dry_run: dry_run(q.all("dryRun"))?,
+        ..DeleteOptions::default()
+    };
+    if let Some(g) = object::int(&body, "gracePeriodSeconds") {
+        o.grace_s = Some(g);
+    }
+    if let Some(p) = object::text(&body, "propagationPolicy") {
+        o.propagation = Some(p.to_owned());
+    }
+    if object::flag(&body, "orphanDependents") {
+        o.propagation = Some("Orphan".to_owned());
+    }
+    o.dry_run |= dry_run(object::list(&body, "dryRun").iter().filter_map(Value::as_str))?;
+    o.uid = object::text(&body, "preconditions.uid").map(str::to_owned);
+    o.resource_version = object::text(&body, "preconditions.resourceVersion").map(str::to_owned);
+    if let Some(p) = &o.propagation
+        && !matches!(p.as_str(), "Foreground" | "Background" | "Orphan")
+    {
+        return Err(ApiError::new(
+            422,
+            "Invalid",
+            format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {p:?}: supported values: \"Foreground\", \"Background\", \"Orphan\""
+            ),
+        ));
+    }
+    Ok(o)
+}
+
+async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) -> Result<Response> {
+    let options = delete_options(ctx, bytes)?;
+    let info = &ctx.info;
+    if info.name.is_empty() {
+        let list = ListOptions::parse(&ctx.query, info)?;
+        let chosen = server.select(&served, &info.namespace, &list).await?;
+        let mut items = Vec::new();
+        for o in chosen {
+            match server.delete(&served, o.namespace().unwrap_or_default(), o.name(), &options).await {
+                Ok(Deleted::Gone(v) | Deleted::Pending(v)) => items.push(read::render_value(&served, v)),
+                // Gone meanwhile: what was wanted.
+                Err(e) if e.code == 404 => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let list = json!({
+            "kind": format!("{}List", served.kind.kind),
+            "apiVersion": served.api_version(),
+            "metadata": {"resourceVersion": server.cache.revision().to_string()},
+            "items": items,
+        });
+        return Ok(body::json(200, list.to_string()));
+    }
+    match server.delete(&served, &info.namespace, &info.name, &options).await? {
+        Deleted::Pending(o) => written(server, ctx, &served, 200, o),
+        Deleted::Gone(o) => {
+            let mut details =
+                json!({"name": info.name, "kind": served.kind.resource, "uid": o["metadata"]["uid"]});
+            if !served.group.is_empty() {
+                details["group"] = served.group.into();
+            }
+            // Pods come back as objects, everything else as a word.
+            if served.kind.resource == "pods" {
+                return written(server, ctx, &served, 200, o);
+            }
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            Ok(body::json(200, status.to_string()))
+        }
+    }
+}

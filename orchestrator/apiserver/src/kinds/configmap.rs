@@ -1,0 +1,73 @@
+//! ConfigMap: data for pods.
+
+use serde_json::Value;
+use signal::Timestamp;
+
+use super::{AGE, BASE, Column, Kind, NAME, column};
+use crate::validation::Errors;
+use crate::{object, table};
+
+pub(crate) static KIND: Kind = Kind {
+    resource: "configmaps",
+    singular: "configmap",
+    kind: "ConfigMap",
+    short: &["cm"],
+    validate,
+    validate_update,
+    columns: COLUMNS,
+    row,
+    ..BASE
+};
+
+const COLUMNS: &[Column] = &[NAME, column("Data"), AGE];
+/// Upstream's bound on the sum of all values.
+pub(super) const MAX_DATA_BYTES: usize = 1 << 20;
+
+fn size(o: &Value, key: &str) -> usize {
+    let data = o.get(key).and_then(Value::as_object);
+    data.into_iter().flatten().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum()
+}
+
+fn count(o: &Value, key: &str) -> usize {
+    o.get(key).and_then(Value::as_object).map_or(0, serde_json::Map::len)
+}
+
+/// Keys of ConfigMaps and Secrets are file names.
+pub(super) fn validate_keys(o: &Value, field: &str, errors: &mut Errors) {
+    for (k, _) in o.get(field).and_then(Value::as_object).into_iter().flatten() {
+        let ok = k.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if k.is_empty() || k.len() > 253 || !ok || k == "." || k.starts_with("..") {
+            errors.invalid(
+                format!("{field}[{k}]"),
+                k.as_str(),
+                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
+            );
+        }
+    }
+}
+
+fn validate(o: &Value, errors: &mut Errors) {
+    validate_keys(o, "data", errors);
+    validate_keys(o, "binaryData", errors);
+    if size(o, "data") + size(o, "binaryData") > MAX_DATA_BYTES {
+        errors.invalid("", "", "Too long: may not be more than 1048576 bytes");
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
+    if object::flag(old, "immutable") {
+        if !object::flag(new, "immutable") {
+            errors.forbidden("immutable", "field is immutable when `immutable` is set");
+        }
+        for field in ["data", "binaryData"] {
+            if new.get(field) != old.get(field) {
+                errors.forbidden(field, "field is immutable when `immutable` is set");
+            }
+        }
+    }
+}
+
+fn row(o: &Value, now: Timestamp) -> Vec<Value> {
+    let n = count(o, "data") + count(o, "binaryData");
+    vec![object::name(o).into(), n.to_string().into(), table::age(o, now)]
+}

@@ -1,0 +1,195 @@
+//! The kinds this server knows: one row each, with its defaulting, validation and table.
+//!
+//! To add a kind, write its file with a `KIND` row and name it in [`ALL`].
+
+mod apps;
+mod autoscaling;
+mod configmap;
+mod coordination;
+mod endpoints;
+mod event;
+mod namespace;
+mod node;
+pub(crate) mod pod;
+mod pod_validation;
+mod rbac;
+mod secret;
+pub(crate) mod service;
+mod serviceaccount;
+
+use serde_json::Value;
+use signal::Timestamp;
+
+use crate::validation::Errors;
+
+/// A table's column.
+pub(crate) struct Column {
+    pub(crate) name: &'static str,
+    /// `string`, `integer`, `date`
+    pub(crate) kind: &'static str,
+    pub(crate) format: &'static str,
+    /// 0: always; 1: only `-o wide`
+    pub(crate) priority: u8,
+}
+
+pub(crate) const fn column(name: &'static str) -> Column {
+    Column { name, kind: "string", format: "", priority: 0 }
+}
+
+pub(crate) const fn wide(name: &'static str) -> Column {
+    Column { name, kind: "string", format: "", priority: 1 }
+}
+
+pub(crate) const NAME: Column = Column { name: "Name", kind: "string", format: "name", priority: 0 };
+pub(crate) const AGE: Column = column("Age");
+
+/// Another group or version a kind is served under, with the way there and back.
+pub(crate) struct Alias {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) from_storage: fn(&mut Value),
+    pub(crate) to_storage: fn(&mut Value),
+}
+
+/// A kind as it is stored.
+pub(crate) struct Kind {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    /// The plural, as in paths and keys.
+    pub(crate) resource: &'static str,
+    pub(crate) singular: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) short: &'static [&'static str],
+    pub(crate) categories: &'static [&'static str],
+    pub(crate) namespaced: bool,
+    /// `metadata.generation` counts changes of everything outside metadata and status.
+    pub(crate) generation: bool,
+    pub(crate) status: bool,
+    /// A status update may change labels and annotations too.
+    pub(crate) status_metadata: bool,
+    pub(crate) scale: bool,
+    pub(crate) aliases: &'static [Alias],
+    pub(crate) name_rule: fn(&str) -> Result<(), String>,
+    pub(crate) default: fn(&mut Value),
+    pub(crate) prepare_create: fn(&mut Value),
+    /// New, old.
+    pub(crate) prepare_update: fn(&mut Value, &Value),
+    pub(crate) validate: fn(&Value, &mut Errors),
+    /// New, old.
+    pub(crate) validate_update: fn(&Value, &Value, &mut Errors),
+    /// Fields a field selector may name, beside name and namespace: dotted paths.
+    pub(crate) fields: &'static [&'static str],
+    pub(crate) columns: &'static [Column],
+    pub(crate) row: fn(&Value, Timestamp) -> Vec<Value>,
+}
+
+fn nothing(_: &mut Value) {}
+fn nothing_update(_: &mut Value, _: &Value) {}
+fn valid(_: &Value, _: &mut Errors) {}
+fn valid_update(_: &Value, _: &Value, _: &mut Errors) {}
+
+fn plain_row(o: &Value, now: Timestamp) -> Vec<Value> {
+    vec![crate::object::name(o).into(), crate::table::age(o, now)]
+}
+
+/// What a row leaves out.
+const BASE: Kind = Kind {
+    group: "",
+    version: "v1",
+    resource: "",
+    singular: "",
+    kind: "",
+    short: &[],
+    categories: &[],
+    namespaced: true,
+    generation: false,
+    status: false,
+    status_metadata: false,
+    scale: false,
+    aliases: &[],
+    name_rule: apimachinery::name::dns_subdomain,
+    default: nothing,
+    prepare_create: nothing,
+    prepare_update: nothing_update,
+    validate: valid,
+    validate_update: valid_update,
+    fields: &[],
+    columns: &[NAME, AGE],
+    row: plain_row,
+};
+
+/// All kinds. The place in this list is a kind's number in the cache.
+pub(crate) static ALL: [&Kind; 19] = [
+    &namespace::KIND,
+    &node::KIND,
+    &pod::KIND,
+    &service::KIND,
+    &endpoints::ENDPOINTS,
+    &endpoints::SLICE,
+    &configmap::KIND,
+    &secret::KIND,
+    &serviceaccount::KIND,
+    &event::KIND,
+    &coordination::LEASE,
+    &apps::DEPLOYMENT,
+    &apps::REPLICASET,
+    &autoscaling::HPA,
+    &rbac::ROLE,
+    &rbac::CLUSTER_ROLE,
+    &rbac::ROLE_BINDING,
+    &rbac::CLUSTER_ROLE_BINDING,
+    &apps::CONTROLLER_REVISION,
+];
+
+/// A kind under one of the group-versions it is served in.
+#[derive(Clone, Copy)]
+pub(crate) struct Served {
+    pub(crate) kind: &'static Kind,
+    /// Its number in [`ALL`].
+    pub(crate) index: usize,
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) alias: Option<&'static Alias>,
+}
+
+impl Served {
+    pub(crate) fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `deployments.apps`, as messages name a resource.
+    pub(crate) fn qualified_resource(&self) -> String {
+        if self.group.is_empty() {
+            self.kind.resource.to_owned()
+        } else {
+            format!("{}.{}", self.kind.resource, self.group)
+        }
+    }
+}
+
+/// Every kind in every group-version, preferred ones first.
+pub(crate) fn served() -> impl Iterator<Item = Served> {
+    ALL.iter().enumerate().flat_map(|(index, kind)| {
+        let own = Served { kind, index, group: kind.group, version: kind.version, alias: None };
+        std::iter::once(own).chain(kind.aliases.iter().map(move |a| Served {
+            kind,
+            index,
+            group: a.group,
+            version: a.version,
+            alias: Some(a),
+        }))
+    })
+}
+
+pub(crate) fn find(group: &str, version: &str, resource: &str) -> Option<Served> {
+    served().find(|s| s.group == group && s.version == version && s.kind.resource == resource)
+}
+
+/// The kind in its storage version.
+pub(crate) fn by_resource(group: &str, resource: &str) -> Option<Served> {
+    served().find(|s| s.group == group && s.kind.resource == resource)
+}

@@ -1,0 +1,111 @@
+//! What the server counts, under upstream's names.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+/// Verb, resource and so on come from what the server knows, never from what a client wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RequestLabels {
+    pub(crate) verb: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) resource: &'static str,
+    pub(crate) subresource: &'static str,
+    pub(crate) code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DurationLabels {
+    verb: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct InflightLabels {
+    request_kind: &'static str,
+}
+
+pub(crate) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<DurationLabels, Histogram>,
+    inflight: Family<InflightLabels, Gauge>,
+    watches: Gauge,
+}
+
+pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+    let m = Metrics {
+        requests: Family::default(),
+        duration: Family::new_with_constructor(|| {
+            Histogram::new([
+                0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+            ])
+        }),
+        inflight: Family::default(),
+        watches: Gauge::default(),
+    };
+    telemetry::metrics::register(|r| {
+        r.register("apiserver_request", "Requests answered, by verb, resource and code", m.requests.clone());
+        r.register(
+            "apiserver_request_duration_seconds",
+            "How long requests took, watches and streams left out",
+            m.duration.clone(),
+        );
+        r.register("apiserver_current_inflight_requests", "Requests being answered now", m.inflight.clone());
+        r.register("apiserver_registered_watchers", "Watches open now", m.watches.clone());
+    });
+    m
+});
+
+impl Metrics {
+    pub(crate) fn observe(&self, labels: RequestLabels, took: Duration, streamed: bool) {
+        if !streamed {
+            let l = DurationLabels {
+                verb: labels.verb,
+                resource: labels.resource,
+                subresource: labels.subresource,
+            };
+            self.duration.get_or_create(&l).observe(took.as_secs_f64());
+        }
+        self.requests.get_or_create(&labels).inc();
+    }
+}
+
+/// Counts one request for as long as it is held.
+pub(crate) struct Inflight(InflightLabels);
+
+impl Inflight {
+    pub(crate) fn new(mutating: bool) -> Self {
+        let l = InflightLabels { request_kind: if mutating { "mutating" } else { "readOnly" } };
+        METRICS.inflight.get_or_create(&l).inc();
+        Inflight(l)
+    }
+}
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        METRICS.inflight.get_or_create(&self.0).dec();
+    }
+}
+
+/// Counts one watch for as long as it is held.
+pub(crate) struct Watching;
+
+impl Watching {
+    pub(crate) fn new() -> Self {
+        METRICS.watches.inc();
+        Watching
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        METRICS.watches.dec();
+    }
+}

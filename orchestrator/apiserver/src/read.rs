@@ -1,0 +1,247 @@
+//! The road of a read: get and list from the cache, in the shape the client wants.
+
+use std::sync::Arc;
+
+use apimachinery::selector::{FieldSelector, Selector};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use store::Range;
+
+use crate::cache::{self, Object, PREFIX};
+use crate::error::{ApiError, Result};
+use crate::kinds::Served;
+use crate::request::{ListOptions, Shape};
+use crate::server::ApiServer;
+use crate::table::{self, Include};
+
+/// What a list or watch selects.
+#[derive(Clone)]
+pub(crate) struct Filter {
+    served: Served,
+    namespace: Option<String>,
+    labels: Selector,
+    fields: FieldSelector,
+}
+
+impl Filter {
+    pub(crate) fn new(served: Served, namespace: &str, options: &ListOptions) -> Result<Filter> {
+        let mut fields = options.fields.clone();
+        for (f, _, _) in &mut fields.terms {
+            // events.k8s.io names the same field differently.
+            if served.kind.resource == "events"
+                && let Some(rest) = f.strip_prefix("regarding.")
+            {
+                *f = format!("involvedObject.{rest}");
+            }
+            let known = f == "metadata.name"
+                || f == "metadata.namespace" && served.kind.namespaced
+                || served.kind.fields.contains(&f.as_str());
+            if !known {
+                return Err(ApiError::bad_request(format!("field label not supported: {f}")));
+            }
+        }
+        let namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+        Ok(Filter { served, namespace, labels: options.labels.clone(), fields })
+    }
+
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref().or_else(|| self.fields.required("metadata.namespace"))
+    }
+
+    pub(crate) fn matches(&self, o: &Object) -> bool {
+        if let Some(ns) = self.namespace()
+            && o.namespace() != Some(ns)
+        {
+            return false;
+        }
+        self.labels.matches_with(|k| o.label(k))
+            && self.fields.matches_with(|f| match f {
+                "metadata.name" => Some(o.name()),
+                "metadata.namespace" => o.namespace(),
+                f => {
+                    let i = self.served.kind.fields.iter().position(|k| *k == f)?;
+                    o.fields.get(i).map(|v| &**v)
+                }
+            })
+    }
+
+    fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+}
+
+/// An object's JSON in the version it is asked for.
+pub(crate) fn render(served: &Served, o: &Object) -> Bytes {
+    match served.alias {
+        None => o.bytes.clone(),
+        Some(_) => Bytes::from(render_value(served, o.value()).to_string()),
+    }
+}
+
+pub(crate) fn render_value(served: &Served, mut v: Value) -> Value {
+    if let Some(alias) = served.alias {
+        (alias.from_storage)(&mut v);
+        v["apiVersion"] = served.api_version().into();
+    }
+    v
+}
+
+impl ApiServer {
+    /// One object in a shape. Alias versions go through JSON, the storage version is served as it lies.
+    pub(crate) fn shape_one(&self, served: &Served, o: &Object, shape: Shape, include: Include) -> Bytes {
+        match shape {
+            Shape::Object => render(served, o),
+            _ => Bytes::from(
+                self.shape_value(served, render_value(served, o.value()), shape, include).to_string(),
+            ),
+        }
+    }
+
+    /// An object that is already rendered, in a shape.
+    pub(crate) fn shape_value(&self, served: &Served, v: Value, shape: Shape, include: Include) -> Value {
+        match shape {
+            Shape::Object => v,
+            Shape::Metadata => table::partial(v),
+            Shape::Table => {
+                let metadata = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
+                let row = table::row(served.kind, v, include, self.now());
+                table::table(served.kind, metadata, vec![row], true)
+            }
+        }
+    }
+
+    pub(crate) async fn list(
+        &self,
+        served: &Served,
+        namespace: &str,
+        options: &ListOptions,
+        shape: Shape,
+        include: Include,
+    ) -> Result<Bytes> {
+        let filter = Filter::new(*served, namespace, options)?;
+        let page = self.page(&filter, options).await?;
+        let mut metadata = json!({"resourceVersion": page.revision.to_string()});
+        if let Some(last) = &page.continue_after {
+            metadata["continue"] = encode_continue(page.revision, last).into();
+            if let Some(n) = page.remaining {
+                metadata["remainingItemCount"] = n.into();
+            }
+        }
+        if shape == Shape::Table {
+            let now = self.now();
+            let rows = page
+                .objects
+                .iter()
+                .map(|o| table::row(served.kind, render_value(served, o.value()), include, now));
+            return Ok(Bytes::from(table::table(served.kind, metadata, rows.collect(), true).to_string()));
+        }
+        let (kind, version) = match shape {
+            Shape::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+            _ => (format!("{}List", served.kind.kind), served.api_version()),
+        };
+        let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":["#);
+        let size: usize = page.objects.iter().map(|o| o.bytes.len() + 1).sum();
+        let mut out = Vec::with_capacity(head.len() + size + 2);
+        out.extend_from_slice(head.as_bytes());
+        for (i, o) in page.objects.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&self.shape_one(served, o, shape, include));
+        }
+        out.extend_from_slice(b"]}");
+        Ok(Bytes::from(out))
+    }
+
+    /// The objects of one page, of one revision.
+    async fn page(&self, filter: &Filter, options: &ListOptions) -> Result<Page> {
+        let token = options.continue_token.as_deref().map(decode_continue).transpose()?;
+        let asked = options.revision()?;
+        match (&token, asked) {
+            (Some((revision, _)), _) => self.cache.reach(*revision).await?,
+            (None, 0) if options.resource_version.is_empty() => self.cache.fresh().await?,
+            (None, revision) => self.cache.reach(revision).await?,
+        }
+        let index = filter.served.index;
+        let snapshot = self.cache.list(index, filter.namespace());
+        let pinned = match &token {
+            Some((revision, _)) => Some(*revision),
+            None if options.exact && asked > 0 => Some(asked),
+            None => None,
+        };
+        let after = token.map(|(_, key)| key);
+        match pinned {
+            // The snapshot has moved on: the store still knows what was then.
+            Some(revision) if snapshot.changed > revision => {
+                let mut prefix = format!("{PREFIX}{}/", filter.served.kind.resource);
+                if let Some(ns) = filter.namespace() {
+                    prefix.push_str(&format!("{ns}/"));
+                }
+                let range = Range { revision: Some(revision), ..Range::prefix(prefix) };
+                let then = self.store.range(range).await?;
+                let objects =
+                    then.items.iter().filter_map(|kv| cache::from_store(index, kv)).map(Arc::new).collect();
+                Ok(Page::cut(objects, after, filter, options.limit, revision))
+            }
+            pinned => {
+                let revision = pinned.unwrap_or(snapshot.revision);
+                Ok(Page::cut(snapshot.objects, after, filter, options.limit, revision))
+            }
+        }
+    }
+
+    /// Objects that match, for internal readers and DeleteCollection.
+    pub(crate) async fn select(
+        &self,
+        served: &Served,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<Vec<Arc<Object>>> {
+        let filter = Filter::new(*served, namespace, options)?;
+        let unlimited = ListOptions { limit: 0, continue_token: None, ..options.clone() };
+        Ok(self.page(&filter, &unlimited).await?.objects)
+    }
+}
+
+struct Page {
+    objects: Vec<Arc<Object>>,
+    revision: u64,
+    continue_after: Option<String>,
+    remaining: Option<usize>,
+}
+
+impl Page {
+    fn cut(
+        all: Vec<Arc<Object>>,
+        after: Option<String>,
+        filter: &Filter,
+        limit: usize,
+        revision: u64,
+    ) -> Page {
+        let behind = |o: &Arc<Object>| after.as_ref().is_none_or(|a| *o.key > **a);
+        let mut objects: Vec<_> = all.into_iter().filter(behind).filter(|o| filter.matches(o)).collect();
+        let (mut continue_after, mut remaining) = (None, None);
+        if limit > 0 && objects.len() > limit {
+            remaining = filter.is_everything().then_some(objects.len() - limit);
+            objects.truncate(limit);
+            continue_after = objects.last().map(|o| o.key.to_string());
+        }
+        Page { objects, revision, continue_after, remaining }
+    }
+}
+
+fn encode_continue(revision: u64, last: &str) -> String {
+    URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": last}).to_string())
+}
+
+fn decode_continue(token: &str) -> Result<(u64, String)> {
+    let bad = || ApiError::bad_request("continue key is not valid: illegal base64 data");
+    let data = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
+    let v: Value = serde_json::from_slice(&data).map_err(|_| bad())?;
+    match (v["rv"].as_u64(), v["start"].as_str()) {
+        (Some(rv), Some(start)) => Ok((rv, start.to_owned())),
+        _ => Err(bad()),
+    }
+}

@@ -1,0 +1,127 @@
+//! The door: TLS with our certificate, HTTP/1.1 and HTTP/2, client certificates if they are shown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::authn::from_certificate;
+use crate::dispatch::{self, CertificateUser};
+use crate::error::Error;
+use crate::pki::Pki;
+use crate::server::ApiServer;
+
+/// Connections at once; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 4096;
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long open requests get when the server stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+impl ApiServer {
+    /// Answers on `listener` until `stop`.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) -> Result<(), Error> {
+        let io = |source| Error::Io { path: "API listener".to_owned(), source };
+        let port = listener.local_addr().map_err(io)?.port();
+        self.publish_endpoint(port).await?;
+        let acceptor = TlsAcceptor::from(tls(&self.config.pki)?);
+        let router = dispatch::router(self.clone());
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let open = tokio_util::task::TaskTracker::new();
+        loop {
+            let slot = tokio::select! {
+                () = stop.cancelled() => break,
+                slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+            };
+            let tcp = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, _)) => tcp,
+                    Err(e) => {
+                        // Out of file descriptors, most likely: connections that end free some.
+                        tracing::warn!(error = %e, "accept failed");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+            let connection = open.track_future(async move {
+                connection(tcp, acceptor, router, stop).await;
+                drop(slot);
+            });
+            telemetry::task::spawn("apiserver-connection", connection);
+        }
+        drop(listener);
+        open.close();
+        if tokio::time::timeout(DRAIN_WITHIN, open.wait()).await.is_err() {
+            tracing::info!("connections were still open when the API server stopped");
+        }
+        Ok(())
+    }
+}
+
+async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
+    if let Err(e) = tcp.set_nodelay(true) {
+        tracing::debug!(error = %e, "no TCP_NODELAY");
+    }
+    let tls = match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(tcp)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(e)) => return tracing::debug!(error = %e, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let certificate = tls.get_ref().1.peer_certificates().and_then(|c| c.first());
+    let user = certificate.and_then(|c| from_certificate(c)).map(CertificateUser);
+    let service = hyper::service::service_fn(move |req: Request<Incoming>| {
+        let mut req = req.map(Body::new);
+        if let Some(user) = &user {
+            req.extensions_mut().insert(user.clone());
+        }
+        router.clone().oneshot(req)
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(1000);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    tokio::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(e) = ended {
+        tracing::debug!(error = %e, "a connection ended");
+    }
+}
+
+/// The server's side of TLS.
+fn tls(pki: &Pki) -> Result<Arc<rustls::ServerConfig>, Error> {
+    let bad = |e: rustls::Error| Error::Certificate(e.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.ca_der()?).map_err(bad)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| Error::Certificate(e.to_string()))?;
+    let (certs, key) = pki.apiserver.der()?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(bad)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certs, key)
+        .map_err(bad)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

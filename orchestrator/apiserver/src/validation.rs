@@ -1,0 +1,115 @@
+//! Collects what is wrong with an object, in upstream's words (apimachinery: pkg/util/validation/field).
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// One finding: where, which kind of wrong, and the words after the path.
+#[derive(Clone, Debug)]
+struct Finding {
+    field: String,
+    reason: &'static str,
+    body: String,
+}
+
+/// What is wrong with an object.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Errors {
+    findings: Vec<Finding>,
+}
+
+impl Errors {
+    fn add(&mut self, field: impl Into<String>, reason: &'static str, body: String) {
+        self.findings.push(Finding { field: field.into(), reason, body });
+    }
+
+    pub(crate) fn required(&mut self, field: impl Into<String>, detail: &str) {
+        let sep = if detail.is_empty() { "" } else { ": " };
+        self.add(field, "FieldValueRequired", format!("Required value{sep}{detail}"));
+    }
+
+    pub(crate) fn invalid(&mut self, field: impl Into<String>, value: impl ToValue, detail: &str) {
+        let sep = if detail.is_empty() { "" } else { ": " };
+        self.add(field, "FieldValueInvalid", format!("Invalid value: {}{sep}{detail}", value.text()));
+    }
+
+    pub(crate) fn not_supported(&mut self, field: impl Into<String>, value: &str, supported: &[&str]) {
+        let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
+        self.add(
+            field,
+            "FieldValueNotSupported",
+            format!("Unsupported value: {value:?}: supported values: {}", list.join(", ")),
+        );
+    }
+
+    pub(crate) fn duplicate(&mut self, field: impl Into<String>, value: impl ToValue) {
+        self.add(field, "FieldValueDuplicate", format!("Duplicate value: {}", value.text()));
+    }
+
+    pub(crate) fn forbidden(&mut self, field: impl Into<String>, detail: &str) {
+        self.add(field, "FieldValueForbidden", format!("Forbidden: {detail}"));
+    }
+
+    pub(crate) fn not_found(&mut self, field: impl Into<String>, value: impl ToValue) {
+        self.add(field, "FieldValueNotFound", format!("Not found: {}", value.text()));
+    }
+
+    /// A value that may not change.
+    pub(crate) fn immutable(&mut self, field: impl Into<String>, new: Option<&Value>, old: Option<&Value>) {
+        if new != old {
+            self.invalid(field, new.unwrap_or(&Value::Null), "field is immutable");
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    pub(crate) fn causes(&self) -> Value {
+        let causes =
+            self.findings.iter().map(|f| json!({"reason": f.reason, "message": f.body, "field": f.field}));
+        Value::Array(causes.collect())
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut seen: Vec<String> = Vec::new();
+        for x in &self.findings {
+            let text = format!("{}: {}", x.field, x.body);
+            if !seen.contains(&text) {
+                seen.push(text);
+            }
+        }
+        match seen.as_slice() {
+            [one] => f.write_str(one),
+            many => write!(f, "[{}]", many.join(", ")),
+        }
+    }
+}
+
+/// How a value stands in a message.
+pub(crate) trait ToValue {
+    fn text(&self) -> String;
+}
+
+impl ToValue for &str {
+    fn text(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl ToValue for i64 {
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl ToValue for &Value {
+    fn text(&self) -> String {
+        match self {
+            Value::Null => "null".to_owned(),
+            v => v.to_string(),
+        }
+    }
+}
