@@ -1,1 +1,35 @@
-//! Log lines and spans in columns.
+//! Log lines and spans: one engine, two schemas.
+//!
+//! Promises: an append returns once its records are in a synced log, visible to queries and on their way to
+//! tails; a source's checkpoint is committed with the lines it covers, so that none is lost or doubled. Every
+//! hit is verified on the record itself: indexes only say where not to look.
+//!
+//! Does not know: LogQL, TraceQL, HTTP, where records come from.
+//!
+//! Write path: [`db`] (`append_logs`, `append_spans`) → [`frame`] (WAL record) → wal → [`head`] → [`tail`];
+//! later [`flush`] → [`partition`] with its [`sidecar`] → retention. Read path: [`search`] over partitions and
+//! head, [`traces`] on top of it. Start reading at [`db`].
+//!
+//! Tasks: one, [`LogIndex::run`]. Lock order: `gate` (shared by appends, exclusive while a flush swaps the head),
+//! then `state`, then the tails.
+
+mod codec;
+mod config;
+mod db;
+mod error;
+mod flush;
+mod frame;
+mod head;
+mod partition;
+mod search;
+mod sidecar;
+mod tail;
+mod tokens;
+mod traces;
+
+pub use config::{Config, Kind};
+pub use db::{LogIndex, Stats};
+pub use error::Error;
+pub use search::{Direction, Search, StreamInfo};
+pub use tail::{Tail, TailBatch};
+pub use traces::{SpanSearch, TraceSummary};

@@ -1,0 +1,254 @@
+//! Records as bytes: what a WAL frame, the head and a partition's blocks hold. Format: FORMAT.md, "Records".
+
+use signal::{
+    AttributeValue, Attributes, LogRecord, Severity, Span, SpanEvent, SpanId, SpanKind, SpanLink, SpanStatus,
+    Timestamp, TraceId,
+};
+
+pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut v: u64) {
+    while v >= 0x80 {
+        out.push(v as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+}
+
+pub(crate) fn get_uvarint(d: &mut &[u8]) -> Option<u64> {
+    let mut v = 0u64;
+    for i in 0..10 {
+        let (&b, rest) = d.split_first()?;
+        *d = rest;
+        v |= u64::from(b & 0x7f).checked_shl(7 * i)?;
+        if b & 0x80 == 0 {
+            return Some(v);
+        }
+    }
+    None
+}
+
+pub(crate) fn put_varint(out: &mut Vec<u8>, v: i64) {
+    put_uvarint(out, ((v << 1) ^ (v >> 63)) as u64);
+}
+
+pub(crate) fn get_varint(d: &mut &[u8]) -> Option<i64> {
+    let v = get_uvarint(d)?;
+    Some((v >> 1) as i64 ^ -((v & 1) as i64))
+}
+
+pub(crate) fn take<'a>(d: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+    let (a, rest) = d.split_at_checked(n)?;
+    *d = rest;
+    Some(a)
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, b: &[u8]) {
+    put_uvarint(out, b.len() as u64);
+    out.extend_from_slice(b);
+}
+
+pub(crate) fn get_bytes<'a>(d: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let n = usize::try_from(get_uvarint(d)?).ok()?;
+    take(d, n)
+}
+
+fn get_text(d: &mut &[u8]) -> Option<String> {
+    std::str::from_utf8(get_bytes(d)?).ok().map(str::to_owned)
+}
+
+pub(crate) fn put_attributes(out: &mut Vec<u8>, a: &Attributes) {
+    put_uvarint(out, a.0.len() as u64);
+    for (name, value) in &a.0 {
+        put_bytes(out, name.as_bytes());
+        match value {
+            AttributeValue::Bool(v) => out.push(u8::from(*v)),
+            AttributeValue::Int(v) => {
+                out.push(2);
+                put_varint(out, *v);
+            }
+            AttributeValue::Double(v) => {
+                out.push(3);
+                out.extend_from_slice(&v.to_bits().to_le_bytes());
+            }
+            AttributeValue::String(v) => {
+                out.push(4);
+                put_bytes(out, v.as_bytes());
+            }
+        }
+    }
+}
+
+pub(crate) fn get_attributes(d: &mut &[u8]) -> Option<Attributes> {
+    let n = usize::try_from(get_uvarint(d)?).ok()?;
+    let mut a = Vec::with_capacity(n.min(64));
+    for _ in 0..n {
+        let name = get_text(d)?;
+        let value = match *take(d, 1)?.first()? {
+            0 => AttributeValue::Bool(false),
+            1 => AttributeValue::Bool(true),
+            2 => AttributeValue::Int(get_varint(d)?),
+            3 => AttributeValue::Double(f64::from_bits(u64::from_le_bytes(take(d, 8)?.try_into().ok()?))),
+            4 => AttributeValue::String(get_text(d)?),
+            _ => return None,
+        };
+        a.push((name, value));
+    }
+    Some(Attributes(a))
+}
+
+/// Everything but the timestamp, which stands in a column of its own. The body comes first, so that a
+/// substring can be looked for without decoding.
+pub(crate) fn encode_log(r: &LogRecord) -> Vec<u8> {
+    let mut out = Vec::with_capacity(r.body.len() + 8);
+    put_bytes(&mut out, r.body.as_bytes());
+    let has_trace = r.trace_id.is_valid() || r.span_id.is_valid();
+    out.push(r.severity.0 & 0x1f | if has_trace { 0x80 } else { 0 });
+    if has_trace {
+        out.extend_from_slice(&r.trace_id.0);
+        out.extend_from_slice(&r.span_id.0);
+    }
+    put_attributes(&mut out, &r.attributes);
+    out
+}
+
+pub(crate) fn decode_log(timestamp: i64, mut d: &[u8]) -> Option<LogRecord> {
+    let d = &mut d;
+    let body = get_text(d)?;
+    let flags = *take(d, 1)?.first()?;
+    let (mut trace_id, mut span_id) = (TraceId::INVALID, SpanId::INVALID);
+    if flags & 0x80 != 0 {
+        trace_id = TraceId::from_slice(take(d, 16)?)?;
+        span_id = SpanId::from_slice(take(d, 8)?)?;
+    }
+    let attributes = get_attributes(d)?;
+    let severity = Severity(flags & 0x1f);
+    Some(LogRecord { timestamp: Timestamp(timestamp), severity, body, attributes, trace_id, span_id })
+}
+
+/// Everything but the start, which stands in the column of timestamps.
+pub(crate) fn encode_span(s: &Span) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_bytes(&mut out, s.name.as_bytes());
+    out.extend_from_slice(&s.trace_id.0);
+    out.extend_from_slice(&s.span_id.0);
+    out.extend_from_slice(&s.parent_span_id.0);
+    out.push(s.kind as u8);
+    put_varint(&mut out, s.end.0.wrapping_sub(s.start.0));
+    match &s.status {
+        SpanStatus::Unset => out.push(0),
+        SpanStatus::Ok => out.push(1),
+        SpanStatus::Error(m) => {
+            out.push(2);
+            put_bytes(&mut out, m.as_bytes());
+        }
+    }
+    put_attributes(&mut out, &s.attributes);
+    put_uvarint(&mut out, s.events.len() as u64);
+    for e in &s.events {
+        put_varint(&mut out, e.timestamp.0.wrapping_sub(s.start.0));
+        put_bytes(&mut out, e.name.as_bytes());
+        put_attributes(&mut out, &e.attributes);
+    }
+    put_uvarint(&mut out, s.links.len() as u64);
+    for l in &s.links {
+        out.extend_from_slice(&l.trace_id.0);
+        out.extend_from_slice(&l.span_id.0);
+        put_attributes(&mut out, &l.attributes);
+    }
+    out
+}
+
+pub(crate) fn decode_span(start: i64, mut d: &[u8]) -> Option<Span> {
+    let d = &mut d;
+    let name = get_text(d)?;
+    let trace_id = TraceId::from_slice(take(d, 16)?)?;
+    let span_id = SpanId::from_slice(take(d, 8)?)?;
+    let parent_span_id = SpanId::from_slice(take(d, 8)?)?;
+    let kind = SpanKind::from_number(i32::from(*take(d, 1)?.first()?));
+    let end = Timestamp(start.wrapping_add(get_varint(d)?));
+    let status = match *take(d, 1)?.first()? {
+        0 => SpanStatus::Unset,
+        1 => SpanStatus::Ok,
+        2 => SpanStatus::Error(get_text(d)?),
+        _ => return None,
+    };
+    let attributes = get_attributes(d)?;
+    let mut events = Vec::new();
+    for _ in 0..get_uvarint(d)? {
+        let timestamp = Timestamp(start.wrapping_add(get_varint(d)?));
+        events.push(SpanEvent { timestamp, name: get_text(d)?, attributes: get_attributes(d)? });
+    }
+    let mut links = Vec::new();
+    for _ in 0..get_uvarint(d)? {
+        links.push(SpanLink {
+            trace_id: TraceId::from_slice(take(d, 16)?)?,
+            span_id: SpanId::from_slice(take(d, 8)?)?,
+            attributes: get_attributes(d)?,
+        });
+    }
+    let start = Timestamp(start);
+    Some(Span {
+        trace_id,
+        span_id,
+        parent_span_id,
+        name,
+        kind,
+        start,
+        end,
+        status,
+        attributes,
+        events,
+        links,
+    })
+}
+
+/// A log record's body, or a span's name, without decoding the rest.
+pub(crate) fn text(mut d: &[u8]) -> &[u8] {
+    get_bytes(&mut d).unwrap_or(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn attributes() -> impl Strategy<Value = Attributes> {
+        let value = prop_oneof![
+            any::<bool>().prop_map(AttributeValue::Bool),
+            any::<i64>().prop_map(AttributeValue::Int),
+            (-1e9..1e9f64).prop_map(AttributeValue::Double),
+            ".{0,20}".prop_map(AttributeValue::String),
+        ];
+        proptest::collection::vec(("[a-z.]{1,8}", value), 0..5).prop_map(Attributes)
+    }
+
+    proptest! {
+        #[test]
+        fn logs_round_trip(t in any::<i64>(), body in ".{0,80}", sev in 0..25u8, trace in any::<[u8; 16]>(), a in attributes()) {
+            let r = LogRecord {
+                timestamp: Timestamp(t), severity: Severity(sev), body, attributes: a,
+                trace_id: TraceId(trace), span_id: SpanId([7; 8]),
+            };
+            let encoded = encode_log(&r);
+            prop_assert_eq!(text(&encoded), r.body.as_bytes());
+            prop_assert_eq!(decode_log(t, &encode_log(&r)), Some(r));
+        }
+
+        #[test]
+        fn spans_round_trip(t in any::<i64>(), d in any::<i64>(), name in ".{0,20}", a in attributes(), message in ".{0,9}") {
+            let s = Span {
+                trace_id: TraceId([1; 16]), span_id: SpanId([2; 8]), parent_span_id: SpanId::INVALID, name,
+                kind: SpanKind::Server, start: Timestamp(t), end: Timestamp(t.wrapping_add(d)),
+                status: SpanStatus::Error(message), attributes: a.clone(),
+                events: vec![SpanEvent { timestamp: Timestamp(t), name: "e".into(), attributes: a.clone() }],
+                links: vec![SpanLink { trace_id: TraceId([3; 16]), span_id: SpanId([4; 8]), attributes: a }],
+            };
+            prop_assert_eq!(decode_span(t, &encode_span(&s)), Some(s));
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_read(d in proptest::collection::vec(any::<u8>(), 0..200)) {
+            decode_log(0, &d);
+            decode_span(0, &d);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What an index is told when it is opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use signal::time::{SharedClock, system_clock};
+
+/// What an index holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Logs,
+    Spans,
+}
+
+#[derive(Clone)]
+pub struct Config {
+    /// Made if missing. Holds `wal/` and `*.part`.
+    pub dir: PathBuf,
+    pub kind: Kind,
+    /// Partitions whose newest record is older are dropped.
+    pub retention: Duration,
+    /// The oldest partitions are dropped while all of them are larger than this.
+    pub retention_bytes: Option<u64>,
+    /// The head becomes a partition once its records take this many bytes …
+    pub head_bytes: usize,
+    /// … or once it is this old.
+    pub head_age: Duration,
+    /// Batches that wait for one slow tail; what does not fit is counted as dropped.
+    pub tail_batches: usize,
+    pub clock: SharedClock,
+}
+
+impl Config {
+    pub fn new(dir: impl Into<PathBuf>, kind: Kind) -> Self {
+        Config {
+            dir: dir.into(),
+            kind,
+            retention: Duration::from_secs(7 * 86_400),
+            retention_bytes: None,
+            head_bytes: 16 << 20,
+            head_age: Duration::from_secs(3600),
+            tail_batches: 256,
+            clock: system_clock(),
+        }
+    }
+}

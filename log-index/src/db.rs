@@ -1,0 +1,303 @@
+//! The index: opening, appending, checkpoints, following, facts about itself, and its one task.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use signal::{Accepted, Attributes, Checkpoint, LogBatch, LogStream, Matcher, SinkError, SpanBatch};
+use tokio_util::sync::CancellationToken;
+use wal::Wal;
+
+use crate::codec::{encode_log, encode_span};
+use crate::config::{Config, Kind};
+use crate::error::{Error, sink_error};
+use crate::frame::{Frame, Row};
+use crate::head::Head;
+use crate::partition::Partition;
+use crate::tail::{Tail, Tails};
+
+/// How often the task looks whether there is something to flush or drop.
+const TICK: Duration = Duration::from_secs(30);
+/// Records of more bytes are cut to this: one of them must not fill a block by itself.
+const BODY_BYTES: usize = 256 << 10;
+
+pub struct LogIndex {
+    pub(crate) config: Config,
+    pub(crate) wal: Wal,
+    pub(crate) state: RwLock<State>,
+    pub(crate) gate: tokio::sync::RwLock<()>,
+    pub(crate) maintenance: tokio::sync::Mutex<()>,
+    /// Position and, in nanoseconds, when it was last moved.
+    checkpoints: Mutex<HashMap<String, (u64, i64)>>,
+    tails: Tails,
+    seq: AtomicU64,
+    wake: tokio::sync::Notify,
+    accepted: AtomicU64,
+    duplicates: AtomicU64,
+}
+
+pub(crate) struct State {
+    pub(crate) head: Head,
+    /// When the first record of the head came, in nanoseconds of the clock.
+    head_since: i64,
+    /// A head that is being written to a partition.
+    pub(crate) frozen: Option<Arc<Head>>,
+    pub(crate) frozen_segment: u64,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+}
+
+/// Facts for our own metrics and the status page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    pub head_records: u64,
+    pub head_bytes: u64,
+    pub streams: u64,
+    pub partitions: u64,
+    pub partition_bytes: u64,
+    pub partition_records: u64,
+    /// Bytes of records in partitions before compression.
+    pub partition_raw_bytes: u64,
+    pub wal: wal::Stats,
+    /// Since the process started.
+    pub accepted: u64,
+    /// Records of batches that a checkpoint showed to be stored already.
+    pub duplicates: u64,
+    /// Records that slow tails did not get.
+    pub tail_dropped: u64,
+}
+
+impl LogIndex {
+    /// Opens or makes the index and reads its log back.
+    pub fn open(config: Config) -> Result<Arc<LogIndex>, Error> {
+        fs::create_dir_all(&config.dir).map_err(Error::io(&config.dir))?;
+        let partitions = open_partitions(&config.dir)?;
+        let mut head = Head::default();
+        let mut checkpoints: HashMap<String, (u64, i64)> = HashMap::new();
+        let now = config.clock.now().nanos();
+        // A crash between writing a partition and deleting its log leaves both: those frames are stored already.
+        let covered = partitions.iter().map(|p| p.meta.log_before).max().unwrap_or(0);
+        let seq = partitions.iter().map(|p| p.meta.seq).max().unwrap_or(0);
+        let mut unreadable = 0u64;
+        let (wal, found) = Wal::open(wal::Config::new(config.dir.join("wal")), |segment, frame| {
+            let Some(frame) = Frame::decode(frame) else {
+                unreadable += 1;
+                return;
+            };
+            for c in frame.checkpoints {
+                let e = checkpoints.entry(c.source).or_insert((0, now));
+                e.0 = e.0.max(c.position);
+            }
+            if segment >= covered {
+                for (labels, resource, rows) in frame.streams {
+                    head.insert(&labels, &resource, rows);
+                }
+            }
+        })?;
+        if unreadable > 0 || !found.damage.is_empty() {
+            tracing::error!(unreadable, damaged = found.damage.len(), "part of the log index's log was lost");
+        }
+        tracing::info!(kind = ?config.kind, frames = found.frames, records = head.records, partitions = partitions.len(), "log index opened");
+        Ok(Arc::new(LogIndex {
+            config,
+            wal,
+            state: RwLock::new(State { head, head_since: now, frozen: None, frozen_segment: 0, partitions }),
+            gate: tokio::sync::RwLock::new(()),
+            maintenance: tokio::sync::Mutex::new(()),
+            checkpoints: Mutex::new(checkpoints),
+            tails: Tails::default(),
+            seq: AtomicU64::new(seq),
+            wake: tokio::sync::Notify::new(),
+            accepted: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+        }))
+    }
+
+    /// Returns once the records and checkpoints are in the synced log, can be queried, and are on their way to
+    /// tails. A batch whose checkpoints are all stored already is a repetition: it is accepted and dropped.
+    pub async fn append_logs(&self, mut batch: LogBatch) -> Result<Accepted, SinkError> {
+        if self.config.kind != Kind::Logs {
+            return Err(SinkError::Invalid("this index holds spans".to_owned()));
+        }
+        let records = batch.records();
+        let accepted = Accepted { accepted: records, ..Accepted::default() };
+        for r in batch.streams.iter_mut().flat_map(|s| &mut s.records).filter(|r| r.body.len() > BODY_BYTES) {
+            let end = (0..=BODY_BYTES).rev().find(|i| r.body.is_char_boundary(*i)).unwrap_or(0);
+            r.body.truncate(end);
+            r.attributes.set("binnacle.truncated", true);
+        }
+        let _gate = self.gate.read().await;
+        if self.is_repetition(&batch.checkpoints) {
+            self.duplicates.fetch_add(records as u64, Ordering::Relaxed);
+            return Ok(accepted);
+        }
+        let rows = |s: &LogStream| {
+            s.records.iter().map(|r| Row { time: r.timestamp.nanos(), data: encode_log(r).into() }).collect()
+        };
+        let frame = Frame {
+            streams: batch
+                .streams
+                .iter()
+                .filter(|s| !s.records.is_empty())
+                .map(|s| (s.labels.clone(), Attributes::default(), rows(s)))
+                .collect(),
+            checkpoints: batch.checkpoints,
+        };
+        self.commit(frame, records).await?;
+        if self.tails.wanted() {
+            let streams: Vec<Arc<LogStream>> = batch.streams.into_iter().map(Arc::new).collect();
+            self.tails.publish(&streams);
+        }
+        Ok(accepted)
+    }
+
+    /// Returns once the spans are in the synced log and can be queried.
+    pub async fn append_spans(&self, batch: SpanBatch) -> Result<Accepted, SinkError> {
+        if self.config.kind != Kind::Spans {
+            return Err(SinkError::Invalid("this index holds logs".to_owned()));
+        }
+        let records = batch.spans();
+        let _gate = self.gate.read().await;
+        let streams = batch.streams.into_iter().filter(|s| !s.spans.is_empty()).map(|s| {
+            let rows =
+                s.spans.iter().map(|s| Row { time: s.start.nanos(), data: encode_span(s).into() }).collect();
+            (s.labels, s.resource, rows)
+        });
+        self.commit(Frame { streams: streams.collect(), checkpoints: Vec::new() }, records).await?;
+        Ok(Accepted { accepted: records, ..Accepted::default() })
+    }
+
+    async fn commit(&self, frame: Frame, records: usize) -> Result<(), SinkError> {
+        if frame.streams.is_empty() && frame.checkpoints.is_empty() {
+            return Ok(());
+        }
+        self.wal.append(frame.encode()).await.map_err(sink_error)?;
+        let now = self.config.clock.now().nanos();
+        let full = {
+            let mut state = self.state.write();
+            if state.head.records == 0 {
+                state.head_since = now;
+            }
+            for (labels, resource, rows) in frame.streams {
+                state.head.insert(&labels, &resource, rows);
+            }
+            state.head.bytes >= self.config.head_bytes
+        };
+        let mut stored = self.checkpoints.lock();
+        for c in frame.checkpoints {
+            let e = stored.entry(c.source).or_insert((0, now));
+            *e = (e.0.max(c.position), now);
+        }
+        drop(stored);
+        self.accepted.fetch_add(records as u64, Ordering::Relaxed);
+        if full {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    fn is_repetition(&self, checkpoints: &[Checkpoint]) -> bool {
+        let stored = self.checkpoints.lock();
+        !checkpoints.is_empty()
+            && checkpoints.iter().all(|c| stored.get(&c.source).is_some_and(|(p, _)| c.position <= *p))
+    }
+
+    /// How far a source has been stored. `None` if it is not known.
+    pub fn checkpoint(&self, source: &str) -> Option<u64> {
+        self.checkpoints.lock().get(source).map(|(p, _)| *p)
+    }
+
+    /// Checkpoints that still matter: those of sources silent for longer than the retention are let go.
+    pub(crate) fn live_checkpoints(&self) -> Vec<Checkpoint> {
+        let oldest = self.config.clock.now().saturating_sub(self.config.retention).nanos();
+        let mut stored = self.checkpoints.lock();
+        stored.retain(|_, (_, moved)| *moved >= oldest);
+        stored
+            .iter()
+            .map(|(source, (position, _))| Checkpoint { source: source.clone(), position: *position })
+            .collect()
+    }
+
+    /// New records of matching streams from now on.
+    pub fn tail(&self, matchers: Vec<Matcher>) -> Tail {
+        self.tails.subscribe(matchers, self.config.tail_batches)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.config.kind
+    }
+
+    pub fn stats(&self) -> Stats {
+        let s = self.state.read();
+        Stats {
+            head_records: s.head.records,
+            head_bytes: s.head.bytes as u64,
+            streams: s.head.streams.len() as u64,
+            partitions: s.partitions.len() as u64,
+            partition_bytes: s.partitions.iter().map(|p| p.bytes).sum(),
+            partition_records: s.partitions.iter().map(|p| p.meta.records).sum(),
+            partition_raw_bytes: s.partitions.iter().map(|p| p.meta.raw_bytes).sum(),
+            wal: self.wal.stats(),
+            accepted: self.accepted.load(Ordering::Relaxed),
+            duplicates: self.duplicates.load(Ordering::Relaxed),
+            tail_dropped: self.tails.dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Flushes and drops until told to stop. The log keeps the head over a stop.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(TICK) => {}
+                () = self.wake.notified() => {}
+            }
+            let due = {
+                let s = self.state.read();
+                let now = self.config.clock.now().nanos();
+                let age = if s.head.records == 0 { 0 } else { now.saturating_sub(s.head_since) };
+                s.frozen.is_some()
+                    || s.head.bytes >= self.config.head_bytes
+                    || u128::try_from(age).unwrap_or(0) >= self.config.head_age.as_nanos()
+            };
+            if due && let Err(e) = self.flush().await {
+                tracing::error!(error = %e, "the log index could not be flushed; its log keeps the records and it is tried again");
+                continue;
+            }
+            if let Err(e) = self.retain() {
+                tracing::error!(error = %e, "old partitions could not be dropped");
+            }
+        }
+    }
+
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.seq.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+fn open_partitions(dir: &std::path::Path) -> Result<Vec<Arc<Partition>>, Error> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = entry.map_err(Error::io(dir))?.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("tmp") => fs::remove_file(&path).map_err(Error::io(&path))?,
+            Some("part") => match Partition::open(path.clone()) {
+                Ok(p) => out.push(Arc::new(p)),
+                Err(e @ Error::Damaged { .. }) => {
+                    let kept = path.with_extension("bad");
+                    tracing::error!(error = %e, kept_in = %kept.display(), "a partition was set aside");
+                    fs::rename(&path, &kept).map_err(Error::io(&kept))?;
+                }
+                Err(e) => return Err(e),
+            },
+            _ => {}
+        }
+    }
+    out.sort_by_key(|p| p.meta.seq);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests;
