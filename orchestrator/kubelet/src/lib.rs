@@ -1,1 +1,42 @@
-//! Pods to containers.
+//! The node: pods to containers, in containerd's native API, without a pause container.
+//!
+//! It promises: running containers survive this process (invariant 10): their output waits in pipes, their ids and
+//! counts are labels in containerd, their addresses are on disk. No line of output is lost or doubled. A pod's
+//! status says what is, in upstream's words. It knows nothing of scheduling, controllers or telemetry engines.
+//!
+//! The road of a pod: `pods` (one watch, one worker per pod) → `worker` → `plan` (pure: pod and observed containers
+//! to actions) → `network` and `volumes` (concurrently) → `images` (present or pulled) → `environment`,
+//! `container` (to an OCI spec) → `runtime` (snapshot, record, task, start) → `probes` → `status` → the API.
+//! The road of a line: a container's pipe → `logs::writer` → CRI file → `logs::reader` (kubectl logs) and the
+//! collector. The node's own API (`api`) serves logs, exec and attach to the API server only.
+//!
+//! Tasks: one per pod, one per running container's log, one per probe, one for containerd's events, one for the node's
+//! status and lease. Locks are held for map look-ups only, never over an await.
+
+mod api;
+mod cgroup;
+mod config;
+mod container;
+pub mod containerd;
+mod environment;
+mod error;
+mod events;
+mod files;
+pub mod images;
+mod kubelet;
+mod lifecycle;
+mod logs;
+mod metrics;
+mod node;
+mod plan;
+mod pods;
+mod probes;
+mod quantity;
+mod runtime;
+mod status;
+mod volumes;
+mod worker;
+
+pub use config::Config;
+pub use error::Error;
+pub use kubelet::{Handles, Kubelet, purge, stop_pods};

@@ -1,0 +1,185 @@
+//! Pods' cgroups, version 1 (one hierarchy per controller) and 2 (one for all).
+//!
+//! The runtime makes a container's own; the levels above it are ours: `/<root>/<class>/pod<uid>`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::runtime::Limits;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The machine's cgroup hierarchies.
+#[derive(Clone, Debug)]
+pub(crate) enum Hierarchy {
+    /// Mount points by controller, each once.
+    V1(Vec<(String, PathBuf)>),
+    V2(PathBuf),
+}
+
+impl Hierarchy {
+    pub(crate) fn detect() -> Result<Self, Error> {
+        let mounts = fs::read_to_string("/proc/self/mounts").map_err(Error::io("read /proc/self/mounts"))?;
+        Ok(parse_mounts(&mounts))
+    }
+
+    /// Directories of a cgroup in all hierarchies.
+    fn dirs(&self, path: &str) -> Vec<PathBuf> {
+        let path = path.trim_start_matches('/');
+        match self {
+            Hierarchy::V1(list) => list.iter().map(|(_, root)| root.join(path)).collect(),
+            Hierarchy::V2(root) => vec![root.join(path)],
+        }
+    }
+
+    fn v1_dir(&self, controller: &str, path: &str) -> Option<PathBuf> {
+        match self {
+            Hierarchy::V1(list) => list
+                .iter()
+                .find(|(c, _)| c.split(',').any(|c| c == controller))
+                .map(|(_, root)| root.join(path.trim_start_matches('/'))),
+            Hierarchy::V2(_) => None,
+        }
+    }
+
+    /// Makes a pod's cgroup with the pod's limits.
+    pub(crate) fn create_pod(&self, path: &str, limits: &Limits) -> Result<(), Error> {
+        match self {
+            Hierarchy::V1(_) => {
+                if let Some(dir) = self.v1_dir("cpu", path) {
+                    create(&dir)?;
+                    write(&dir.join("cpu.shares"), limits.shares())?;
+                    if let Some(q) = limits.quota() {
+                        write(&dir.join("cpu.cfs_quota_us"), q)?;
+                    }
+                }
+                if let Some(dir) = self.v1_dir("memory", path) {
+                    create(&dir)?;
+                    if let Some(m) = limits.memory_limit {
+                        write(&dir.join("memory.limit_in_bytes"), m)?;
+                    }
+                }
+            }
+            Hierarchy::V2(root) => {
+                let dir = root.join(path.trim_start_matches('/'));
+                create(&dir)?;
+                // Each level hands its controllers down to the next.
+                let mut level = root.clone();
+                for part in Path::new(path.trim_start_matches('/')).components() {
+                    write(&level.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
+                    level = level.join(part);
+                }
+                let weight = 1 + (limits.shares() - 2) * 9999 / 262_142;
+                write(&dir.join("cpu.weight"), weight)?;
+                if let Some(q) = limits.quota() {
+                    write(&dir.join("cpu.max"), format!("{q} 100000"))?;
+                }
+                if let Some(m) = limits.memory_limit {
+                    write(&dir.join("memory.max"), m)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a cgroup and all below it. Processes in it must be gone; one that is not there is fine.
+    pub(crate) fn remove(&self, path: &str) -> Result<(), Error> {
+        self.dirs(path).iter().try_for_each(|d| remove_tree(d).map_err(Error::io(format!("remove {d:?}"))))
+    }
+
+    /// How often the kernel killed a process of the cgroup for lack of memory.
+    pub(crate) fn oom_kills(&self, path: &str) -> u64 {
+        let file = match self {
+            Hierarchy::V1(_) => self.v1_dir("memory", path).map(|d| d.join("memory.oom_control")),
+            Hierarchy::V2(root) => Some(root.join(path.trim_start_matches('/')).join("memory.events")),
+        };
+        // A cgroup that is gone has nothing to say.
+        let text = file.and_then(|f| fs::read_to_string(f).ok()).unwrap_or_default();
+        text.lines()
+            .find_map(|l| l.strip_prefix("oom_kill "))
+            .and_then(|n| n.trim().parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+fn parse_mounts(mounts: &str) -> Hierarchy {
+    let mut v1: Vec<(String, PathBuf)> = Vec::new();
+    let mut unified = PathBuf::from(ROOT);
+    for line in mounts.lines() {
+        let mut f = line.split(' ');
+        let (Some(_), Some(target), Some(kind), Some(options)) = (f.next(), f.next(), f.next(), f.next())
+        else {
+            continue;
+        };
+        match kind {
+            "cgroup" => {
+                const KNOWN: [&str; 12] = [
+                    "cpu",
+                    "cpuacct",
+                    "cpuset",
+                    "memory",
+                    "devices",
+                    "freezer",
+                    "blkio",
+                    "pids",
+                    "net_cls",
+                    "net_prio",
+                    "perf_event",
+                    "hugetlb",
+                ];
+                let controllers: Vec<&str> = options.split(',').filter(|o| KNOWN.contains(o)).collect();
+                let name = controllers.join(",");
+                if !v1.iter().any(|(n, _)| *n == name) {
+                    v1.push((name, PathBuf::from(target)));
+                }
+            }
+            "cgroup2" if target == ROOT => unified = PathBuf::from(target),
+            _ => {}
+        }
+    }
+    if v1.iter().any(|(c, _)| c.split(',').any(|c| c == "memory")) {
+        Hierarchy::V1(v1)
+    } else {
+        Hierarchy::V2(unified)
+    }
+}
+
+fn create(dir: &Path) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(Error::io(format!("create {dir:?}")))
+}
+
+fn write(file: &Path, value: impl ToString) -> Result<(), Error> {
+    fs::write(file, value.to_string()).map_err(Error::io(format!("write {file:?}")))
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    let gone = |e: io::Error| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) };
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    remove_tree(&entry.path())?;
+                }
+            }
+        }
+        Err(e) => return gone(e),
+    }
+    fs::remove_dir(dir).or_else(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_versions_apart() {
+        let v1 = "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
+            cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n";
+        let h = parse_mounts(v1);
+        assert_eq!(h.v1_dir("cpuacct", "/a/b"), Some("/sys/fs/cgroup/cpu,cpuacct/a/b".into()));
+        assert!(matches!(parse_mounts("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"), Hierarchy::V2(_)));
+    }
+}

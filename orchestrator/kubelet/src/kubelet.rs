@@ -1,0 +1,200 @@
+//! The life of a node: adopt, register, watch, serve.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use network::PodNetwork;
+use signal::{CgroupTarget, Labels, LogFileTarget, Registry};
+use tokio_util::sync::CancellationToken;
+
+use crate::cgroup::Hierarchy;
+use crate::containerd::{self, Containerd};
+use crate::events::Events;
+use crate::images::{self, Images};
+use crate::logs::Logs;
+use crate::node::{self, Machine};
+use crate::pods::Pods;
+use crate::runtime::{self, Runtime};
+use crate::worker::Node;
+use crate::{Config, Error, api, files};
+
+/// How often images that nobody uses are looked for, and how full the disk must be.
+const IMAGE_GC_EVERY: Duration = Duration::from_secs(300);
+const IMAGE_GC_ABOVE_PERCENT: u64 = 85;
+
+/// What the kubelet fills for the collector.
+#[derive(Clone, Default)]
+pub struct Handles {
+    pub cgroups: Arc<Registry<CgroupTarget>>,
+    pub log_files: Arc<Registry<LogFileTarget>>,
+}
+
+/// A node, ready to run.
+pub struct Kubelet {
+    node: Arc<Node>,
+    pods: Arc<Pods>,
+    machine: Machine,
+    api: api::Server,
+}
+
+impl Kubelet {
+    /// Connects to containerd (starting a private one if none answers), adopts what runs, makes the pod network
+    /// and opens the node's API. Nothing is changed in the cluster yet.
+    pub async fn new(config: Config, client: Client, handles: Handles) -> Result<Kubelet, Error> {
+        for dir in [config.pods_dir(), config.logs_dir()] {
+            std::fs::create_dir_all(&dir).map_err(Error::io(format!("create {dir:?}")))?;
+        }
+        let containerd =
+            containerd::ensure(&config.containerd_socket, &config.data_dir, &config.containerd_namespace);
+        let (containerd, network) =
+            tokio::try_join!(containerd, async { Ok(PodNetwork::open(&config.network).await?) })?;
+        let machine = Machine::look(&config, containerd.version().await?);
+        let logs = Logs::new(
+            config.logs_dir(),
+            config.node_name.clone(),
+            config.clock.clone(),
+            handles.log_files.clone(),
+        );
+        let hierarchy = Hierarchy::detect()?;
+        let runtime =
+            Runtime::new(containerd.clone(), hierarchy, config.clock.clone(), config.pods_dir(), logs);
+        runtime.adopt().await?;
+        register_roots(&config, &handles.cgroups);
+        let node = Arc::new(Node {
+            events: Events::new(client.clone(), &config.node_name),
+            images: Images::new(containerd),
+            client,
+            runtime,
+            network,
+            cgroups: handles.cgroups,
+            cpu: machine.cpu,
+            memory: machine.memory,
+            config,
+        });
+        let pods: Arc<Pods> = Arc::default();
+        let api = api::Server::bind(node.clone(), pods.clone()).await?;
+        Ok(Kubelet { node, pods, machine, api })
+    }
+
+    /// Where the node's own API listens.
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api.addr()
+    }
+
+    /// The image store.
+    pub fn images(&self) -> Images {
+        self.node.images.clone()
+    }
+
+    /// Registers the node and works until the token's word. Containers go on running after it.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let Kubelet { node, pods, machine, api } = self;
+        let port = api.addr().port();
+        let object = node::register(&node.client, &node.config, &machine, port).await?;
+        tracing::info!(node = node.config.node_name, "node is ready");
+        let keep = node::keep(node.client.clone(), node.config.clone(), machine, port, object, stop.clone());
+        let tasks = [
+            telemetry::task::spawn("node-lease", keep),
+            telemetry::task::spawn("containerd-events", node.runtime.clone().follow(stop.clone())),
+            telemetry::task::spawn("pod-watch", pods.run(node.clone(), stop.clone())),
+            telemetry::task::spawn("kubelet-api", api.serve(stop.clone())),
+            telemetry::task::spawn("image-gc", collect_images(node.clone(), stop.clone())),
+        ];
+        for task in tasks {
+            if let Err(e) = task.await {
+                tracing::error!(error = %e, "a task of the kubelet failed");
+            }
+        }
+        node.runtime.suspend().await;
+        Ok(())
+    }
+}
+
+/// The node's own cgroup and that of all pods.
+fn register_roots(config: &Config, cgroups: &Registry<CgroupTarget>) {
+    for path in ["/".to_owned(), format!("/{}", config.cgroup_root.trim_matches('/'))] {
+        let labels = Labels::from_pairs([("id", path.as_str()), ("node", &config.node_name)]);
+        cgroups.set(path.clone(), CgroupTarget { path, labels, netns: None });
+    }
+}
+
+/// Removes images that no container uses while the disk is nearly full.
+async fn collect_images(node: Arc<Node>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(IMAGE_GC_EVERY) => {}
+        }
+        let Ok(s) = nix::sys::statvfs::statvfs(&node.config.data_dir) else { continue };
+        let used = 100 - s.blocks_available() * 100 / s.blocks().max(1);
+        if used < IMAGE_GC_ABOVE_PERCENT {
+            continue;
+        }
+        if let Err(e) = remove_unused_images(&node).await {
+            tracing::warn!(error = %e, "collecting images");
+        }
+    }
+}
+
+async fn remove_unused_images(node: &Node) -> Result<(), Error> {
+    let used: std::collections::HashSet<String> =
+        node.runtime.pods().iter().flat_map(|p| node.runtime.of_pod(p)).map(|r| r.identity.image).collect();
+    for (name, _) in node.images.list().await? {
+        if !used.contains(&name) {
+            tracing::info!(name, "removing an unused image: the disk is nearly full");
+            node.images.remove(&name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends all containers of this node, orderly first; for `binnacle down`. Records and logs stay.
+pub async fn stop_pods(config: &Config) -> Result<(), Error> {
+    let Ok(containerd) = Containerd::connect(&config.containerd_socket, &config.containerd_namespace).await
+    else {
+        return Ok(());
+    };
+    let runtime = offline_runtime(config, containerd.clone())?;
+    runtime.adopt().await?;
+    let ids = runtime::list_ids(&containerd).await?;
+    for id in &ids {
+        runtime.kill(id, libc::SIGTERM, false).await?;
+    }
+    let ended = async {
+        for id in &ids {
+            runtime.wait_exit(id).await;
+        }
+    };
+    let follow = runtime.clone().follow(CancellationToken::new());
+    tokio::select! {
+        () = ended => {}
+        () = follow => {}
+        () = tokio::time::sleep(Duration::from_secs(5)) => {}
+    }
+    for id in ids {
+        runtime.delete(&id).await?;
+    }
+    Ok(())
+}
+
+fn offline_runtime(config: &Config, containerd: Containerd) -> Result<Runtime, Error> {
+    let logs = Logs::new(config.logs_dir(), config.node_name.clone(), config.clock.clone(), Arc::default());
+    Ok(Runtime::new(containerd, Hierarchy::detect()?, config.clock.clone(), config.pods_dir(), logs))
+}
+
+/// Leaves nothing of this node behind: containers, mounts, network, cgroups, files, and a containerd that was
+/// started for it.
+pub async fn purge(config: &Config) -> Result<(), Error> {
+    stop_pods(config).await?;
+    if let Ok(c) = Containerd::connect(&config.containerd_socket, &config.containerd_namespace).await {
+        images::purge(&c).await?;
+    }
+    network::purge(&config.network).await?;
+    containerd::unmount_below(&config.data_dir)?;
+    Hierarchy::detect()?.remove(&config.cgroup_root)?;
+    files::remove_dir(&config.pods_dir())?;
+    files::remove_dir(&config.logs_dir())?;
+    containerd::stop_private(&config.data_dir).await
+}

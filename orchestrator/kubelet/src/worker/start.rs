@@ -1,0 +1,292 @@
+//! Starts one attempt of one container: image, environment, spec, snapshot, task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use kube::Api;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use super::{Worker, facts, find_container, host_network, span};
+use crate::container::{self, Surroundings};
+use crate::images::{Credential, LocalImage, normalise};
+use crate::plan::{Backoff, Held, spec_hash};
+use crate::runtime::{Identity, State, layers, resolve_user};
+use crate::{Error, environment, lifecycle, quantity};
+
+const PULL_BACKOFF_FIRST: Duration = Duration::from_secs(10);
+const PULL_BACKOFF_MOST: Duration = Duration::from_secs(300);
+/// How long a configuration error waits before the next look.
+const CONFIG_RETRY: Duration = Duration::from_secs(10);
+
+/// Ends when the pod is to go: work for it is given up then.
+async fn deleted(mut pod: watch::Receiver<Arc<Pod>>) {
+    loop {
+        if pod.borrow_and_update().metadata.deletion_timestamp.is_some() || pod.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Worker {
+    pub(super) async fn start(&mut self, pod: &Arc<Pod>, name: &str, attempt: u32) -> Result<(), Error> {
+        let Some(c) = find_container(pod, name).cloned() else { return Ok(()) };
+        self.held.remove(name);
+        let gone = self.pod.clone();
+        let done = tokio::select! {
+            r = self.try_start(pod, &c, attempt) => r,
+            () = deleted(gone) => return Ok(()),
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(Error::Config(message)) => {
+                self.node.events.warning(pod, Some(name), "Failed", format!("Error: {message}"));
+                let until = self.node.now().saturating_add(CONFIG_RETRY);
+                self.held
+                    .insert(name.to_owned(), Held { until, reason: "CreateContainerConfigError", message });
+                Ok(())
+            }
+            Err(e) => {
+                self.node.events.warning(pod, Some(name), "Failed", format!("Error: {e}"));
+                let until = self.node.now().saturating_add(CONFIG_RETRY);
+                let held = Held { until, reason: "CreateContainerError", message: e.to_string() };
+                self.held.insert(name.to_owned(), held);
+                Ok(())
+            }
+        }
+    }
+
+    async fn try_start(&mut self, pod: &Arc<Pod>, c: &Container, attempt: u32) -> Result<(), Error> {
+        let node = self.node.clone();
+        let Some(image) = self.image(pod, c).await? else { return Ok(()) };
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let identity = Identity {
+            pod_uid: self.uid.clone(),
+            pod_name: pod.metadata.name.clone().unwrap_or_default(),
+            namespace,
+            container: c.name.clone(),
+            attempt,
+            spec_hash: spec_hash(c),
+            image: image.name.clone(),
+            image_id: image.id.clone(),
+            cgroup: quantity::cgroup(&node.config.cgroup_root, pod),
+        };
+        if attempt > 0 {
+            self.count_restart(&c.name);
+        }
+        let host_ip = node.config.node_ip.to_string();
+        let pod_ip = self.pod_ip(pod).map(|i| i.to_string()).unwrap_or_default();
+        let facts = facts(&node, pod, &host_ip, &pod_ip);
+        let create = async {
+            let (rootfs, mut env) = tokio::try_join!(
+                node.runtime.prepare(&identity, &image),
+                environment::resolve(&node.client, &facts, c)
+            )?;
+            self.inject_telemetry(pod, c, &mut env);
+            if !host_network(pod) {
+                env.entry("HOSTNAME".to_owned()).or_insert_with(|| container::hostname(pod));
+            }
+            let context = c.security_context.as_ref();
+            let pod_context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+            let user = resolve_user(
+                &layers(&rootfs),
+                image.config.user().as_deref().unwrap_or(""),
+                context.and_then(|c| c.run_as_user).or(pod_context.and_then(|c| c.run_as_user)),
+                context.and_then(|c| c.run_as_group).or(pod_context.and_then(|c| c.run_as_group)),
+            )?;
+            let pod_dir = node.config.pod_dir(&self.uid);
+            let surroundings = Surroundings {
+                pod,
+                pod_dir: &pod_dir,
+                volumes: &self.volumes,
+                namespaces: self.addr.as_ref().map(|a| a.namespaces.clone()),
+                cgroup: format!("{}/{}", identity.cgroup, identity.id()),
+                memory_capacity: node.memory,
+                attempt,
+            };
+            let (ask, log) = container::ask(&surroundings, c, &image, &user, &env)?;
+            node.runtime.create(&identity, &ask, rootfs, Some(log)).await
+        }
+        .instrument(span(pod, "create container"));
+        let id = match create.await {
+            Ok(id) => id,
+            Err(Error::Containerd { source, .. })
+                if source.message().contains("OCI runtime create failed") =>
+            {
+                // What runc refuses (a command that is not there) is the container's own failure.
+                self.fail_start(pod, &identity, source.message().to_owned()).await;
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        node.events.normal(pod, Some(&c.name), "Created", format!("Created container: {}", c.name));
+        let started = node.runtime.start(&id).instrument(span(pod, "start container")).await;
+        if let Err(e) = started {
+            self.fail_start(pod, &identity, e.to_string()).await;
+            return Ok(());
+        }
+        node.events.normal(pod, Some(&c.name), "Started", format!("Started container {}", c.name));
+        self.remove_old(&identity).await;
+        if let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) {
+            let ip = self.addr.as_ref().map_or(node.config.node_ip, |a| a.ip);
+            if let Err(why) = lifecycle::run_hook(&node.runtime, &id, c, hook, ip).await {
+                node.events.warning(
+                    pod,
+                    Some(&c.name),
+                    "FailedPostStartHook",
+                    format!("PostStartHook failed: {why}"),
+                );
+                let message = format!("FailedPostStartHook: container {} will be restarted", c.name);
+                self.condemned.insert(c.name.clone(), message);
+            }
+        }
+        Ok(())
+    }
+
+    async fn fail_start(&self, pod: &Arc<Pod>, identity: &Identity, message: String) {
+        self.node.events.warning(pod, Some(&identity.container), "Failed", format!("Error: {message}"));
+        self.node.runtime.fail(identity, 128, message).await;
+    }
+
+    fn count_restart(&mut self, name: &str) {
+        let now = self.node.now();
+        let finished = self.node.runtime.of_pod(&self.uid).into_iter().rev().find_map(|r| match r.state {
+            State::Exited(e) if r.identity.container == name => Some(e.finished_at),
+            _ => None,
+        });
+        let before = self.backoff.get(name).copied();
+        self.backoff.insert(name.to_owned(), Backoff::next(before, finished.unwrap_or(now), now));
+    }
+
+    /// Keeps one ended attempt of a container: what `lastState` shows.
+    async fn remove_old(&self, identity: &Identity) {
+        for r in self.node.runtime.of_pod(&self.uid) {
+            let older =
+                r.identity.container == identity.container && r.identity.attempt + 1 < identity.attempt;
+            if older && let Err(e) = self.node.runtime.delete(&r.id).await {
+                tracing::warn!(id = r.id, error = %e, "removing an ended container");
+            }
+        }
+    }
+
+    /// Tells the application where to send its telemetry and who it is, unless it was told.
+    fn inject_telemetry(
+        &self,
+        pod: &Pod,
+        c: &Container,
+        env: &mut std::collections::BTreeMap<String, String>,
+    ) {
+        let Some(endpoint) = &self.node.config.otlp_endpoint else { return };
+        env.entry("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned()).or_insert_with(|| endpoint.clone());
+        let text = |s: &Option<String>| s.clone().unwrap_or_default();
+        let meta = &pod.metadata;
+        env.entry("OTEL_RESOURCE_ATTRIBUTES".to_owned()).or_insert_with(|| {
+            format!(
+                "k8s.namespace.name={},k8s.pod.name={},k8s.pod.uid={},k8s.container.name={},k8s.node.name={}",
+                text(&meta.namespace),
+                text(&meta.name),
+                text(&meta.uid),
+                c.name,
+                self.node.config.node_name
+            )
+        });
+    }
+
+    /// The image, present or pulled as the policy says; `None` if the container has to wait.
+    async fn image(&mut self, pod: &Arc<Pod>, c: &Container) -> Result<Option<Arc<LocalImage>>, Error> {
+        let node = self.node.clone();
+        let image = c.image.as_deref().unwrap_or_default();
+        if normalise(image).is_none() {
+            let message = format!("Failed to apply default image tag \"{image}\": couldn't parse image name");
+            self.node.events.warning(pod, Some(&c.name), "InspectFailed", message.clone());
+            let until = node.now().saturating_add(CONFIG_RETRY);
+            self.held.insert(c.name.clone(), Held { until, reason: "InvalidImageName", message });
+            return Ok(None);
+        }
+        let policy =
+            c.image_pull_policy.as_deref().unwrap_or(if image.ends_with(":latest") || !image.contains(':') {
+                "Always"
+            } else {
+                "IfNotPresent"
+            });
+        let present = node.images.get(image).await?;
+        match (policy, present) {
+            ("IfNotPresent" | "Never", Some(i)) => {
+                let note = format!("Container image \"{image}\" already present on machine");
+                node.events.normal(pod, Some(&c.name), "Pulled", note);
+                return Ok(Some(i));
+            }
+            ("Never", None) => {
+                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                node.events.warning(pod, Some(&c.name), "ErrImageNeverPull", message.clone());
+                let until = node.now().saturating_add(CONFIG_RETRY);
+                self.held.insert(c.name.clone(), Held { until, reason: "ErrImageNeverPull", message });
+                return Ok(None);
+            }
+            _ => {}
+        }
+        if let Some(h) = self.image_backoff.get(&c.name)
+            && h.until > node.now()
+        {
+            node.events.normal(pod, Some(&c.name), "BackOff", format!("Back-off pulling image \"{image}\""));
+            node.events.warning(pod, Some(&c.name), "Failed", "Error: ImagePullBackOff".to_owned());
+            self.held.insert(c.name.clone(), h.clone());
+            return Ok(None);
+        }
+        node.events.normal(pod, Some(&c.name), "Pulling", format!("Pulling image \"{image}\""));
+        let started = signal::time::monotonic();
+        let credentials = self.credentials(pod).await?;
+        let pull = node.images.pull(image, &credentials).instrument(span(pod, "pull image"));
+        let _timer = crate::metrics::operation("pull_image");
+        match pull.await {
+            Ok(i) => {
+                let took = signal::time::monotonic().duration_since(started).as_secs_f64();
+                let note = format!(
+                    "Successfully pulled image \"{image}\" in {took:.3}s ({took:.3}s including waiting). Image size: {} bytes.",
+                    i.size
+                );
+                node.events.normal(pod, Some(&c.name), "Pulled", note);
+                self.image_backoff.remove(&c.name);
+                self.image_delay.remove(&c.name);
+                Ok(Some(i))
+            }
+            Err(e) => {
+                let why = e.to_string();
+                node.events.warning(
+                    pod,
+                    Some(&c.name),
+                    "Failed",
+                    format!("Failed to pull image \"{image}\": {why}"),
+                );
+                node.events.warning(pod, Some(&c.name), "Failed", "Error: ErrImagePull".to_owned());
+                let delay = self
+                    .image_delay
+                    .get(&c.name)
+                    .map_or(PULL_BACKOFF_FIRST, |d| (*d * 2).min(PULL_BACKOFF_MOST));
+                self.image_delay.insert(c.name.clone(), delay);
+                let now = node.now();
+                let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {why}");
+                let backoff = Held { until: now.saturating_add(delay), reason: "ImagePullBackOff", message };
+                self.image_backoff.insert(c.name.clone(), backoff);
+                // First the error itself, then the back-off.
+                let until = now.saturating_add(Duration::from_secs(1));
+                self.held.insert(c.name.clone(), Held { until, reason: "ErrImagePull", message: why });
+                Ok(None)
+            }
+        }
+    }
+
+    async fn credentials(&self, pod: &Pod) -> Result<Vec<Credential>, Error> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let api = Api::<Secret>::namespaced(self.node.client.clone(), namespace);
+        let mut out = Vec::new();
+        for r in pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()) {
+            let Some(secret) = api.get_opt(&r.name).await? else { continue };
+            if let Some(json) = secret.data.as_ref().and_then(|d| d.get(".dockerconfigjson")) {
+                out.extend(Credential::from_docker_config(&json.0));
+            }
+        }
+        Ok(out)
+    }
+}
