@@ -355,7 +355,7 @@ impl Runtime {
     }
 
     async fn follow_once(&self) -> Result<(), Error> {
-        let filter = format!("namespace=={},topic==/tasks/exit", self.inner.containerd.namespace);
+        let filter = format!("namespace==\"{}\",topic==\"/tasks/exit\"", self.inner.containerd.namespace);
         let what = || Error::containerd("follow events");
         let mut events = EventsClient::new(self.inner.containerd.channel.clone());
         let mut stream =

@@ -26,6 +26,10 @@ use crate::metrics::METRICS;
 const PIPE_SIZE: i32 = 256 << 10;
 /// Room in the private pipe: never less than a container's.
 const SCRATCH_SIZE: usize = 1 << 20;
+/// The kernel does not ring for a write that is longer than the pipe while a part of a line lies in it: after a move
+/// that left such a part, look again a few times.
+const LOOK_AGAIN: [Duration; 3] =
+    [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(500)];
 /// Before a write that failed (a full disk) is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -168,17 +172,32 @@ impl Writer {
 
     /// Writes until told to stop; then what is left.
     pub(crate) async fn run(mut self, scratches: &Scratches, mut stop: oneshot::Receiver<()>) {
+        let mut look_again: Option<usize> = None;
         loop {
+            let pause = look_again.map_or(Duration::ZERO, |n| LOOK_AGAIN[n]);
             let ready = {
                 let [out, err] = &self.streams;
                 tokio::select! {
-                    g = out.fd.readable() => g.map(|mut g| { g.clear_ready(); 0 }),
-                    g = err.fd.readable() => g.map(|mut g| { g.clear_ready(); 1 }),
+                    g = out.fd.readable() => g.map(|mut g| { g.clear_ready(); Some(0) }),
+                    g = err.fd.readable() => g.map(|mut g| { g.clear_ready(); Some(1) }),
+                    () = tokio::time::sleep(pause), if look_again.is_some() => Ok(None),
                     _ = &mut stop => break,
                 }
             };
             match ready {
-                Ok(n) => self.pump(n, scratches, false).await,
+                Ok(Some(n)) => {
+                    if self.pump(n, scratches, false).await {
+                        look_again = Some(0);
+                    }
+                }
+                Ok(None) => {
+                    let mut part = false;
+                    for n in [0, 1] {
+                        part |= self.pump(n, scratches, false).await;
+                    }
+                    look_again = if part { Some(0) } else { look_again.map(|n| n + 1) };
+                    look_again = look_again.filter(|n| *n < LOOK_AGAIN.len());
+                }
                 Err(e) => {
                     tracing::error!(error = %e, log = ?self.path, "waiting for a container's output");
                     pending::<()>().await;
@@ -195,7 +214,9 @@ impl Writer {
     }
 
     /// Moves all complete lines of one stream. Readiness was cleared before: what comes during this rings again.
-    async fn pump(&mut self, n: usize, scratches: &Scratches, last: bool) {
+    /// True if something was moved and a part of a line stayed in the pipe.
+    async fn pump(&mut self, n: usize, scratches: &Scratches, last: bool) -> bool {
+        let mut moved_any = false;
         loop {
             let moved = scratches.take().and_then(|mut s| {
                 let r = self.step(n, &mut s, last);
@@ -206,8 +227,9 @@ impl Writer {
                 r
             });
             match moved {
-                Ok(0) => return,
-                Ok(bytes) => {
+                Ok((0, part)) => return moved_any && part,
+                Ok((bytes, _)) => {
+                    moved_any = true;
                     METRICS.log_bytes.inc_by(bytes);
                     if let Some(p) = &self.progress {
                         p.send_replace(Progress { position: self.start + self.len, ended: false });
@@ -221,25 +243,25 @@ impl Writer {
                     tokio::time::sleep(RETRY).await;
                     if last && e.kind() == io::ErrorKind::StorageFull {
                         // The container is gone and nobody waits for room: what is in the pipe is lost, and counted.
-                        return;
+                        return false;
                     }
                 }
             }
         }
     }
 
-    /// Peeks, writes, consumes once; gives how many bytes the log grew by.
-    fn step(&mut self, n: usize, s: &mut Scratch, last: bool) -> io::Result<u64> {
+    /// Peeks, writes, consumes once; gives how many bytes the log grew by, and whether a part of a line is there.
+    fn step(&mut self, n: usize, s: &mut Scratch, last: bool) -> io::Result<(u64, bool)> {
         let stream = &self.streams[n];
         let got = peek(&stream.fd, s, SCRATCH_SIZE)?;
         if got == 0 {
-            return Ok(0);
+            return Ok((0, false));
         }
         s.text.clear();
         let time = cri::time_text(self.clock.now());
         let raw = cri::encode(&s.buf[..got], stream.name, &time, last, &mut s.text);
         if raw == 0 {
-            return Ok(0);
+            return Ok((0, true));
         }
         let intent = Intent {
             stream: stream.number,
@@ -264,7 +286,7 @@ impl Writer {
             self.len = 0;
             self.file = open_log(&self.path)?;
         }
-        Ok(intent.cri)
+        Ok((intent.cri, raw < got))
     }
 }
 
