@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use signal::{Labels, METRIC_NAME};
 
-use crate::ast::{Aggregation, Expr, Kind};
+use crate::ast::{Aggregation, Kind};
 use crate::error::Error;
 use crate::eval::Evaluator;
-use crate::value::{ABSENT, Column, Grid, format_value, is_absent, merge_equal};
+use crate::value::{ABSENT, Column, Grid, format_value, is_absent};
 use crate::window::{kahan, quantile};
 
 /// One group's state for one step.
@@ -28,7 +28,7 @@ struct Group {
 }
 
 impl Evaluator<'_> {
-    pub(crate) fn aggregate(&self, e: &Expr, a: &Aggregation, grid: Grid) -> Result<Vec<Column>, Error> {
+    pub(crate) fn aggregate(&self, a: &Aggregation, grid: Grid) -> Result<Vec<Column>, Error> {
         match a.op.as_str() {
             "topk" | "bottomk" | "limitk" | "limit_ratio" => return self.pick(a, grid),
             "quantile" => return self.quantiles(a, grid),
@@ -57,7 +57,6 @@ impl Evaluator<'_> {
             }
             Ok(())
         })?;
-        let _ = e;
         Ok(groups
             .into_iter()
             .map(|g| Column {
@@ -190,26 +189,26 @@ impl Evaluator<'_> {
             Some(Kind::String(s)) if !s.is_empty() => s,
             _ => return Err(Error::Execution("invalid label name \"\"".to_owned())),
         };
-        let mut out = Vec::new();
+        // By final labels, because the counted value may take the place of a label that was grouped by.
+        let mut counts: HashMap<Labels, Vec<f64>, ahash::RandomState> = HashMap::default();
         for (labels, columns) in self.grouped(a, grid)? {
-            let mut counts: HashMap<String, Vec<f64>> = HashMap::new();
             for c in &columns {
                 for (step, v) in c.values.iter().enumerate().filter(|(_, v)| !is_absent(**v)) {
-                    let column = counts.entry(format_value(*v)).or_insert_with(|| vec![ABSENT; grid.n]);
+                    let mut b = labels.builder();
+                    b.set(label, &format_value(*v));
+                    let labels = b.build();
+                    if !counts.contains_key(&labels) {
+                        self.charge(grid.n * 8 + 64)?;
+                    }
+                    let column = counts.entry(labels).or_insert_with(|| vec![ABSENT; grid.n]);
                     column[step] = if is_absent(column[step]) { 1.0 } else { column[step] + 1.0 };
                 }
             }
-            for (value, values) in counts {
-                self.charge(grid.n * 8 + 64)?;
-                let mut b = labels.builder();
-                b.set(label, &value);
-                out.push(Column { labels: b.build(), drop_name: false, values });
-            }
         }
+        let columns = counts.into_iter().map(|(labels, values)| Column { labels, drop_name: false, values });
+        let mut out: Vec<Column> = columns.collect();
         out.sort_by(|a, b| a.labels.cmp(&b.labels));
-        merge_equal(out).ok_or_else(|| {
-            Error::Execution("vector cannot contain metrics with the same labelset".to_owned())
-        })
+        Ok(out)
     }
 }
 

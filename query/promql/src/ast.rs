@@ -3,12 +3,12 @@
 use signal::Matcher;
 
 /// Where in the text an expression stands, in bytes.
-pub type Span = (usize, usize);
+pub(crate) type Span = (usize, usize);
 
 #[derive(Clone, Debug)]
 pub struct Expr {
     pub kind: Kind,
-    pub span: Span,
+    pub(crate) span: Span,
 }
 
 #[derive(Clone, Debug)]

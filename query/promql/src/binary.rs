@@ -51,7 +51,6 @@ impl Evaluator<'_> {
     #[expect(clippy::too_many_arguments, reason = "the parts of one node of the tree")]
     pub(crate) fn binary(
         &self,
-        e: &Expr,
         op: BinaryOp,
         lhs: &Expr,
         rhs: &Expr,
@@ -66,7 +65,6 @@ impl Evaluator<'_> {
             )));
         }
         let (l, r) = (self.eval(lhs, grid)?, self.eval(rhs, grid)?);
-        let _ = e;
         match (l, r) {
             (Out::Scalar(a), Out::Scalar(b)) => {
                 Ok(Out::Scalar(a.into_iter().zip(b).map(|(a, b)| apply(op, a, b, a, true)).collect()))
@@ -108,7 +106,8 @@ impl Evaluator<'_> {
         // `many` may hold several series of a group at once, `one` only one at each step.
         let swapped = m.cardinality == Cardinality::OneToMany;
         let (many, one) = if swapped { (b, a) } else { (a, b) };
-        let (fill_many, fill_one) = if swapped { (m.fill.1, m.fill.0) } else { m.fill };
+        // Prometheus: with group_right the two sides change places but their fills do not.
+        let (fill_many, fill_one) = m.fill;
         let one_by_group = group(one, m);
         for (labels, columns) in &one_by_group {
             // Two of the "one" side at the same step are an error, whatever stands on the other side.

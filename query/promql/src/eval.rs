@@ -145,9 +145,9 @@ impl<'a> Evaluator<'a> {
                 out => out,
             }),
             Kind::Binary { op, lhs, rhs, bool_modifier, matching } => {
-                self.binary(e, *op, lhs, rhs, *bool_modifier, matching.as_ref(), grid)
+                self.binary(*op, lhs, rhs, *bool_modifier, matching.as_ref(), grid)
             }
-            Kind::Aggregate(a) => self.aggregate(e, a, grid).map(Out::Vector),
+            Kind::Aggregate(a) => self.aggregate(a, grid).map(Out::Vector),
             Kind::Call { name, args } => self.call(e, name, args, grid),
             Kind::Selector(_) => {
                 let mut columns = Vec::new();

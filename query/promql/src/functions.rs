@@ -1,6 +1,7 @@
 //! The functions: their signatures, and how each is applied.
 
 mod histogram;
+mod info;
 mod labels;
 mod time;
 
@@ -264,7 +265,7 @@ impl Evaluator<'_> {
                 self.vector(arg(0)?, grid)?;
                 Ok(Out::Vector(Vec::new()))
             }
-            "info" => Err(Error::Execution("info() is not supported yet".to_owned())),
+            "info" => self.info(args, grid),
             _ => match time::part(name) {
                 Some(part) => self.date(args, part, grid),
                 None => {

@@ -240,7 +240,7 @@ fn duration(word: &str) -> Option<Result<i64, String>> {
 }
 
 /// A duration as PromQL writes it, such as `1h30m`.
-pub(crate) fn parse_duration(word: &str) -> Option<i64> {
+pub fn parse_duration(word: &str) -> Option<i64> {
     if word == "0" {
         return Some(0);
     }
@@ -248,7 +248,7 @@ pub(crate) fn parse_duration(word: &str) -> Option<i64> {
 }
 
 /// Milliseconds as PromQL prints them.
-pub(crate) fn print_duration(ms: i64) -> String {
+pub fn print_duration(ms: i64) -> String {
     if ms == 0 {
         return "0s".to_owned();
     }

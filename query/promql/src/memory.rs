@@ -13,15 +13,20 @@ pub struct MemorySeries {
 type Found<'a> = (&'a Labels, std::ops::Range<usize>, &'a (Vec<i64>, Vec<f64>));
 
 impl MemorySeries {
-    /// Adds a sample; times of one series ascend.
+    /// Adds a sample; of two of the same time the last stays.
     pub fn push(&mut self, labels: &Labels, timestamp: i64, value: f64) {
         let s = self.series.entry(labels.clone()).or_default();
         if s.0.last().is_none_or(|t| *t < timestamp) {
             s.0.push(timestamp);
             s.1.push(value);
-        } else if let Err(at) = s.0.binary_search(&timestamp) {
-            s.0.insert(at, timestamp);
-            s.1.insert(at, value);
+            return;
+        }
+        match s.0.binary_search(&timestamp) {
+            Ok(at) => s.1[at] = value,
+            Err(at) => {
+                s.0.insert(at, timestamp);
+                s.1.insert(at, value);
+            }
         }
     }
 

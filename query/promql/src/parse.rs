@@ -10,10 +10,12 @@ use crate::lex::{Lexed, Token, lex};
 
 /// Nesting beyond this is refused, so that no query can exhaust the stack.
 const DEPTH: usize = 128;
+/// Operators in one query: a long chain of them is a deep tree too.
+const OPERATORS: usize = 500;
 
 /// Parses and checks a query.
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
-    let mut p = Parser { text, tokens: lex(text)?, at: 0, depth: 0 };
+    let mut p = Parser { text, tokens: lex(text)?, at: 0, depth: 0, open_selectors: false, operators: 0 };
     if p.peek() == &Token::End {
         return Err(ParseError::at(text, 0, "no expression found in input"));
     }
@@ -55,6 +57,9 @@ pub(crate) struct Parser<'a> {
     tokens: Vec<Lexed>,
     at: usize,
     depth: usize,
+    /// True inside the arguments of `info()`.
+    open_selectors: bool,
+    operators: usize,
 }
 
 impl Parser<'_> {
@@ -182,6 +187,10 @@ impl Parser<'_> {
                 break;
             }
             self.at += 1;
+            self.operators += 1;
+            if self.operators > OPERATORS {
+                return Err(self.error("expression has too many operators"));
+            }
             let bool_at = self.start();
             let bool_modifier = self.take_word("bool");
             if bool_modifier && !op.is_comparison() {
@@ -348,6 +357,13 @@ mod tests {
         check("nosuch(1)", "1:1: parse error: unknown function with name \"nosuch\"");
         check("1 and 2", "1:1: parse error: set operator \"and\" not allowed in binary scalar expression");
         check("1 == 2", "1:1: parse error: comparisons between scalars must use BOOL modifier");
+    }
+
+    #[test]
+    fn endless_nesting_is_refused() {
+        for q in ["(".repeat(100_000), "-".repeat(100_000), "1".to_owned() + &"+1".repeat(100_000)] {
+            assert!(parse(&q).is_err());
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Evaluator<'_> {
             self.check_quantiles(a, &q);
             for mut c in self.quantile_column(&args[0], grid, &q)? {
                 let mut b = c.labels.builder();
-                b.set(label, &format_value(q.first().copied().unwrap_or(f64::NAN)));
+                b.set(label, &open_metrics(q.first().copied().unwrap_or(f64::NAN)));
                 c.labels = b.build();
                 out.push(c);
             }
@@ -121,6 +121,12 @@ impl Evaluator<'_> {
             self.per_step(&args[2], grid, |i, buckets, _| bucket_fraction(low[i], high[i], buckets))?,
         ))
     }
+}
+
+/// As OpenMetrics writes a float in a label: always with a point.
+fn open_metrics(v: f64) -> String {
+    let s = format_value(v);
+    if v.is_finite() && !s.contains('.') { s + ".0" } else { s }
 }
 
 fn parse_bound(le: &str) -> Option<f64> {

@@ -73,8 +73,11 @@ impl Parser<'_> {
         if crate::functions::signature(&name).is_none() {
             return Err(ParseError::at(self.text, start, format!("unknown function with name {name:?}")));
         }
-        let args = self.args()?;
-        Ok(Kind::Call { name, args })
+        // The second argument of info() picks labels, not series, and may match everything.
+        self.open_selectors = name == "info";
+        let args = self.args();
+        self.open_selectors = false;
+        Ok(Kind::Call { name, args: args? })
     }
 
     fn args(&mut self) -> Result<Vec<Expr>, ParseError> {
@@ -98,7 +101,7 @@ impl Parser<'_> {
 
     fn aggregation(&mut self, op: String, start: usize) -> Result<Kind, ParseError> {
         let mut grouping = None;
-        let mut modifier = |p: &mut Self, grouping: &mut Option<(bool, Vec<String>)>| {
+        let modifier = |p: &mut Self, grouping: &mut Option<(bool, Vec<String>)>| {
             if grouping.is_none() && (p.is_word("by") || p.is_word("without")) {
                 let without = p.is_word("without");
                 p.at += 1;
@@ -207,7 +210,7 @@ impl Parser<'_> {
                 }
             }
         }
-        if s.matchers.iter().all(Matcher::matches_empty) {
+        if s.matchers.iter().all(Matcher::matches_empty) && !(self.open_selectors && name.is_none()) {
             return Err(ParseError::at(
                 self.text,
                 start,
@@ -342,8 +345,10 @@ impl Parser<'_> {
         }
         let negate = self.take_op("-");
         let _ = !negate && self.take_op("+");
-        let Token::Number(v) = self.peek().clone() else {
-            return Err(self.unexpected_expected("@", "timestamp"));
+        let v = match self.peek().clone() {
+            Token::Number(v) => v,
+            Token::Duration(ms) => ms as f64 / 1000.0,
+            _ => return Err(self.unexpected_expected("@", "timestamp")),
         };
         let v = if negate { -v } else { v };
         if !v.is_finite() || v.abs() >= i64::MAX as f64 / 1000.0 {

@@ -13,7 +13,13 @@ impl Parser<'_> {
 
     /// Behind `offset`: one term, which may be in parentheses; what follows belongs to the outer expression.
     pub(super) fn offset_length(&mut self) -> Result<Length, ParseError> {
-        self.length_term()
+        let negate = self.take_op("-");
+        let _ = !negate && self.take_op("+");
+        Ok(match self.length_term()? {
+            Length::Millis(ms) if negate => Length::Millis(-ms),
+            l if negate => Length::Negate(Box::new(l)),
+            l => l,
+        })
     }
 
     fn length_at(&mut self, floor: u8) -> Result<Length, ParseError> {

@@ -78,7 +78,8 @@ pub(super) fn parse_script(text: &str) -> Result<Vec<Command>, String> {
         } else if word == "load" || word == "load_with_nhcb" {
             let step = time(line[word.len()..].trim()).map_err(at)?;
             let mut series = Vec::new();
-            for l in block {
+            // Start timestamps stand in lines of their own, which only their own feature would read.
+            for l in block.into_iter().filter(|l| !l.contains("@st")) {
                 let (labels, values, _) = parse_series(l).map_err(at)?;
                 series.push((labels, values));
             }

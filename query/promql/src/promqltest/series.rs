@@ -149,7 +149,7 @@ fn expand(word: &str, out: &mut Vec<Option<f64>>) -> Result<(), String> {
         .skip(1)
         .filter(|(i, c)| {
             let before = &value[..*i];
-            (*c == '+' || *c == '-') && !(before.ends_with(['e', 'E']) && !before.starts_with("0x"))
+            (*c == '+' || *c == '-') && !(before.ends_with(['e', 'E']))
         })
         .map(|(i, _)| i)
         .find(|i| number(&value[..*i]).is_some())
@@ -173,7 +173,6 @@ pub(super) fn number(s: &str) -> Option<f64> {
     let v = match digits.to_ascii_lowercase().as_str() {
         "inf" => f64::INFINITY,
         "nan" => f64::NAN,
-        l if l.starts_with("0x") => u64::from_str_radix(&l[2..], 16).ok()? as f64,
         l if l.starts_with(|c: char| c.is_ascii_digit() || c == '.') => l.parse().ok()?,
         _ => return None,
     };
