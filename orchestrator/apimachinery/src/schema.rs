@@ -23,6 +23,11 @@ pub fn definitions_json() -> String {
     out
 }
 
+/// What [`definitions_json`] is made from, to tell versions of it apart.
+pub fn definitions_compressed() -> &'static [u8] {
+    COMPRESSED
+}
+
 /// How the elements of a list are told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListKind {

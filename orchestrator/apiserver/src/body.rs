@@ -37,6 +37,7 @@ pub(crate) fn decode(bytes: &[u8], media: &str) -> Result<Value> {
         "application/json" | "" => serde_json::from_slice(bytes).map_err(|e| {
             ApiError::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
         })?,
+        crate::protobuf::MEDIA_TYPE => crate::protobuf::decode(bytes)?,
         "application/yaml" | "application/apply-patch+yaml" => decode_yaml(bytes)?,
         other => {
             let message = format!(

@@ -20,8 +20,9 @@ use crate::kinds::{ALL, Kind};
 use crate::object;
 
 pub(crate) const PREFIX: &str = "/registry/";
-/// Changes remembered per kind.
+/// Changes remembered per kind, and the bytes of their objects.
 const RING: usize = 1000;
+const RING_BYTES: usize = 2 << 20;
 /// How long a read waits for the cache before it gives up.
 const FRESH_WITHIN: Duration = Duration::from_secs(3);
 
@@ -93,10 +94,18 @@ pub(crate) struct Change {
     pub(crate) new: Option<Arc<Object>>,
 }
 
+impl Change {
+    /// What this change alone keeps in memory, about: the old object is the new one of a change before.
+    fn bytes(&self) -> usize {
+        self.new.as_ref().or(self.old.as_ref()).map_or(0, |o| o.bytes.len())
+    }
+}
+
 #[derive(Default)]
 struct KindState {
     objects: BTreeMap<Box<str>, Arc<Object>>,
     ring: VecDeque<Change>,
+    ring_bytes: usize,
     /// Changes after this revision are all in the ring.
     floor: u64,
     /// The revision of the last change.
@@ -158,7 +167,13 @@ impl Cache {
         }
         for (state, objects) in self.kinds.iter().zip(fresh) {
             let mut state = state.lock();
-            *state = KindState { objects, ring: VecDeque::new(), floor: all.revision, changed: all.revision };
+            *state = KindState {
+                objects,
+                ring: VecDeque::new(),
+                ring_bytes: 0,
+                floor: all.revision,
+                changed: all.revision,
+            };
         }
         self.revision.send_replace(all.revision);
         Ok(all.revision)
@@ -201,12 +216,15 @@ impl Cache {
             Some(o) => state.objects.insert(key.into(), o.clone()),
             None => state.objects.remove(key),
         };
-        if state.ring.len() == RING
+        let change = Change { revision: e.revision, old, new };
+        state.ring_bytes += change.bytes();
+        while (state.ring.len() >= RING || state.ring_bytes > RING_BYTES)
             && let Some(out) = state.ring.pop_front()
         {
+            state.ring_bytes -= out.bytes();
             state.floor = out.revision;
         }
-        state.ring.push_back(Change { revision: e.revision, old, new });
+        state.ring.push_back(change);
         state.changed = e.revision;
     }
 
@@ -263,10 +281,6 @@ impl Cache {
             }
         };
         Snapshot { objects, revision: revision.max(state.changed), changed: state.changed }
-    }
-
-    pub(crate) fn count(&self, index: usize) -> usize {
-        self.kinds[index].lock().objects.len()
     }
 
     /// The revision of the last change of a kind.

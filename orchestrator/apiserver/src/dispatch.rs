@@ -37,7 +37,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn write(&self) -> Result<WriteContext> {
         let options = WriteOptions::parse(&self.query, &self.headers)?;
-        Ok(WriteContext { user: self.user.clone(), options, apply: false })
+        Ok(WriteContext { options, apply: false })
     }
 
     fn include(&self) -> Include {
@@ -407,6 +407,10 @@ async fn update(
 pub(crate) fn delete_options(ctx: &Context, bytes: &[u8]) -> Result<DeleteOptions> {
     let body =
         if bytes.is_empty() { json!({}) } else { body::decode(bytes, body::media_type(&ctx.headers))? };
+    delete_options_from(ctx, &body)
+}
+
+pub(crate) fn delete_options_from(ctx: &Context, body: &Value) -> Result<DeleteOptions> {
     let q = &ctx.query;
     let mut o = DeleteOptions {
         grace_s: q.get("gracePeriodSeconds").and_then(|v| v.parse().ok()),
@@ -414,18 +418,18 @@ pub(crate) fn delete_options(ctx: &Context, bytes: &[u8]) -> Result<DeleteOption
         dry_run: dry_run(q.all("dryRun"))?,
         ..DeleteOptions::default()
     };
-    if let Some(g) = object::int(&body, "gracePeriodSeconds") {
+    if let Some(g) = object::int(body, "gracePeriodSeconds") {
         o.grace_s = Some(g);
     }
-    if let Some(p) = object::text(&body, "propagationPolicy") {
+    if let Some(p) = object::text(body, "propagationPolicy") {
         o.propagation = Some(p.to_owned());
     }
-    if object::flag(&body, "orphanDependents") {
+    if object::flag(body, "orphanDependents") {
         o.propagation = Some("Orphan".to_owned());
     }
-    o.dry_run |= dry_run(object::list(&body, "dryRun").iter().filter_map(Value::as_str))?;
-    o.uid = object::text(&body, "preconditions.uid").map(str::to_owned);
-    o.resource_version = object::text(&body, "preconditions.resourceVersion").map(str::to_owned);
+    o.dry_run |= dry_run(object::list(body, "dryRun").iter().filter_map(Value::as_str))?;
+    o.uid = object::text(body, "preconditions.uid").map(str::to_owned);
+    o.resource_version = object::text(body, "preconditions.resourceVersion").map(str::to_owned);
     if let Some(p) = &o.propagation
         && !matches!(p.as_str(), "Foreground" | "Background" | "Orphan")
     {

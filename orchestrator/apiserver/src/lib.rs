@@ -8,9 +8,9 @@
 //! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`rbac`] →
 //! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
 //! [`registry`] with [`admission`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
-//! Beside it: [`subresource`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`table`].
+//! Beside it: [`subresource`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
-//! Tasks: one follows the store (`apiserver-cache`), one per connection. State is the cache, a lock per kind;
+//! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one per connection. State is the cache, a lock per kind;
 //! the compiled roles, one lock; the allocation lock, held over a service's write.
 
 mod admission;
@@ -22,6 +22,7 @@ mod cache;
 mod discovery;
 mod dispatch;
 mod error;
+mod expire;
 mod kinds;
 mod managed;
 mod metrics;
@@ -29,6 +30,7 @@ mod object;
 mod openapi;
 mod patch;
 pub mod pki;
+mod protobuf;
 mod proxy;
 mod rbac;
 mod read;

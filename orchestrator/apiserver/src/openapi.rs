@@ -18,8 +18,10 @@ pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Re
     if path == "/openapi/v3" || path == "/openapi/v3/" {
         let paths: Map<String, Value> = discovery::group_versions(server)
             .into_iter()
-            .map(|(p, g, v)| {
-                let hash = discovery::hash(format!("{}{g}/{v}", env!("CARGO_PKG_VERSION")).as_bytes());
+            .map(|(p, _, _)| {
+                let mut hashed = apimachinery::schema::definitions_compressed().to_vec();
+                hashed.extend_from_slice(p.as_bytes());
+                let hash = discovery::hash(&hashed);
                 (p.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{p}?hash={hash}")}))
             })
             .collect();

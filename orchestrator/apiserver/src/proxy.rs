@@ -35,7 +35,7 @@ pub(crate) async fn respond(server: &ApiServer, ctx: &Context, req: Request<Body
     let pod = server.get(&pods, &info.namespace, &info.name).await?.value();
     let container = match sub {
         "portforward" => String::new(),
-        _ => container(&pod, ctx.query.get("container"), sub == "log")?,
+        _ => container(&pod, ctx.query.get("container"))?,
     };
     if sub == "log" {
         check_waiting(&pod, &container, ctx)?;
@@ -70,7 +70,7 @@ pub(crate) async fn respond(server: &ApiServer, ctx: &Context, req: Request<Body
 }
 
 /// The container that is meant (kubernetes: pkg/registry/core/pod/strategy.go).
-fn container(pod: &Value, asked: Option<&str>, logs: bool) -> Result<String> {
+fn container(pod: &Value, asked: Option<&str>) -> Result<String> {
     let name = object::name(pod);
     let of = |list: &str| -> Vec<&str> {
         object::list(pod, &format!("spec.{list}")).iter().filter_map(|c| c["name"].as_str()).collect()
@@ -101,7 +101,6 @@ fn container(pod: &Value, asked: Option<&str>, logs: bool) -> Result<String> {
             if !inits.is_empty() {
                 message.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
             }
-            let _ = logs;
             Err(ApiError::bad_request(message))
         }
     }

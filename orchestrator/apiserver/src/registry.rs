@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use apimachinery::name;
 use apimachinery::trace::TRACEPARENT_ANNOTATION;
-use apimachinery::user::UserInfo;
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Object, object_key, store_key};
@@ -22,10 +21,9 @@ const RETRIES: usize = 8;
 /// How many names are tried for a generateName.
 const NAMES: usize = 8;
 
-/// Who writes and how.
+/// How something is written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteContext {
-    pub(crate) user: UserInfo,
     pub(crate) options: WriteOptions,
     /// This write is a server-side apply: its managed fields are already worked out.
     pub(crate) apply: bool,

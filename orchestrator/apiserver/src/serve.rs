@@ -26,7 +26,7 @@ use crate::server::ApiServer;
 const MAX_CONNECTIONS: usize = 4096;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long open requests get when the server stops.
-const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
 impl ApiServer {
     /// Answers on `listener` until `stop`.
@@ -64,7 +64,7 @@ impl ApiServer {
         }
         drop(listener);
         open.close();
-        if tokio::time::timeout(DRAIN_WITHIN, open.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN_WITHIN * 2, open.wait()).await.is_err() {
             tracing::info!("connections were still open when the API server stopped");
         }
         Ok(())
@@ -97,7 +97,11 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, stop:
         ended = served.as_mut() => ended,
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
-            served.await
+            // Watches never end by themselves.
+            match tokio::time::timeout(DRAIN_WITHIN, served).await {
+                Ok(ended) => ended,
+                Err(_) => Ok(()),
+            }
         }
     };
     if let Err(e) = ended {

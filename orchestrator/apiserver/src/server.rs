@@ -21,7 +21,7 @@ use crate::pki::Pki;
 use crate::rbac::Rbac;
 use crate::registry::{Part, WriteContext};
 use crate::token::Tokens;
-use crate::{bootstrap, dispatch, object};
+use crate::{bootstrap, dispatch, expire, object};
 
 /// One check behind `/readyz`.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -158,6 +158,7 @@ impl ApiServer {
             stop,
         });
         bootstrap::run(&server).await?;
+        telemetry::task::spawn("apiserver-event-ttl", expire::run(server.clone()));
         Ok(server)
     }
 
@@ -198,10 +199,7 @@ impl ApiServer {
             what: format!("{resource} {namespace}/{name}"),
             message: e.message,
         };
-        let mut ctx = WriteContext {
-            user: UserInfo::new("system:apiserver", &["system:masters"]),
-            ..Default::default()
-        };
+        let mut ctx = WriteContext::default();
         ctx.options.field_manager = "binnacle".to_owned();
         let key = crate::cache::object_key(served.kind, namespace, &name);
         self.cache.fresh().await.map_err(failed)?;

@@ -5,12 +5,12 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::body;
-use crate::dispatch::{Context, delete_options};
+use crate::dispatch::{Context, delete_options_from};
 use crate::error::{ApiError, Result};
 use crate::kinds::{self, Served};
 use crate::object;
 use crate::patch;
-use crate::registry::{DeleteOptions, Part};
+use crate::registry::Part;
 use crate::server::ApiServer;
 use crate::table;
 use crate::token::{Claims, KubernetesClaims, bound};
@@ -145,8 +145,7 @@ pub(crate) async fn bind(server: &ApiServer, ctx: &Context, bytes: &[u8], name: 
 /// A deletion that asks politely. Disruption budgets are not known yet, so nothing refuses it.
 async fn evict(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) -> Result<Response> {
     let eviction = body::decode(bytes, body::media_type(&ctx.headers))?;
-    let inner = eviction.get("deleteOptions").map(Value::to_string).unwrap_or_default();
-    let mut options: DeleteOptions = delete_options(ctx, inner.as_bytes())?;
+    let mut options = delete_options_from(ctx, &eviction["deleteOptions"])?;
     options.dry_run |= ctx.write()?.options.dry_run;
     server.delete(&served, &ctx.info.namespace, &ctx.info.name, &options).await?;
     Ok(success(201))

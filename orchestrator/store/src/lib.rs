@@ -16,6 +16,7 @@
 
 mod embedded;
 mod error;
+mod metrics;
 mod model;
 mod watch;
 

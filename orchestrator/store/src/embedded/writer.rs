@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::format::{CURRENT, FORMAT, Head, LOG, META, VERSIONS, decode, encode};
 use super::{Shared, read};
+use crate::metrics::METRICS;
 use crate::{Config, Error, Event};
 
 /// A batch ends at so many writes or bytes, so that the first in it does not wait for ever.
@@ -134,8 +135,12 @@ impl Writer {
                 let s = &self.shared;
                 s.commits.fetch_add(1, Ordering::Relaxed);
                 s.writes.fetch_add(events.len() as u64, Ordering::Relaxed);
-                let nanos = self.clock.monotonic().saturating_duration_since(started).as_nanos();
-                s.commit_nanos.fetch_add(nanos as u64, Ordering::Relaxed);
+                let took = self.clock.monotonic().saturating_duration_since(started);
+                s.commit_nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+                METRICS.commits.inc();
+                METRICS.writes.inc_by(events.len() as u64);
+                METRICS.commit.observe(took.as_secs_f64());
+                METRICS.revision.set(self.revision as i64);
                 self.shared.hub.publish(events);
                 for (request, result) in batch.drain(..).zip(results) {
                     // A caller that went away does not want to know.
@@ -145,6 +150,7 @@ impl Writer {
             Err(e) => {
                 tracing::error!(error = %e, writes = batch.len(), "the store could not commit");
                 self.shared.failed_commits.fetch_add(1, Ordering::Relaxed);
+                METRICS.failed_commits.inc();
                 *self.shared.db.write() = None;
                 for request in batch.drain(..) {
                     let _ = request.reply.send(Err(e.clone()));
@@ -253,6 +259,7 @@ impl Writer {
             compact_step(&txn, from, to)?;
             txn.commit()?;
             self.shared.compacted.store(to, Ordering::Release);
+            METRICS.compacted.set(to as i64);
             from = to;
         }
         Ok(())
