@@ -177,6 +177,20 @@ impl Bench {
         last
     }
 
+    /// Follows the log until it has as many bytes as expected, and compares.
+    async fn log_is(&self, name: &str, expect: &str) {
+        use futures::AsyncReadExt;
+        let params = LogParams { follow: true, ..LogParams::default() };
+        let stream = self.pods().log_stream(name, &params).await.expect("logs");
+        let mut got = Vec::new();
+        let mut stream = stream.take(expect.len() as u64);
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut got))
+            .await
+            .expect("log in time")
+            .expect("log");
+        assert_eq!(String::from_utf8_lossy(&got), expect);
+    }
+
     async fn until_ready(&self, name: &str) -> Pod {
         let ready = |p: Option<&Pod>| p.is_some_and(is_ready);
         self.until(name, "ready", ready).await.expect("a pod")
@@ -274,8 +288,7 @@ async fn hello(bench: &Bench) {
         let ip: Ipv4Addr =
             pod.status.as_ref().and_then(|s| s.pod_ip.clone()).expect("ip").parse().expect("ip");
         assert_eq!(ip.octets()[..2], [10, 142]);
-        let log = bench.pods().logs(&name, &LogParams::default()).await.expect("logs");
-        assert_eq!(log, format!("hello yes 443\n{name}\n"));
+        bench.log_is(&name, &format!("hello yes 443\n{name}\n")).await;
         bench.pods().delete(&name, &DeleteParams::default().grace_period(1)).await.expect("delete");
         bench.until(&name, "gone", |p| p.is_none()).await;
     }
@@ -342,8 +355,7 @@ async fn probes_and_init(bench: &Bench) {
         )
         .await;
     bench.until_ready("probed").await;
-    let log = bench.pods().logs("probed", &LogParams::default()).await.expect("logs");
-    assert_eq!(log, "33\ninit\n");
+    bench.log_is("probed", "33\ninit\n").await;
     bench.pods().delete("probed", &DeleteParams::default().grace_period(0)).await.expect("delete");
     bench.until("probed", "gone", |p| p.is_none()).await;
 }
