@@ -1,1 +1,60 @@
-//! HTTP APIs for queries.
+//! The HTTP APIs for queries: Prometheus, Loki, Tempo and Jaeger as their clients know them.
+//!
+//! Promises: answers and errors in the form each API's clients expect. Every handler reads a [`Scope`] from the
+//! request and lets nothing out of the namespaces it names, by any path; without one it answers 401. Bodies,
+//! series, points, lines and time are bounded, and so is the number of queries at once; a query whose client
+//! goes away is stopped.
+//!
+//! Does not know: how a caller is authenticated (a layer outside puts the scope in), how data is stored.
+//!
+//! The road of a query: router → [`params`] → [`scope`] → [`run`] (a place, a thread, a way to stop) → promql, logql
+//! or log-index → the API's JSON in [`prometheus`], [`loki`], [`tempo`], [`jaeger`].
+
+mod config;
+mod error;
+mod jaeger;
+mod loki;
+mod params;
+mod prometheus;
+mod run;
+mod scope;
+mod tempo;
+
+use std::sync::Arc;
+
+use axum::Router;
+
+pub use config::{Config, Engines, TargetsFn};
+pub use scope::Scope;
+
+/// What every handler has.
+pub(crate) struct Shared {
+    pub(crate) engines: Engines,
+    pub(crate) config: Config,
+    pub(crate) promql: promql::Engine,
+    pub(crate) logql: logql::Engine,
+    pub(crate) places: tokio::sync::Semaphore,
+    pub(crate) started: signal::Timestamp,
+}
+
+pub(crate) type App = Arc<Shared>;
+
+/// All query APIs, to be served under authentication.
+pub fn router(engines: Engines, config: Config) -> Router {
+    let app: App = Arc::new(Shared {
+        promql: promql::Engine::new(engines.tsdb.clone(), config.promql.clone()),
+        logql: logql::Engine::new(engines.logs.clone(), config.logql.clone()),
+        places: tokio::sync::Semaphore::new(config.concurrency),
+        started: engines.clock.now(),
+        engines,
+        config,
+    });
+    Router::new()
+        .nest("/api/v1", prometheus::router(app.clone()))
+        .nest("/loki", loki::router(app.clone()))
+        .nest("/tempo", tempo::router(app.clone()))
+        .nest("/jaeger", jaeger::router(app))
+}
+
+#[cfg(test)]
+mod tests;

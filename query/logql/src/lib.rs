@@ -1,1 +1,24 @@
-//! LogQL and TraceQL.
+//! LogQL: parsing and evaluating over the log index.
+//!
+//! Promises: stream selectors, line filters, `json`, `logfmt`, `regexp`, label filters, `line_format`,
+//! `label_format`, `drop`, `keep`, `unwrap`; log queries and metric queries. A filter that the index can use is
+//! handed to it, and every line is verified. The API blocks: call it off the async threads.
+//!
+//! Does not know: HTTP, and how sums, joins and `topk` work: what stands around the range aggregations of a
+//! metric query is PromQL, word for word, and is evaluated by [`promql`].
+//!
+//! The road of a query: [`lex`] → [`parse`] → [`pipeline`] (with [`fields`] and [`template`]) → [`eval`].
+
+mod ast;
+mod error;
+mod eval;
+mod fields;
+mod lex;
+mod parse;
+mod pipeline;
+mod template;
+
+pub use error::Error;
+pub use eval::{Engine, Entry, Limits, LogResult, LogStreamResult, Options};
+pub use parse::{Query, parse, parse_log_query};
+pub use pipeline::{Pipeline, Processed};

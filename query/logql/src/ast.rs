@@ -1,0 +1,75 @@
+//! What a query is once it is understood.
+
+use regex::Regex;
+use signal::Matcher;
+
+use crate::template::Template;
+
+/// `{…}` and what follows it.
+#[derive(Clone, Debug)]
+pub(crate) struct LogExpr {
+    pub(crate) matchers: Vec<Matcher>,
+    pub(crate) stages: Vec<Stage>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Stage {
+    /// True if any of the patterns is found (or, negated, none).
+    Line {
+        negate: bool,
+        any: Vec<LinePattern>,
+    },
+    Json(Vec<(String, String)>),
+    Logfmt(Vec<(String, String)>),
+    Regexp(Regex),
+    Label(Condition),
+    LineFormat(Template),
+    LabelFormat(Vec<(String, Source)>),
+    Drop(Vec<(String, Option<Matcher>)>),
+    Keep(Vec<(String, Option<Matcher>)>),
+    Unwrap {
+        label: String,
+        convert: Convert,
+    },
+    Decolorize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum LinePattern {
+    Contains(String),
+    Regex(Regex),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Label(String),
+    Template(Template),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Convert {
+    Number,
+    Duration,
+    Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Condition {
+    Match(Matcher),
+    Compare { label: String, op: &'static str, value: f64, convert: Convert },
+    And(Box<Condition>, Box<Condition>),
+    Or(Box<Condition>, Box<Condition>),
+}
+
+/// `rate({…}[5m])` and its like.
+#[derive(Clone, Debug)]
+pub(crate) struct RangeAggregation {
+    pub(crate) op: String,
+    pub(crate) log: LogExpr,
+    /// Nanoseconds.
+    pub(crate) range: i64,
+    pub(crate) offset: i64,
+    pub(crate) param: Option<f64>,
+    /// `by` (true) or `without`, and the labels.
+    pub(crate) grouping: Option<(bool, Vec<String>)>,
+}

@@ -1,0 +1,212 @@
+//! What stands behind a stream selector.
+
+use regex::Regex;
+use signal::MatchOp;
+
+use super::Parser;
+use crate::ast::{Condition, Convert, LinePattern, Source, Stage};
+use crate::error::Error;
+use crate::fields;
+use crate::lex::Token;
+use crate::template::Template;
+
+impl Parser<'_> {
+    pub(super) fn stages(&mut self) -> Result<Vec<Stage>, Error> {
+        let mut out = Vec::new();
+        loop {
+            let line = match self.peek() {
+                Token::Op("|=") => Some((false, false)),
+                Token::Op("!=") => Some((true, false)),
+                Token::Op("|~") => Some((false, true)),
+                Token::Op("!~") => Some((true, true)),
+                _ => None,
+            };
+            if let Some((negate, regex)) = line {
+                self.at += 1;
+                let mut any = vec![self.line_pattern(regex)?];
+                while self.take_word("or") {
+                    any.push(self.line_pattern(regex)?);
+                }
+                out.push(Stage::Line { negate, any });
+            } else if self.take_op("|") {
+                out.push(self.stage()?);
+            } else {
+                return Ok(out);
+            }
+        }
+    }
+
+    fn line_pattern(&mut self, regex: bool) -> Result<LinePattern, Error> {
+        let s = self.string()?;
+        if regex { Ok(LinePattern::Regex(self.regex(&s)?)) } else { Ok(LinePattern::Contains(s)) }
+    }
+
+    fn regex(&self, pattern: &str) -> Result<Regex, Error> {
+        Regex::new(pattern).map_err(|e| {
+            Error::at(self.text, self.previous_end(), format!("invalid regular expression: {e}"))
+        })
+    }
+
+    fn stage(&mut self) -> Result<Stage, Error> {
+        let Token::Ident(word) = self.peek().clone() else {
+            return self.condition().map(Stage::Label);
+        };
+        // `json="x"` is a condition on a label that happens to be called so.
+        let is_stage =
+            !matches!(self.peek_at(1), Token::Op("=" | "!=" | "=~" | "!~" | "==" | ">" | "<" | ">=" | "<="))
+                || self.peek_at(1) == &Token::Op("!=")
+                    && matches!(word.as_str(), "json" | "logfmt" | "decolorize")
+                || self.peek_at(1) == &Token::Op("!~")
+                    && matches!(word.as_str(), "json" | "logfmt" | "decolorize");
+        if !is_stage {
+            return self.condition().map(Stage::Label);
+        }
+        self.at += 1;
+        Ok(match word.as_str() {
+            "json" => Stage::Json(self.extractions()?),
+            "logfmt" => {
+                // `--strict` and `--keep-empty` change only what happens to malformed pairs.
+                while self.take_op("-") {
+                    let _ = self.take_op("-");
+                    self.ident()?;
+                    while self.take_op("-") {
+                        self.ident()?;
+                    }
+                }
+                Stage::Logfmt(self.extractions()?)
+            }
+            "regexp" => {
+                let s = self.string()?;
+                Stage::Regexp(self.regex(&s)?)
+            }
+            "line_format" => Stage::LineFormat(self.template()?),
+            "label_format" => {
+                let mut all = Vec::new();
+                loop {
+                    let to = self.ident()?;
+                    self.expect_op("=")?;
+                    let source = match self.peek() {
+                        Token::Ident(_) => Source::Label(self.ident()?),
+                        _ => Source::Template(self.template()?),
+                    };
+                    all.push((to, source));
+                    if !self.take_op(",") {
+                        break;
+                    }
+                }
+                Stage::LabelFormat(all)
+            }
+            "drop" | "keep" => {
+                let mut all = Vec::new();
+                loop {
+                    let name = self.ident()?;
+                    let m = match self.match_op() {
+                        Some(op) => Some(self.matcher(name.clone(), op)?),
+                        None => None,
+                    };
+                    all.push((name, m));
+                    if !self.take_op(",") {
+                        break;
+                    }
+                }
+                if word == "drop" { Stage::Drop(all) } else { Stage::Keep(all) }
+            }
+            "unwrap" => {
+                let name = self.ident()?;
+                let convert = match name.as_str() {
+                    "duration" | "duration_seconds" => Convert::Duration,
+                    "bytes" => Convert::Bytes,
+                    _ => Convert::Number,
+                };
+                if self.take_op("(") {
+                    let label = self.ident()?;
+                    self.expect_op(")")?;
+                    Stage::Unwrap { label, convert }
+                } else {
+                    Stage::Unwrap { label: name, convert: Convert::Number }
+                }
+            }
+            "decolorize" => Stage::Decolorize,
+            _ => {
+                self.at -= 1;
+                return Err(self.unexpected(&format!("unknown stage {word:?}")));
+            }
+        })
+    }
+
+    fn template(&mut self) -> Result<Template, Error> {
+        let at = self.start();
+        let s = self.string()?;
+        Template::parse(&s).map_err(|e| Error::at(self.text, at, e))
+    }
+
+    /// `a="b.c", d` behind `json` and `logfmt`.
+    fn extractions(&mut self) -> Result<Vec<(String, String)>, Error> {
+        let mut all = Vec::new();
+        while let Token::Ident(_) = self.peek() {
+            let to = self.ident()?;
+            let from = if self.take_op("=") { self.string()? } else { to.clone() };
+            all.push((to, from));
+            if !self.take_op(",") {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    fn condition(&mut self) -> Result<Condition, Error> {
+        let mut left = self.conjunction()?;
+        while self.take_word("or") {
+            left = Condition::Or(Box::new(left), Box::new(self.conjunction()?));
+        }
+        Ok(left)
+    }
+
+    fn conjunction(&mut self) -> Result<Condition, Error> {
+        let mut left = self.comparison()?;
+        while self.take_word("and") || self.take_op(",") {
+            left = Condition::And(Box::new(left), Box::new(self.comparison()?));
+        }
+        Ok(left)
+    }
+
+    fn comparison(&mut self) -> Result<Condition, Error> {
+        self.count_node()?;
+        if self.take_op("(") {
+            let c = self.condition()?;
+            self.expect_op(")")?;
+            return Ok(c);
+        }
+        let label = self.ident()?;
+        let op = match self.peek() {
+            Token::Op(o @ ("=" | "==" | "!=" | "=~" | "!~" | ">" | "<" | ">=" | "<=")) => *o,
+            _ => return Err(self.unexpected("expecting a comparison")),
+        };
+        self.at += 1;
+        if let Token::Str(_) = self.peek() {
+            let op = match op {
+                "=" | "==" => MatchOp::Equal,
+                "!=" => MatchOp::NotEqual,
+                "=~" => MatchOp::Regex,
+                "!~" => MatchOp::NotRegex,
+                _ => return Err(self.unexpected("expecting a number")),
+            };
+            return self.matcher(label, op).map(Condition::Match);
+        }
+        let negate = self.take_op("-");
+        let Token::Number(n) = self.peek().clone() else {
+            return Err(self.unexpected("expecting a string or a number"));
+        };
+        let (value, convert) = match n.parse::<f64>() {
+            Ok(v) => (v, Convert::Number),
+            Err(_) => match (fields::duration(&n), fields::bytes(&n)) {
+                (Some(v), _) => (v, Convert::Duration),
+                (None, Some(v)) => (v, Convert::Bytes),
+                _ => return Err(self.unexpected("expecting a number, a duration or a size")),
+            },
+        };
+        self.at += 1;
+        let op = if op == "=" { "==" } else { op };
+        Ok(Condition::Compare { label, op, value: if negate { -value } else { value }, convert })
+    }
+}

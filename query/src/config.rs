@@ -1,0 +1,48 @@
+//! What the APIs serve from, and within which bounds.
+
+use std::sync::Arc;
+
+use log_index::LogIndex;
+use signal::Sink;
+use signal::time::SharedClock;
+use tsdb::Tsdb;
+
+/// Gives the scrape targets in the form of Prometheus' `/api/v1/targets` data.
+pub type TargetsFn = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Engines {
+    pub tsdb: Arc<Tsdb>,
+    pub logs: Arc<LogIndex>,
+    pub traces: Arc<LogIndex>,
+    /// Where remote write and Loki push go.
+    pub sink: Arc<dyn Sink>,
+    pub targets: TargetsFn,
+    pub clock: SharedClock,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Queries at once; others wait.
+    pub concurrency: usize,
+    /// Bytes of a request's body, and of a compressed one once it is unpacked.
+    pub body_bytes: usize,
+    pub unpacked_bytes: usize,
+    /// Series that `/series`, `/labels` and their like look at.
+    pub series: usize,
+    pub promql: promql::Limits,
+    pub logql: logql::Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            concurrency: 16,
+            body_bytes: 16 << 20,
+            unpacked_bytes: 64 << 20,
+            series: 100_000,
+            promql: promql::Limits::default(),
+            logql: logql::Limits::default(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Failures, and how each API says them.
+
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::json;
+
+/// What went wrong, before an API words it.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The request is wrong.
+    Bad(String),
+    Forbidden(String),
+    NotFound(String),
+    /// The query cannot be evaluated.
+    Execution(String),
+    Timeout(String),
+    Canceled(String),
+    TooLarge(String),
+    Overloaded(String),
+    Internal(String),
+}
+
+impl Failure {
+    fn parts(&self) -> (StatusCode, &'static str, &str) {
+        match self {
+            Failure::Bad(m) => (StatusCode::BAD_REQUEST, "bad_data", m),
+            Failure::Forbidden(m) => (StatusCode::FORBIDDEN, "forbidden", m),
+            Failure::NotFound(m) => (StatusCode::NOT_FOUND, "not_found", m),
+            Failure::Execution(m) => (StatusCode::UNPROCESSABLE_ENTITY, "execution", m),
+            Failure::Timeout(m) => (StatusCode::SERVICE_UNAVAILABLE, "timeout", m),
+            Failure::Canceled(m) => (StatusCode::SERVICE_UNAVAILABLE, "canceled", m),
+            Failure::TooLarge(m) => (StatusCode::PAYLOAD_TOO_LARGE, "bad_data", m),
+            Failure::Overloaded(m) => (StatusCode::TOO_MANY_REQUESTS, "unavailable", m),
+            Failure::Internal(m) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", m),
+        }
+    }
+
+    /// As Prometheus' API has it.
+    pub(crate) fn prometheus(self) -> Response {
+        let (status, kind, message) = self.parts();
+        let body = json!({"status": "error", "errorType": kind, "error": message});
+        (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    }
+
+    /// Loki and Tempo answer with plain text.
+    pub(crate) fn plain(self) -> Response {
+        let (status, _, message) = self.parts();
+        // Loki calls a query that cannot run a bad request.
+        let status =
+            if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status };
+        (status, message.to_owned()).into_response()
+    }
+
+    /// As Jaeger's query service has it.
+    pub(crate) fn jaeger(self) -> Response {
+        let (status, _, message) = self.parts();
+        let body = json!({"data": null, "total": 0, "limit": 0, "offset": 0,
+            "errors": [{"code": status.as_u16(), "msg": message}]});
+        (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    }
+}
+
+impl From<promql::Error> for Failure {
+    fn from(e: promql::Error) -> Self {
+        let m = e.to_string();
+        match e {
+            promql::Error::Parse(_) => Failure::Bad(format!("invalid parameter \"query\": {m}")),
+            promql::Error::Execution(_) | promql::Error::Limit(_) => Failure::Execution(m),
+            promql::Error::Timeout => Failure::Timeout(m),
+            promql::Error::Canceled => Failure::Canceled(m),
+            promql::Error::Storage(_) => Failure::Internal(m),
+        }
+    }
+}
+
+impl From<logql::Error> for Failure {
+    fn from(e: logql::Error) -> Self {
+        let m = e.to_string();
+        match e {
+            logql::Error::Parse { .. } | logql::Error::Limit(_) => Failure::Bad(m),
+            logql::Error::Metric(promql::Error::Parse(_)) => Failure::Bad(m),
+            logql::Error::Metric(e) => e.into(),
+            logql::Error::Index(_) => Failure::Internal(m),
+            logql::Error::Timeout => Failure::Timeout(m),
+        }
+    }
+}
+
+impl From<log_index::Error> for Failure {
+    fn from(e: log_index::Error) -> Self {
+        Failure::Internal(e.to_string())
+    }
+}
+
+impl From<signal::SourceError> for Failure {
+    fn from(e: signal::SourceError) -> Self {
+        Failure::Internal(e.to_string())
+    }
+}
+
+impl From<signal::SinkError> for Failure {
+    fn from(e: signal::SinkError) -> Self {
+        let m = e.to_string();
+        match e {
+            signal::SinkError::Overloaded { .. } => Failure::Overloaded(m),
+            signal::SinkError::Invalid(_) => Failure::Bad(m),
+            signal::SinkError::Storage(_) => Failure::Internal(m),
+            signal::SinkError::Closed => Failure::Canceled(m),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Following log lines over a WebSocket: frames of `{streams, dropped_entries}`.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::response::Response;
+use log_index::{Direction, Search, Tail};
+use logql::{Entry, LogStreamResult, Pipeline};
+use serde_json::json;
+use signal::{Labels, Timestamp};
+
+use super::{fail, stream};
+use crate::App;
+use crate::error::Failure;
+use crate::params::Params;
+use crate::run::run;
+use crate::scope::Scope;
+
+/// Lines from before that a tail begins with at most.
+const BACKLOG: usize = 5000;
+
+pub(super) async fn tail(
+    State(app): State<App>,
+    scope: Scope,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    p: Params,
+) -> Result<Response, Response> {
+    let text = super::required(&p)?;
+    let pipeline = logql::parse_log_query(&text).map_err(|e| fail(e.into()))?;
+    let upgrade = upgrade.map_err(|e| fail(Failure::Bad(e.to_string())))?;
+    let limit = p.number("limit").map_err(fail)?.unwrap_or(100).min(BACKLOG);
+    let now = app.engines.clock.now();
+    let start = p.time("start").map_err(fail)?.unwrap_or(now.saturating_sub(super::DEFAULT_RANGE));
+    let mut matchers = pipeline.matchers().to_vec();
+    matchers.extend(scope.enforce());
+    // Subscribed before the backlog is read: nothing can fall between the two.
+    let live = app.engines.logs.tail(matchers.clone());
+    let p = pipeline.clone();
+    let backlog = run(&app, move |app, _| {
+        let mut s = Search::new(matchers, start, Timestamp::MAX);
+        s.direction = Direction::Backward;
+        let mut found = app.engines.logs.search(&s, limit, |labels, record| p.apply(labels, &record))?;
+        found.reverse();
+        Ok(found)
+    })
+    .await
+    .map_err(fail)?;
+    let sent: std::collections::HashSet<(Timestamp, Labels, String)> =
+        backlog.iter().map(|(t, p)| (*t, p.labels.clone(), p.line.clone())).collect();
+    let first = group(backlog.into_iter().map(|(t, p)| (t, p.labels, p.line)));
+    Ok(upgrade.on_upgrade(move |socket| follow(socket, pipeline, live, first, sent)))
+}
+
+fn group(lines: impl Iterator<Item = (Timestamp, Labels, String)>) -> Vec<LogStreamResult> {
+    let mut by_labels: BTreeMap<Labels, Vec<Entry>> = BTreeMap::new();
+    for (timestamp, labels, line) in lines {
+        by_labels.entry(labels).or_default().push(Entry { timestamp, line });
+    }
+    by_labels.into_iter().map(|(labels, entries)| LogStreamResult { labels, entries }).collect()
+}
+
+async fn follow(
+    mut socket: WebSocket,
+    pipeline: Pipeline,
+    mut live: Tail,
+    first: Vec<LogStreamResult>,
+    mut sent: std::collections::HashSet<(Timestamp, Labels, String)>,
+) {
+    if !first.is_empty() && send(&mut socket, &first, 0).await.is_err() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            message = socket.recv() => match message {
+                // A client that closes, or is gone, ends its tail; what else it says means nothing.
+                None | Some(Err(_) | Ok(Message::Close(_))) => return,
+                Some(Ok(_)) => {}
+            },
+            batch = live.next() => {
+                let Some(batch) = batch else { return };
+                let lines = batch.streams.iter().flat_map(|s| {
+                    s.records.iter().filter_map(|r| {
+                        let p = pipeline.apply(&s.labels, r)?;
+                        Some((r.timestamp, p.labels, p.line))
+                    })
+                });
+                // What came while the backlog was read may be in both.
+                let lines: Vec<_> = lines.filter(|l| !sent.remove(l)).collect();
+                if (!lines.is_empty() || batch.dropped > 0)
+                    && send(&mut socket, &group(lines.into_iter()), batch.dropped).await.is_err()
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn send(socket: &mut WebSocket, streams: &[LogStreamResult], dropped: u64) -> Result<(), axum::Error> {
+    let mut frame = json!({"streams": streams.iter().map(stream).collect::<Vec<_>>()});
+    if dropped > 0 {
+        // Loki lists the lost lines; we know how many they were.
+        frame["dropped_entries"] = json!([{"labels": {}, "timestamp": "0", "count": dropped}]);
+        frame["dropped_total"] = json!(dropped);
+    }
+    socket.send(Message::Text(frame.to_string().into())).await
+}

@@ -1,0 +1,288 @@
+//! Prometheus' HTTP API (Prometheus: web/api/v1/api.go).
+
+mod json;
+mod write;
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::header;
+use serde_json::{Value, json};
+use signal::{Matcher, Select, SeriesSource};
+
+use crate::App;
+use crate::error::Failure;
+use crate::params::Params;
+use crate::run::run;
+use crate::scope::Scope;
+
+/// Points of one series in a range query.
+const POINTS: i64 = 11_000;
+
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .route("/query", get(query).post(query))
+        .route("/query_range", get(query_range).post(query_range))
+        .route("/series", get(series).post(series))
+        .route("/labels", get(labels).post(labels))
+        .route("/label/{name}/values", get(label_values))
+        .route("/metadata", get(metadata))
+        .route("/query_exemplars", get(no_exemplars).post(no_exemplars))
+        .route("/format_query", get(format_query).post(format_query))
+        .route("/parse_query", get(parse_query).post(parse_query))
+        .route("/targets", get(targets))
+        .route("/rules", get(|_: Scope| async { data(json!({"groups": []})) }))
+        .route("/alerts", get(|_: Scope| async { data(json!({"alerts": []})) }))
+        .route(
+            "/alertmanagers",
+            get(|_: Scope| async { data(json!({"activeAlertmanagers": [], "droppedAlertmanagers": []})) }),
+        )
+        .route("/status/buildinfo", get(buildinfo))
+        .route("/status/runtimeinfo", get(runtimeinfo))
+        .route("/status/tsdb", get(status_tsdb))
+        .route("/status/flags", get(|_: Scope| async { data(json!({})) }))
+        .route("/status/config", get(|_: Scope| async { data(json!({"yaml": ""})) }))
+        .route("/write", post(write::write))
+        .with_state(app)
+}
+
+fn data(value: Value) -> Response {
+    json::raw(json!({"status": "success", "data": value}).to_string())
+}
+
+type Answer = Result<Response, Response>;
+
+fn fail(f: Failure) -> Response {
+    f.prometheus()
+}
+
+fn required<'p>(p: &'p Params, name: &str) -> Result<&'p str, Response> {
+    p.get(name).ok_or_else(|| fail(Failure::Bad(format!("invalid parameter {name:?}: is missing"))))
+}
+
+fn options(p: &Params, scope: &Scope) -> Result<promql::Options, Failure> {
+    Ok(promql::Options {
+        enforce: scope.enforce(),
+        lookback: p.duration("lookback_delta")?,
+        timeout: p.duration("timeout")?,
+        cancel: None,
+    })
+}
+
+async fn query(State(app): State<App>, scope: Scope, p: Params) -> Answer {
+    let text = required(&p, "query")?.to_owned();
+    let time = p.millis("time").map_err(fail)?.unwrap_or_else(|| app.engines.clock.now().millis());
+    let mut o = options(&p, &scope).map_err(fail)?;
+    let limit = p.number("limit").map_err(fail)?.unwrap_or(0);
+    run(&app, move |app, stop| {
+        o.cancel = Some(stop);
+        let r = app.promql.instant_with(&text, time, &o)?;
+        Ok(json::result(&r, limit))
+    })
+    .await
+    .map(json::raw)
+    .map_err(fail)
+}
+
+async fn query_range(State(app): State<App>, scope: Scope, p: Params) -> Answer {
+    let text = required(&p, "query")?.to_owned();
+    required(&p, "start")?;
+    required(&p, "end")?;
+    required(&p, "step")?;
+    let start = p.millis("start").map_err(fail)?.unwrap_or_default();
+    let end = p.millis("end").map_err(fail)?.unwrap_or_default();
+    if end < start {
+        return Err(fail(Failure::Bad(
+            "invalid parameter \"end\": end timestamp must not be before start time".to_owned(),
+        )));
+    }
+    let step = p.duration("step").map_err(|_| {
+        fail(Failure::Bad("invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned()))
+    })?;
+    let step = i64::try_from(step.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
+    if step <= 0 {
+        return Err(fail(Failure::Bad("invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned())));
+    }
+    if (end - start) / step > POINTS {
+        return Err(fail(Failure::Bad(
+            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)".to_owned(),
+        )));
+    }
+    let mut o = options(&p, &scope).map_err(fail)?;
+    let limit = p.number("limit").map_err(fail)?.unwrap_or(0);
+    run(&app, move |app, stop| {
+        o.cancel = Some(stop);
+        let r = app.promql.range_with(&text, start, end, step, &o)?;
+        Ok(json::result(&r, limit))
+    })
+    .await
+    .map(json::raw)
+    .map_err(fail)
+}
+
+/// The selectors of `match[]` with scope and time, one for each; a single open one if there are none.
+fn selects(app: &App, scope: &Scope, p: &Params, must: bool) -> Result<Vec<Select>, Failure> {
+    let start = p.millis("start")?.unwrap_or(i64::MIN);
+    let end = p.millis("end")?.unwrap_or(i64::MAX);
+    let _ = app;
+    let enforce = scope.enforce();
+    let mut out = Vec::new();
+    for text in p.all("match[]") {
+        let s = promql::parse_selector(text)
+            .map_err(|e| Failure::Bad(format!("invalid parameter \"match[]\": {e}")))?;
+        let matchers: Vec<Matcher> = s.matchers.into_iter().chain(enforce.iter().cloned()).collect();
+        out.push(Select { matchers, start, end });
+    }
+    if out.is_empty() {
+        if must {
+            return Err(Failure::Bad("no match[] parameter provided".to_owned()));
+        }
+        out.push(Select { matchers: enforce, start, end });
+    }
+    Ok(out)
+}
+
+async fn series(State(app): State<App>, scope: Scope, p: Params) -> Answer {
+    let selects = selects(&app, &scope, &p, true).map_err(fail)?;
+    let limit = p.number("limit").map_err(fail)?.filter(|l| *l > 0).unwrap_or(app.config.series);
+    let (all, cut) = run(&app, move |app, _| {
+        let mut all = BTreeSet::new();
+        for s in &selects {
+            all.extend(app.engines.tsdb.series(s)?);
+        }
+        let cut = all.len() > limit;
+        Ok((all.into_iter().take(limit).collect::<Vec<_>>(), cut))
+    })
+    .await
+    .map_err(fail)?;
+    Ok(listed(json!(all), cut))
+}
+
+fn listed(all: Value, cut: bool) -> Response {
+    let mut body = json!({"status": "success", "data": all});
+    if cut {
+        body["warnings"] = json!(["results truncated due to limit"]);
+    }
+    json::raw(body.to_string())
+}
+
+async fn labels(State(app): State<App>, scope: Scope, p: Params) -> Answer {
+    let selects = selects(&app, &scope, &p, false).map_err(fail)?;
+    let limit = p.number("limit").map_err(fail)?.filter(|l| *l > 0).unwrap_or(usize::MAX);
+    let all = run(&app, move |app, _| {
+        let mut all = BTreeSet::new();
+        for s in &selects {
+            all.extend(app.engines.tsdb.label_names(s)?);
+        }
+        Ok(all)
+    })
+    .await
+    .map_err(fail)?;
+    let cut = all.len() > limit;
+    Ok(listed(json!(all.into_iter().take(limit).collect::<Vec<_>>()), cut))
+}
+
+async fn label_values(State(app): State<App>, scope: Scope, Path(name): Path<String>, p: Params) -> Answer {
+    if name.is_empty() {
+        return Err(fail(Failure::Bad(format!("invalid label name: {name:?}"))));
+    }
+    let selects = selects(&app, &scope, &p, false).map_err(fail)?;
+    let limit = p.number("limit").map_err(fail)?.filter(|l| *l > 0).unwrap_or(usize::MAX);
+    let all = run(&app, move |app, _| {
+        let mut all = BTreeSet::new();
+        for s in &selects {
+            all.extend(app.engines.tsdb.label_values(&name, s)?);
+        }
+        Ok(all)
+    })
+    .await
+    .map_err(fail)?;
+    let cut = all.len() > limit;
+    Ok(listed(json!(all.into_iter().take(limit).collect::<Vec<_>>()), cut))
+}
+
+async fn metadata(State(app): State<App>, _: Scope, p: Params) -> Answer {
+    let limit = p.number("limit").map_err(fail)?.unwrap_or(usize::MAX);
+    let wanted = p.get("metric");
+    let all = app.engines.tsdb.all_metadata();
+    let all = all.into_iter().filter(|m| wanted.is_none_or(|w| w == m.family)).take(limit);
+    let map: serde_json::Map<String, Value> =
+        all.map(|m| (m.family, json!([{"type": m.kind.as_str(), "help": m.help, "unit": m.unit}]))).collect();
+    Ok(data(Value::Object(map)))
+}
+
+async fn no_exemplars(_: Scope) -> Response {
+    data(json!([]))
+}
+
+async fn format_query(_: Scope, State(_app): State<App>, p: Params) -> Answer {
+    let e = promql::parse(required(&p, "query")?).map_err(|e| fail(promql::Error::from(e).into()))?;
+    Ok(data(json!(promql::pretty(&e))))
+}
+
+async fn parse_query(_: Scope, State(_app): State<App>, p: Params) -> Answer {
+    let e = promql::parse(required(&p, "query")?).map_err(|e| fail(promql::Error::from(e).into()))?;
+    Ok(data(json!({"expr": e.to_string(), "type": e.value_type().describe()})))
+}
+
+async fn targets(State(app): State<App>, scope: Scope) -> Answer {
+    let mut all = (app.engines.targets)();
+    if let Scope::Namespaces(allowed) = &scope {
+        for key in ["activeTargets", "droppedTargets"] {
+            if let Some(list) = all.get_mut(key).and_then(Value::as_array_mut) {
+                list.retain(|t| t["labels"]["namespace"].as_str().is_some_and(|n| allowed.contains(n)));
+            }
+        }
+    }
+    Ok(data(all))
+}
+
+async fn buildinfo(_: Scope) -> Response {
+    // Clients read the version to decide what they may ask for: this is the API we speak.
+    data(json!({
+        "version": "3.5.0", "revision": concat!("binnacle-", env!("CARGO_PKG_VERSION")), "branch": "",
+        "buildUser": "", "buildDate": "", "goVersion": "",
+    }))
+}
+
+async fn runtimeinfo(State(app): State<App>, scope: Scope) -> Response {
+    let _ = scope;
+    let started = jiff::Timestamp::from_nanosecond(i128::from(app.started.nanos())).map(|t| t.to_string());
+    data(json!({
+        "startTime": started.unwrap_or_default(), "CWD": "", "reloadConfigSuccess": true, "lastConfigTime": "",
+        "corruptionCount": 0, "goroutineCount": 0, "GOMAXPROCS": 0, "GOGC": "", "GODEBUG": "",
+        "storageRetention": "",
+    }))
+}
+
+async fn status_tsdb(State(app): State<App>, scope: Scope) -> Answer {
+    if scope != Scope::All {
+        return Err(fail(Failure::Forbidden(
+            "statistics of all namespaces are for cluster-wide readers".to_owned(),
+        )));
+    }
+    let s = app.engines.tsdb.stats();
+    let pairs = |v: &[(String, u64)]| -> Vec<Value> {
+        v.iter().map(|(n, c)| json!({"name": n, "value": c})).collect()
+    };
+    Ok(data(json!({
+        "headStats": {
+            "numSeries": s.series, "numLabelPairs": 0, "chunkCount": s.head_samples / 120,
+            "minTime": s.head_min_time, "maxTime": s.head_max_time,
+        },
+        "seriesCountByMetricName": pairs(&s.series_by_metric),
+        "labelValueCountByLabelName": pairs(&s.values_by_label),
+        "memoryInBytesByLabelName": [],
+        "seriesCountByLabelValuePair": [],
+    })))
+}
+
+pub(crate) fn no_content() -> Response {
+    (http::StatusCode::NO_CONTENT, [(header::CONTENT_LENGTH, "0")]).into_response()
+}
+
+pub(crate) use json::{raw, value as value_json};
+pub(crate) use write::unpack;
