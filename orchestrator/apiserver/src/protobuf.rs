@@ -1,8 +1,10 @@
-//! Protobuf bodies of the few questions that typed clients ask in no other form (kubectl auth, kubectl create
-//! token, kubectl drain). Answers are JSON, which those clients accept.
+//! Protobuf bodies of what typed clients send in no other form: kubectl auth, create, drain, autoscale.
+//! Answers are JSON, which those clients accept. The tables know the fields kubectl's generators write.
 //!
 //! The field numbers are upstream's (k8s.io/api: authentication, authorization, policy; meta/v1 generated.proto).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, Result};
@@ -16,15 +18,21 @@ enum Kind {
     Text,
     Int,
     Bool,
+    /// A number whose zero means absent.
+    NonZero,
     Texts,
     /// A map of strings.
     Map,
+    /// A map of bytes, base64 in JSON.
+    BytesMap,
+    IntOrString,
+    Messages(&'static [Field]),
     Message(&'static [Field]),
 }
 
 struct Field(u32, &'static str, Kind);
 
-static META: [Field; 7] = [
+static META: [Field; 8] = [
     Field(1, "name", Kind::Text),
     Field(2, "generateName", Kind::Text),
     Field(3, "namespace", Kind::Text),
@@ -32,6 +40,7 @@ static META: [Field; 7] = [
     Field(6, "resourceVersion", Kind::Text),
     Field(11, "labels", Kind::Map),
     Field(12, "annotations", Kind::Map),
+    Field(14, "finalizers", Kind::Texts),
 ];
 static RESOURCE: [Field; 7] = [
     Field(1, "namespace", Kind::Text),
@@ -82,6 +91,108 @@ static DELETE: [Field; 5] = [
 ];
 static EVICTION: [Field; 2] =
     [Field(1, "metadata", Kind::Message(&META)), Field(2, "deleteOptions", Kind::Message(&DELETE))];
+/// A kind whose second field is its spec or data.
+const fn meta() -> Field {
+    Field(1, "metadata", Kind::Message(&META))
+}
+static CONFIG_MAP: [Field; 4] = [
+    meta(),
+    Field(2, "data", Kind::Map),
+    Field(3, "binaryData", Kind::BytesMap),
+    Field(4, "immutable", Kind::Bool),
+];
+static SECRET: [Field; 5] = [
+    meta(),
+    Field(2, "data", Kind::BytesMap),
+    Field(3, "type", Kind::Text),
+    Field(4, "stringData", Kind::Map),
+    Field(5, "immutable", Kind::Bool),
+];
+static RULE: [Field; 5] = [
+    Field(1, "verbs", Kind::Texts),
+    Field(2, "apiGroups", Kind::Texts),
+    Field(3, "resources", Kind::Texts),
+    Field(4, "resourceNames", Kind::Texts),
+    Field(5, "nonResourceURLs", Kind::Texts),
+];
+static SELECTOR: [Field; 1] = [Field(1, "matchLabels", Kind::Map)];
+static AGGREGATION: [Field; 1] = [Field(1, "clusterRoleSelectors", Kind::Messages(&SELECTOR))];
+static ROLE: [Field; 3] = [
+    meta(),
+    Field(2, "rules", Kind::Messages(&RULE)),
+    Field(3, "aggregationRule", Kind::Message(&AGGREGATION)),
+];
+static SUBJECT: [Field; 4] = [
+    Field(1, "kind", Kind::Text),
+    Field(2, "apiGroup", Kind::Text),
+    Field(3, "name", Kind::Text),
+    Field(4, "namespace", Kind::Text),
+];
+static ROLE_REF: [Field; 3] =
+    [Field(1, "apiGroup", Kind::Text), Field(2, "kind", Kind::Text), Field(3, "name", Kind::Text)];
+static ROLE_BINDING: [Field; 3] =
+    [meta(), Field(2, "subjects", Kind::Messages(&SUBJECT)), Field(3, "roleRef", Kind::Message(&ROLE_REF))];
+static SERVICE_PORT: [Field; 5] = [
+    Field(1, "name", Kind::Text),
+    Field(2, "protocol", Kind::Text),
+    Field(3, "port", Kind::Int),
+    Field(4, "targetPort", Kind::IntOrString),
+    Field(5, "nodePort", Kind::NonZero),
+];
+static SERVICE_SPEC: [Field; 7] = [
+    Field(1, "ports", Kind::Messages(&SERVICE_PORT)),
+    Field(2, "selector", Kind::Map),
+    Field(3, "clusterIP", Kind::Text),
+    Field(4, "type", Kind::Text),
+    Field(5, "externalIPs", Kind::Texts),
+    Field(7, "sessionAffinity", Kind::Text),
+    Field(10, "externalName", Kind::Text),
+];
+static SERVICE: [Field; 2] = [meta(), Field(2, "spec", Kind::Message(&SERVICE_SPEC))];
+static CONTAINER_PORT: [Field; 4] = [
+    Field(1, "name", Kind::Text),
+    Field(2, "hostPort", Kind::NonZero),
+    Field(3, "containerPort", Kind::Int),
+    Field(4, "protocol", Kind::Text),
+];
+static CONTAINER: [Field; 6] = [
+    Field(1, "name", Kind::Text),
+    Field(2, "image", Kind::Text),
+    Field(3, "command", Kind::Texts),
+    Field(4, "args", Kind::Texts),
+    Field(5, "workingDir", Kind::Text),
+    Field(6, "ports", Kind::Messages(&CONTAINER_PORT)),
+];
+static POD_SPEC: [Field; 2] =
+    [Field(2, "containers", Kind::Messages(&CONTAINER)), Field(3, "restartPolicy", Kind::Text)];
+static TEMPLATE: [Field; 2] = [meta(), Field(2, "spec", Kind::Message(&POD_SPEC))];
+static DEPLOYMENT_SPEC: [Field; 3] = [
+    Field(1, "replicas", Kind::Int),
+    Field(2, "selector", Kind::Message(&SELECTOR)),
+    Field(3, "template", Kind::Message(&TEMPLATE)),
+];
+static DEPLOYMENT: [Field; 2] = [meta(), Field(2, "spec", Kind::Message(&DEPLOYMENT_SPEC))];
+static SCALE_TARGET: [Field; 3] =
+    [Field(1, "kind", Kind::Text), Field(2, "name", Kind::Text), Field(3, "apiVersion", Kind::Text)];
+static METRIC_TARGET: [Field; 2] = [Field(1, "type", Kind::Text), Field(4, "averageUtilization", Kind::Int)];
+static RESOURCE_METRIC: [Field; 2] =
+    [Field(1, "name", Kind::Text), Field(2, "target", Kind::Message(&METRIC_TARGET))];
+static METRIC: [Field; 2] =
+    [Field(1, "type", Kind::Text), Field(4, "resource", Kind::Message(&RESOURCE_METRIC))];
+static HPA_SPEC: [Field; 4] = [
+    Field(1, "scaleTargetRef", Kind::Message(&SCALE_TARGET)),
+    Field(2, "minReplicas", Kind::Int),
+    Field(3, "maxReplicas", Kind::Int),
+    Field(4, "metrics", Kind::Messages(&METRIC)),
+];
+static HPA: [Field; 2] = [meta(), Field(2, "spec", Kind::Message(&HPA_SPEC))];
+static HPA1_SPEC: [Field; 4] = [
+    Field(1, "scaleTargetRef", Kind::Message(&SCALE_TARGET)),
+    Field(2, "minReplicas", Kind::Int),
+    Field(3, "maxReplicas", Kind::Int),
+    Field(4, "targetCPUUtilizationPercentage", Kind::Int),
+];
+static HPA1: [Field; 2] = [meta(), Field(2, "spec", Kind::Message(&HPA1_SPEC))];
 static TYPE_META: [Field; 2] = [Field(1, "apiVersion", Kind::Text), Field(2, "kind", Kind::Text)];
 
 /// A body → JSON.
@@ -100,7 +211,15 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Value> {
     let mut out = message(meta, &TYPE_META, 0).ok_or_else(bad)?;
     let kind = out.get("kind").and_then(Value::as_str).unwrap_or_default();
     let fields: &[Field] = match kind {
-        "SelfSubjectReview" => &SELF_REVIEW,
+        "Namespace" | "ServiceAccount" | "SelfSubjectReview" => &SELF_REVIEW,
+        "ConfigMap" => &CONFIG_MAP,
+        "Secret" => &SECRET,
+        "Role" | "ClusterRole" => &ROLE,
+        "RoleBinding" | "ClusterRoleBinding" => &ROLE_BINDING,
+        "Service" => &SERVICE,
+        "Deployment" => &DEPLOYMENT,
+        "HorizontalPodAutoscaler" if out.get("apiVersion").is_some_and(|v| v == "autoscaling/v1") => &HPA1,
+        "HorizontalPodAutoscaler" => &HPA,
         "SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview" => &ACCESS_REVIEW,
         "SelfSubjectRulesReview" => &RULES_REVIEW,
         "TokenRequest" => &TOKEN_REQUEST,
@@ -137,6 +256,35 @@ fn message(bytes: &[u8], fields: &[Field], depth: usize) -> Option<Map<String, V
                 }
             }
             (Kind::Int, Wire::Varint(v)) => drop(out.insert((*name).to_owned(), (v as i64).into())),
+            (Kind::NonZero, Wire::Varint(v)) => {
+                if v != 0 {
+                    out.insert((*name).to_owned(), (v as i64).into());
+                }
+            }
+            (Kind::IntOrString, Wire::Bytes(b)) => {
+                static EITHER: [Field; 3] =
+                    [Field(1, "type", Kind::Int), Field(2, "int", Kind::Int), Field(3, "text", Kind::Text)];
+                let either = message(b, &EITHER, depth + 1)?;
+                let key = if either.get("type").is_some_and(|t| *t == 1) { "text" } else { "int" };
+                out.insert((*name).to_owned(), either.get(key).cloned().unwrap_or_else(|| 0.into()));
+            }
+            (Kind::Messages(inner), Wire::Bytes(b)) => {
+                let list = out.entry((*name).to_owned()).or_insert_with(|| Value::Array(Vec::new()));
+                list.as_array_mut()?.push(Value::Object(message(b, inner, depth + 1)?));
+            }
+            (Kind::BytesMap, Wire::Bytes(b)) => {
+                let (mut key, mut value): (&str, &[u8]) = ("", &[]);
+                let mut pair = Reader(b);
+                while !pair.0.is_empty() {
+                    match pair.field()? {
+                        (1, Wire::Bytes(k)) => key = std::str::from_utf8(k).ok()?,
+                        (2, Wire::Bytes(v)) => value = v,
+                        _ => {}
+                    }
+                }
+                let map = out.entry((*name).to_owned()).or_insert_with(|| Value::Object(Map::new()));
+                map.as_object_mut()?.insert(key.to_owned(), STANDARD.encode(value).into());
+            }
             (Kind::Bool, Wire::Varint(v)) => drop(out.insert((*name).to_owned(), (v != 0).into())),
             (Kind::Texts, Wire::Bytes(b)) => {
                 let s = std::str::from_utf8(b).ok()?;

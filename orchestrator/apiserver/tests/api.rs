@@ -580,6 +580,13 @@ async fn kubectl_works() {
         assert!(good && text.contains("system:serviceaccount:default:default"), "{text}");
         ok(&["create", "configmap", "cm", "--from-literal=a=b"], &["created"]);
         ok(&["create", "secret", "generic", "s", "--from-literal=a=b"], &["created"]);
+        ok(&["create", "deployment", "gen", "--image=busybox:1", "--port=80"], &["created"]);
+        ok(&["create", "service", "clusterip", "gen", "--tcp=80:8080"], &["created"]);
+        ok(&["autoscale", "deployment", "gen", "--max=3", "--cpu-percent=50"], &["autoscaled"]);
+        ok(&["create", "namespace", "gen"], &["created"]);
+        ok(&["create", "role", "gen", "--verb=get", "--resource=pods"], &["created"]);
+        ok(&["create", "rolebinding", "gen", "--role=gen", "--user=eve"], &["created"]);
+        ok(&["create", "sa", "gen"], &["created"]);
         ok(&["get", "cm,secret"], &["configmap/cm", "secret/s", "Opaque"]);
         ok(&["delete", "cm", "cm", "--dry-run=server"], &["(server dry run)"]);
         ok(&["get", "cm", "cm"], &["cm"]);
