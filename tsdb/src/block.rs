@@ -244,7 +244,7 @@ fn parse_footer(mut f: &[u8]) -> Option<((u64, u32, u32, u32), Section)> {
     let whole = f;
     let mut u64_ = || Some(u64::from_le_bytes(get_bytes(&mut f, 8)?.try_into().ok()?));
     let index_at = u64_()?;
-    let mut u32_ = |f: &mut &[u8]| Some(u32::from_le_bytes(get_bytes(f, 4)?.try_into().ok()?));
+    let u32_ = |f: &mut &[u8]| Some(u32::from_le_bytes(get_bytes(f, 4)?.try_into().ok()?));
     let (index_len, raw_len, index_crc) = (u32_(&mut f)?, u32_(&mut f)?, u32_(&mut f)?);
     let meta_at = u64::from_le_bytes(get_bytes(&mut f, 8)?.try_into().ok()?);
     let (meta_len, meta_crc, crc) = (u32_(&mut f)?, u32_(&mut f)?, u32_(&mut f)?);

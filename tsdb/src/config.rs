@@ -20,7 +20,7 @@ pub struct Config {
     pub out_of_order: Duration,
     /// Samples further ahead of the clock are refused, so that one wrong clock cannot close the window for all.
     pub future: Duration,
-    /// The head becomes a block once it spans this much time …
+    /// The head becomes a block once it is this old …
     pub head_span: Duration,
     /// … or once its samples take this many bytes.
     pub head_bytes: usize,

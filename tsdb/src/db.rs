@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use signal::{Accepted, Matcher, Metadata, MetricBatch, Sample, SinkError, TimeSeries, stale_nan};
+use signal::{Accepted, Labels, Matcher, Metadata, MetricBatch, SinkError, TimeSeries, stale_nan};
 use tokio_util::sync::CancellationToken;
 use wal::Wal;
 
@@ -28,6 +28,8 @@ pub struct Tsdb {
     pub(crate) state: RwLock<State>,
     /// See the crate's front page.
     pub(crate) gate: tokio::sync::RwLock<()>,
+    /// Held while an append numbers its series and queues its record; taken before `state`.
+    order: Mutex<()>,
     /// Held by a flush or a merge: one at a time.
     pub(crate) maintenance: tokio::sync::Mutex<()>,
     metadata: Mutex<BTreeMap<String, Metadata>>,
@@ -40,6 +42,8 @@ pub struct Tsdb {
 
 pub(crate) struct State {
     pub(crate) head: Head,
+    /// When the head's first sample came, in milliseconds of the clock: samples' own times may be older.
+    head_since: i64,
     /// A head that is being written to a block.
     pub(crate) frozen: Option<Arc<Head>>,
     /// The log below this segment belongs to `frozen`.
@@ -118,13 +122,15 @@ impl Tsdb {
             blocks = blocks.len(),
             "metrics opened"
         );
+        let now = config.clock.now().millis();
         let newest = blocks.iter().map(|b| b.meta.max).chain(head.range.map(|(_, max)| max)).max();
         let seq = blocks.iter().map(|b| b.meta.seq.max(b.meta.order)).max().unwrap_or(0);
         Ok(Arc::new(Tsdb {
             config,
             wal,
-            state: RwLock::new(State { head, frozen: None, frozen_segment: 0, blocks }),
+            state: RwLock::new(State { head, head_since: now, frozen: None, frozen_segment: 0, blocks }),
             gate: tokio::sync::RwLock::new(()),
+            order: Mutex::new(()),
             maintenance: tokio::sync::Mutex::new(()),
             metadata: Mutex::new(metadata),
             seq: AtomicU64::new(seq),
@@ -144,6 +150,9 @@ impl Tsdb {
         let mut result = Accepted::default();
         let mut record = Record { metadata: self.new_metadata(batch.metadata), ..Record::default() };
         let pending = {
+            // Records stand in the log in the order in which series got their numbers. Queries need only wait for
+            // the numbers, not for the packing.
+            let _order = self.order.lock();
             let mut state = self.state.write();
             let head = &mut state.head;
             for TimeSeries { labels, mut samples } in batch.series {
@@ -180,15 +189,18 @@ impl Tsdb {
                 result.accepted += samples.len();
                 record.samples.push((id, samples));
             }
+            drop(state);
             self.counters.rejected.fetch_add(result.rejected as u64, Ordering::Relaxed);
             if record.samples.is_empty() && record.metadata.is_empty() {
                 return Ok(result);
             }
-            // Queued under the lock: records stand in the log in the order in which numbers were given.
             self.wal.enqueue(record.encode()).map_err(sink_error)?
         };
         pending.await.map_err(sink_error)?;
         let mut state = self.state.write();
+        if state.head.samples == 0 {
+            state.head_since = now.millis();
+        }
         let head = &mut state.head;
         for (id, _) in &record.series {
             if let Some(s) = head.series.get_mut(*id as usize) {
@@ -215,13 +227,17 @@ impl Tsdb {
         let mut batch = MetricBatch::default();
         {
             let state = self.state.read();
-            for id in state.head.postings.select(matchers) {
-                if let Some(s) = state.head.series.get(id as usize)
-                    && let Some((t, v)) = s.last()
-                    && !signal::is_stale_nan(v)
+            let mut last: BTreeMap<Labels, (i64, f64)> = BTreeMap::new();
+            // A head that is being flushed may hold the last samples of a series; the newer head has the last word.
+            for head in state.frozen.as_deref().into_iter().chain([&state.head]) {
+                for series in
+                    head.postings.select(matchers).into_iter().filter_map(|i| head.series.get(i as usize))
                 {
-                    batch.push(s.labels.clone(), now.max(t + 1), stale_nan());
+                    last.extend(series.last().map(|l| (series.labels.clone(), l)));
                 }
+            }
+            for (labels, (t, _)) in last.into_iter().filter(|(_, (_, v))| !signal::is_stale_nan(*v)) {
+                batch.push(labels, now.max(t + 1), stale_nan());
             }
         }
         let closed = batch.series.len();
@@ -299,10 +315,11 @@ impl Tsdb {
             }
             let due = {
                 let state = self.state.read();
-                let span = state.head.range.map_or(0, |(a, b)| b - a);
+                let now = self.config.clock.now().millis();
+                let age = if state.head.samples == 0 { 0 } else { now.saturating_sub(state.head_since) };
                 state.frozen.is_some()
                     || state.head.bytes >= self.config.head_bytes
-                    || u128::from(span.unsigned_abs()) >= self.config.head_span.as_millis()
+                    || u128::try_from(age).unwrap_or(0) >= self.config.head_span.as_millis()
             };
             if due && let Err(e) = self.flush().await {
                 tracing::error!(error = %e, "metrics could not be flushed; the log keeps them and it is tried again");

@@ -11,7 +11,7 @@
 //! Start reading at [`db`].
 //!
 //! Tasks: one, [`Tsdb::run`], which flushes, compacts and drops. Lock order: `gate` (held shared by an append,
-//! exclusively by a flush while it swaps the head), then `state`.
+//! exclusively by a flush while it swaps the head), then `order` (numbering and queueing), then `state`.
 
 mod block;
 mod codec;

@@ -118,8 +118,8 @@ impl Evaluator<'_> {
                 return Err(Error::Execution(format!(
                     "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
                     braces(labels),
-                    braces(&y.labels),
-                    braces(&x.labels)
+                    braces(&x.labels),
+                    braces(&y.labels)
                 )));
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use signal::{METRIC_NAME, Matcher, SeriesSource};
+use signal::{Matcher, SeriesSource};
 
 use crate::ast::{Expr, ValueType};
 use crate::error::Error;
@@ -166,7 +166,7 @@ impl Engine {
 /// Removes the names that were marked for it, and sees to it that no two series are the same.
 fn finish(mut columns: Vec<Column>) -> Result<Vec<Column>, Error> {
     for c in &mut columns {
-        if c.drop_name && c.labels.get(METRIC_NAME).is_some() {
+        if c.drop_name {
             c.labels = without_name(&c.labels);
         }
     }

@@ -390,6 +390,10 @@ impl<'a> Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
+    pub(crate) fn is_range_query(&self) -> bool {
+        self.query_step > 0
+    }
+
     pub(crate) fn query_grid(&self) -> Grid {
         self.query
     }

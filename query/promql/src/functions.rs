@@ -237,6 +237,7 @@ impl Evaluator<'_> {
             "absent" | "absent_over_time" => self.absent(name, arg(0)?, grid),
             "clamp" | "clamp_min" | "clamp_max" | "round" => self.two_sided(name, args, grid),
             "sort" | "sort_desc" => {
+                self.warn_of_sort(e);
                 let mut c = self.vector(arg(0)?, grid)?;
                 let key = |c: &Column| c.values.first().copied().unwrap_or(ABSENT);
                 c.sort_by(|a, b| {
@@ -255,7 +256,10 @@ impl Evaluator<'_> {
             "timestamp" => self.timestamp(arg(0)?, grid),
             "label_replace" => self.label_replace(args, grid),
             "label_join" => self.label_join(args, grid),
-            "sort_by_label" | "sort_by_label_desc" => self.sort_by_label(name, args, grid),
+            "sort_by_label" | "sort_by_label_desc" => {
+                self.warn_of_sort(e);
+                self.sort_by_label(name, args, grid)
+            }
             "histogram_quantile" => self.histogram_quantile(args, grid),
             "histogram_quantiles" => self.histogram_quantiles(args, grid),
             "histogram_fraction" => self.histogram_fraction(args, grid),
@@ -274,6 +278,12 @@ impl Evaluator<'_> {
                     Ok(Out::Vector(self.vector(arg(0)?, grid)?.into_iter().map(|c| c.map(f)).collect()))
                 }
             },
+        }
+    }
+
+    fn warn_of_sort(&self, e: &Expr) {
+        if self.is_range_query() {
+            self.warn(e, "sort is ineffective for range queries since results are always ordered by labels");
         }
     }
 

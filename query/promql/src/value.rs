@@ -100,11 +100,14 @@ impl Grid {
     }
 }
 
+/// Labels that say what a metric is, not what it is about; they go where the name goes.
+const DESCRIBING: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
+
 pub(crate) fn without_name(labels: &Labels) -> Labels {
-    if labels.get(METRIC_NAME).is_none() {
+    if labels.iter().all(|(n, _)| !DESCRIBING.contains(&n)) {
         return labels.clone();
     }
-    Labels::from_pairs(labels.iter().filter(|(n, _)| *n != METRIC_NAME))
+    Labels::from_pairs(labels.iter().filter(|(n, _)| !DESCRIBING.contains(n)))
 }
 
 /// Columns of equal labels become one. `None` if two of them have a value at the same step.
