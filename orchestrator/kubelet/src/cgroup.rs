@@ -136,6 +136,8 @@ fn parse_mounts(mounts: &str) -> Hierarchy {
                 }
             }
             "cgroup2" if target == ROOT => unified = PathBuf::from(target),
+            // Beside version 1 it has no controllers of ours, but runtimes make the cgroup there too: it must go with it.
+            "cgroup2" => v1.push(("unified".to_owned(), PathBuf::from(target))),
             _ => {}
         }
     }

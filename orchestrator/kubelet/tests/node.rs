@@ -269,6 +269,10 @@ async fn node() {
     let left: Vec<_> =
         std::fs::read_dir(&config.data_dir).expect("data").flatten().map(|e| e.file_name()).collect();
     assert!(left.iter().all(|n| n == "containerd.sock" || n == "containerd.sock.ttrpc"), "{left:?}");
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+        let cgroup = hierarchy.path().join(&config.cgroup_root);
+        assert!(!cgroup.try_exists().expect("cgroup"), "{cgroup:?} is left");
+    }
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     assert!(!mounts.contains(&config.data_dir.display().to_string()), "{mounts}");
 }
