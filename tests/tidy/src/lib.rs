@@ -1,1 +1,86 @@
-//! Checks of the repository itself.
+//! What the repository promises about itself: which crate may use which, and why.
+//!
+//! The table is design section 3, "Dependency direction"; [`layers`] is compared with `cargo metadata` in a test.
+
+/// A crate of ours and those of ours it may use.
+pub struct Room {
+    pub name: &'static str,
+    pub uses: &'static [&'static str],
+    pub why: &'static str,
+}
+
+const fn room(name: &'static str, uses: &'static [&'static str], why: &'static str) -> Room {
+    Room { name, uses, why }
+}
+
+const FLOOR_1: &[&str] = &["signal", "telemetry", "wal"];
+
+/// Every crate of the house, lowest floor first.
+pub fn layers() -> Vec<Room> {
+    let control = &["signal", "telemetry", "apimachinery", "client"];
+    vec![
+        room("signal", &[], "the vocabulary needs nobody"),
+        room("telemetry", &["signal"], "measures the process in the vocabulary's words"),
+        room("wal", &["signal", "telemetry"], "bytes and clocks only"),
+        room("collector", FLOOR_1, "knows nothing of Kubernetes nor of the engines: it writes to a Sink"),
+        room("apimachinery", &[], "object rules without I/O"),
+        room("store", &["signal", "telemetry"], "bytes and revisions, no objects"),
+        room("client", &["signal", "telemetry", "apimachinery"], "the only way to the cluster"),
+        room("tsdb", FLOOR_1, "knows neither collector nor query nor log-index"),
+        room("log-index", FLOOR_1, "knows neither collector nor query nor tsdb"),
+        room("promql", &["signal", "telemetry"], "reads a SeriesSource, so it never needs the TSDB"),
+        room("logql", &["signal", "telemetry", "log-index"], "evaluates over the log index"),
+        room("sql", &["signal", "telemetry", "tsdb", "log-index", "promql"], "the only door to DataFusion"),
+        room(
+            "query",
+            &["signal", "telemetry", "tsdb", "log-index", "promql", "logql", "sql"],
+            "HTTP in front of the engines",
+        ),
+        room("apiserver", &["signal", "telemetry", "apimachinery", "store", "client"], "objects over the store"),
+        room("scheduler", control, "reaches the cluster through client only"),
+        room("controllers", control, "reach the cluster through client only"),
+        room("network", control, "reaches the cluster through client only"),
+        room("discovery", control, "fills the collector's registries through signal"),
+        room("kubelet", &["signal", "telemetry", "apimachinery", "client", "network"], "a pod needs a network"),
+        room("autoscaler", &["signal", "telemetry", "apimachinery", "client", "promql"], "decides by PromQL"),
+        room("dashboards", &[], "serves files"),
+        room(
+            "orchestrator",
+            &[
+                "signal", "telemetry", "wal", "collector", "apimachinery", "store", "client", "tsdb", "log-index",
+                "promql", "logql", "sql", "query", "apiserver", "scheduler", "controllers", "network", "discovery",
+                "kubelet", "autoscaler", "dashboards",
+            ],
+            "assembly: the only room that knows all others",
+        ),
+        room("shop", &[], "an example is a program of its own"),
+        room("tests", &["signal"], "drives the binary from outside"),
+        room("sim", &["apimachinery", "scheduler", "controllers", "autoscaler", "signal"], "drives the pure planners"),
+        room("tidy", &[], "looks at the repository, not into it"),
+    ]
+}
+
+/// A heavy crate and the rooms that may name it.
+pub struct Door {
+    pub dependency: &'static str,
+    pub rooms: &'static [&'static str],
+}
+
+/// Heavy dependencies have one door (invariant 5).
+pub fn doors() -> Vec<Door> {
+    let door = |dependency, rooms| Door { dependency, rooms };
+    vec![
+        door("datafusion", &["sql"]),
+        door("tantivy", &["log-index"]),
+        door("redb", &["store"]),
+        door("etcd-client", &["store"]),
+        door("containerd-client", &["kubelet"]),
+        door("tonic", &["collector", "kubelet"]),
+        door("opentelemetry-proto", &["collector"]),
+        door("arrow", &["tsdb", "log-index", "sql"]),
+        door("parquet", &["tsdb", "log-index", "sql"]),
+        door("anyhow", &["orchestrator", "tests"]),
+        door("hickory-server", &["network"]),
+        door("clap", &["orchestrator"]),
+    ]
+}

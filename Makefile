@@ -1,0 +1,61 @@
+# The tasks of this repository. Each installs what it needs first, so that on a fresh Debian machine
+# `sudo make run` and `sudo make test` are the two commands.
+
+SHELL := /bin/bash
+# Outside the checkout, so that a fresh clone finds what was built before.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/binnacle/target
+BIN := $(CARGO_TARGET_DIR)/release/binnacle
+SHOP := $(CARGO_TARGET_DIR)/static/release/shop
+SHOP_IMAGE := $(CARGO_TARGET_DIR)/images/shop.tar
+TOOLS := $(CARGO_TARGET_DIR)/tools
+KUBECTL := $(TOOLS)/kubectl
+
+PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
+PACKAGES_TEST := chromium python3-pip unzip
+
+.PHONY: help run build web test lint bench image kubectl packages-run packages-test
+
+help: ## list the tasks
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+run: build image ## build what is missing, import the example image, start a one-machine cluster
+	@$(BIN) image import $(SHOP_IMAGE) $(UP_FLAGS) >&2
+	@exec $(BIN) up $(UP_FLAGS)
+
+packages-run:
+	@./tools/apt-install.sh $(PACKAGES_RUN)
+
+packages-test:
+	@./tools/apt-install.sh $(PACKAGES_TEST)
+
+build: packages-run web ## the binary, with the web UI inside
+	@echo "== building binnacle (the first time takes a while)" >&2
+	@cargo build --release -p orchestrator
+
+web: ## the web UI, if Node is there and it changed
+	@./tools/build-web.sh
+
+image: packages-run $(SHOP_IMAGE) ## the example shop's image
+
+$(SHOP_IMAGE): tools/shop-image.sh $(shell find examples/shop -name '*.rs' -o -name Cargo.toml)
+	@echo "== building the shop's image" >&2
+	@RUSTFLAGS="-C target-feature=+crt-static" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/static cargo build --release -p shop
+	@./tools/shop-image.sh $(SHOP) $@
+
+kubectl: $(KUBECTL)
+
+$(KUBECTL):
+	@./tools/get-kubectl.sh $(TOOLS)
+
+test: packages-run packages-test web kubectl image ## every test, the end-to-end run included
+	@cargo build --release -p orchestrator
+	@BINNACLE_BIN=$(BIN) BINNACLE_KUBECTL=$(KUBECTL) BINNACLE_SHOP_IMAGE=$(SHOP_IMAGE) \
+	  cargo test --release --workspace
+
+lint: packages-run ## formatting, clippy, layers; warnings are errors
+	@cargo fmt --all --check
+	@cargo clippy --release --workspace --all-targets -- -D warnings
+
+bench: build image kubectl ## start, memory, pod start, HPA and API figures of this machine
+	@BINNACLE_BIN=$(BIN) BINNACLE_KUBECTL=$(KUBECTL) BINNACLE_SHOP_IMAGE=$(SHOP_IMAGE) \
+	  cargo bench -p tests

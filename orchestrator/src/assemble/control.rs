@@ -1,0 +1,195 @@
+//! The control plane: store, API server, controllers, scheduler, autoscaler.
+
+mod metrics_api;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use apimachinery::user::UserInfo;
+use apiserver::ApiServer;
+use apiserver::pki::{Pki, PkiConfig};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use client::{Informers, Key};
+use k8s_openapi::api::core::v1::Node;
+use store::Store;
+use tokio::task::JoinHandle;
+
+use super::Shared;
+use super::directory::Directory;
+use super::engines::{Engines, listen};
+
+/// HPAs are looked at this often.
+const HPA_PERIOD: Duration = Duration::from_secs(1);
+/// A node that is not Ready by then has a reason that a person must look at.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+pub(crate) struct Control {
+    pub(crate) server: Arc<ApiServer>,
+    pub(crate) api_addr: SocketAddr,
+    serving: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+}
+
+pub(super) async fn open(
+    shared: &Shared,
+    directory: &Directory,
+    engines: &Engines,
+    with_node: bool,
+) -> Result<Control> {
+    let c = &shared.config;
+    let listener = listen(c.api_addr, "--api-addr").await?;
+    let api_addr = listener.local_addr().context("the address of the API listener")?;
+    let store = Store::open(store::Config {
+        clock: shared.clock.clone(),
+        ..store::Config::new(directory.path().join("store"))
+    })
+    .context("open the cluster store")?;
+    let service_cidr: apiserver::Cidr =
+        c.service_cidr.to_string().parse().map_err(|e: String| anyhow::anyhow!("--service-cidr: {e}"))?;
+    // Pods reach the API on their gateway's address; without a node there are no pods.
+    let advertise: IpAddr = if with_node { c.network().gateway().into() } else { api_addr.ip() };
+    let pki = Pki::open(PkiConfig {
+        dir: directory.path().join("pki"),
+        addresses: vec![advertise, c.node_ip.into(), api_addr.ip()],
+        service_ip: service_cidr.nth(1).into(),
+        cluster_domain: c.cluster_domain.clone(),
+        hostname: c.node_name.clone(),
+        now: shared.clock.now(),
+    })
+    .context("certificates")?;
+    let server = ApiServer::open(apiserver::Config {
+        service_cidr,
+        cluster_domain: c.cluster_domain.clone(),
+        advertise_address: advertise,
+        admin_token: directory.admin_token().to_owned(),
+        clock: shared.clock.clone(),
+        local_apis: vec![metrics_api::local_api(engines.promql.clone(), shared.clock.clone())],
+        stop: shared.stop.clone(),
+        ..apiserver::Config::new(Arc::new(store), Arc::new(pki))
+    })
+    .await
+    .context("open the API server")?;
+    let control = Control { server, api_addr, serving: parking_lot::Mutex::default() };
+    control.serve(shared, listener);
+    Ok(control)
+}
+
+impl Control {
+    /// Serves the API on one more listener.
+    pub(super) fn serve(&self, shared: &Shared, listener: tokio::net::TcpListener) {
+        let (server, stop) = (self.server.clone(), shared.stop.clone());
+        let task = telemetry::task::spawn("apiserver", async move {
+            if let Err(e) = server.serve(listener, stop).await {
+                tracing::error!(error = %e, "the API server ended");
+            }
+        });
+        self.serving.lock().push(task);
+    }
+
+    /// A client within this process, as this user.
+    pub(crate) fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+        kube::Client::new(self.server.in_process(UserInfo::new(user, groups)), "default")
+    }
+
+    /// Starts what acts on the cluster.
+    pub(super) fn start(&self, shared: &Shared, informers: &Informers, engines: &Engines) {
+        let context = controllers::Context {
+            informers: informers.clone(),
+            clock: shared.clock.clone(),
+            config: controllers::Config::new(self.server.pki().ca_pem().to_owned()),
+        };
+        let mut tasks = self.serving.lock();
+        tasks.push(telemetry::task::spawn("controllers", controllers::run(context, shared.stop.clone())));
+        tasks.push(telemetry::task::spawn(
+            "scheduler",
+            scheduler::run(
+                informers.clone(),
+                scheduler::Config {
+                    scheduler_name: scheduler::DEFAULT_SCHEDULER.to_owned(),
+                    clock: shared.clock.clone(),
+                },
+                shared.stop.clone(),
+            ),
+        ));
+        tasks.push(telemetry::task::spawn(
+            "autoscaler",
+            autoscaler::run(
+                informers.clone(),
+                autoscaler::Querier::new(engines.promql.clone()),
+                engines.sink.clone(),
+                autoscaler::Config {
+                    clock: shared.clock.clone(),
+                    period: HPA_PERIOD,
+                    node: shared.config.node_name.clone(),
+                },
+                shared.stop.clone(),
+            ),
+        ));
+    }
+
+    /// Waits until the node is Ready, if there is one.
+    pub(super) async fn ready(&self, node: Option<&str>, informers: &Informers) -> Result<()> {
+        let Some(node) = node else { return Ok(()) };
+        let nodes = informers.of::<Node>();
+        let (ready, mut became) = tokio::sync::watch::channel(false);
+        let name = node.to_owned();
+        nodes.on_change(move |c| {
+            let conditions =
+                c.new.iter().filter_map(|n| n.status.as_ref()).flat_map(|s| s.conditions.iter().flatten());
+            let is = c.object().metadata.name.as_deref() == Some(&name)
+                && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
+            if is {
+                ready.send_replace(true);
+            }
+        });
+        let result = tokio::time::timeout(READY_WITHIN, became.wait_for(|r| *r)).await;
+        let seen = nodes.get(&Key::new("", node));
+        result
+            .with_context(|| match seen {
+                Some(_) => format!("node {node} did not become Ready within {READY_WITHIN:?}: see `kubectl describe node {node}`"),
+                None => format!("node {node} did not register within {READY_WITHIN:?}"),
+            })?
+            .context("the node's watch ended")?;
+        Ok(())
+    }
+
+    pub(super) fn kubeconfig(&self, api: SocketAddr) -> String {
+        let pki = self.server.pki();
+        let encode = |pem: &str| STANDARD.encode(pem);
+        format!(
+            "apiVersion: v1
+kind: Config
+clusters:
+- name: binnacle
+  cluster:
+    server: https://{api}
+    certificate-authority-data: {}
+users:
+- name: binnacle-admin
+  user:
+    client-certificate-data: {}
+    client-key-data: {}
+contexts:
+- name: binnacle
+  context:
+    cluster: binnacle
+    user: binnacle-admin
+current-context: binnacle
+",
+            encode(pki.ca_pem()),
+            encode(&pki.admin.cert_pem),
+            encode(&pki.admin.key_pem),
+        )
+    }
+
+    pub(super) async fn stopped(&self) {
+        let tasks = std::mem::take(&mut *self.serving.lock());
+        for task in tasks {
+            if let Err(e) = tokio::time::timeout(Duration::from_secs(5), task).await {
+                tracing::warn!(error = %e, "a part of the control plane did not stop in time");
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `metrics.k8s.io/v1beta1`: what `kubectl top` shows, from the TSDB.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use apiserver::LocalApi;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use promql::{Engine, Value};
+use serde::Deserialize;
+use serde_json::json;
+use signal::time::SharedClock;
+
+/// Rates look back this far; it is also the `window` that the answer names.
+const WINDOW_S: u32 = 15;
+const VERSION: &str = "metrics.k8s.io/v1beta1";
+
+#[derive(Clone)]
+struct Api {
+    engine: Arc<Engine>,
+    clock: SharedClock,
+}
+
+pub(super) fn local_api(engine: Arc<Engine>, clock: SharedClock) -> LocalApi {
+    let root = "/apis/metrics.k8s.io/v1beta1";
+    let router = Router::new()
+        .route(&format!("{root}/nodes"), get(nodes))
+        .route(&format!("{root}/nodes/{{name}}"), get(node))
+        .route(&format!("{root}/pods"), get(pods))
+        .route(&format!("{root}/namespaces/{{namespace}}/pods"), get(pods_in))
+        .route(&format!("{root}/namespaces/{{namespace}}/pods/{{name}}"), get(pod))
+        .with_state(Api { engine, clock });
+    let resource = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]});
+    LocalApi {
+        group: "metrics.k8s.io".to_owned(),
+        version: "v1beta1".to_owned(),
+        resources: vec![resource("nodes", "NodeMetrics", false), resource("pods", "PodMetrics", true)],
+        router,
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Selectors {
+    #[serde(default)]
+    label_selector: String,
+    #[serde(default)]
+    field_selector: String,
+}
+
+/// (labels, value) of an instant query.
+type Samples = Vec<(signal::Labels, f64)>;
+
+struct Failed(StatusCode, String);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let reason = if self.0 == StatusCode::NOT_FOUND { "NotFound" } else { "InternalError" };
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.1, "reason": reason, "code": self.0.as_u16()});
+        (self.0, Json(status)).into_response()
+    }
+}
+
+impl Api {
+    async fn query(&self, expr: String) -> Result<Samples, Failed> {
+        let (engine, now) = (self.engine.clone(), self.clock.now().millis());
+        let failed = |e: String| Failed(StatusCode::INTERNAL_SERVER_ERROR, e);
+        let result = tokio::task::spawn_blocking(move || engine.instant(&expr, now))
+            .await
+            .map_err(|e| failed(e.to_string()))?
+            .map_err(|e| failed(e.to_string()))?;
+        match result.value {
+            Value::Vector(v) => Ok(v.into_iter().map(|(l, s)| (l, s.value)).collect()),
+            _ => Err(failed("the query gives no vector".to_owned())),
+        }
+    }
+
+    fn stamp(&self) -> String {
+        let seconds = self.clock.now().millis() / 1000;
+        jiff::Timestamp::from_second(seconds).map(|t| t.to_string()).unwrap_or_default()
+    }
+
+    /// Usage of each pod's containers: `(namespace, pod) → container → (cpu cores, bytes)`.
+    async fn usage(
+        &self,
+        matchers: &str,
+    ) -> Result<BTreeMap<(String, String), BTreeMap<String, (f64, f64)>>, Failed> {
+        let by = "sum by (namespace, pod, container)";
+        let cpu = self.query(format!(
+            "{by} (rate(container_cpu_usage_seconds_total{{container!=\"\"{matchers}}}[{WINDOW_S}s]))"
+        ));
+        let memory =
+            self.query(format!("{by} (container_memory_working_set_bytes{{container!=\"\"{matchers}}})"));
+        let (cpu, memory) = tokio::try_join!(cpu, memory)?;
+        let mut out: BTreeMap<_, BTreeMap<String, (f64, f64)>> = BTreeMap::new();
+        let mut put = |samples: Samples, set: fn(&mut (f64, f64), f64)| {
+            for (l, v) in samples {
+                let get = |n: &str| l.get(n).unwrap_or_default().to_owned();
+                set(
+                    out.entry((get("namespace"), get("pod")))
+                        .or_default()
+                        .entry(get("container"))
+                        .or_default(),
+                    v,
+                );
+            }
+        };
+        put(cpu, |u, v| u.0 = v);
+        put(memory, |u, v| u.1 = v);
+        Ok(out)
+    }
+
+    fn pod_metrics(
+        &self,
+        key: &(String, String),
+        containers: &BTreeMap<String, (f64, f64)>,
+    ) -> serde_json::Value {
+        let containers: Vec<_> =
+            containers.iter().map(|(name, u)| json!({"name": name, "usage": amounts(*u)})).collect();
+        json!({"kind": "PodMetrics", "apiVersion": VERSION,
+            "metadata": {"name": key.1, "namespace": key.0, "creationTimestamp": self.stamp()},
+            "timestamp": self.stamp(), "window": format!("{WINDOW_S}s"), "containers": containers})
+    }
+
+    async fn node_usage(&self) -> Result<BTreeMap<String, (f64, f64)>, Failed> {
+        let cpu = self.query(format!(
+            "sum by (node) (rate(container_cpu_usage_seconds_total{{id=\"/\"}}[{WINDOW_S}s]))"
+        ));
+        let memory = self.query("sum by (node) (container_memory_working_set_bytes{id=\"/\"})".to_owned());
+        let (cpu, memory) = tokio::try_join!(cpu, memory)?;
+        let mut out: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        for (l, v) in cpu {
+            out.entry(l.get("node").unwrap_or_default().to_owned()).or_default().0 = v;
+        }
+        for (l, v) in memory {
+            out.entry(l.get("node").unwrap_or_default().to_owned()).or_default().1 = v;
+        }
+        Ok(out)
+    }
+
+    fn node_metrics(&self, name: &str, usage: (f64, f64)) -> serde_json::Value {
+        json!({"kind": "NodeMetrics", "apiVersion": VERSION,
+            "metadata": {"name": name, "creationTimestamp": self.stamp()},
+            "timestamp": self.stamp(), "window": format!("{WINDOW_S}s"), "usage": amounts(usage)})
+    }
+}
+
+fn amounts((cores, bytes): (f64, f64)) -> serde_json::Value {
+    json!({"cpu": format!("{}n", (cores * 1e9).round() as i64), "memory": format!("{}Ki", (bytes / 1024.0).round() as i64)})
+}
+
+fn list(kind: &str, items: Vec<serde_json::Value>) -> Response {
+    Json(json!({"kind": kind, "apiVersion": VERSION, "metadata": {}, "items": items})).into_response()
+}
+
+async fn nodes(State(api): State<Api>) -> Result<Response, Failed> {
+    let items = api.node_usage().await?.into_iter().map(|(n, u)| api.node_metrics(&n, u)).collect();
+    Ok(list("NodeMetricsList", items))
+}
+
+async fn node(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Failed> {
+    match api.node_usage().await?.get(&name) {
+        Some(usage) => Ok(Json(api.node_metrics(&name, *usage)).into_response()),
+        None => {
+            Err(Failed(StatusCode::NOT_FOUND, format!("nodemetrics.metrics.k8s.io \"{name}\" not found")))
+        }
+    }
+}
+
+async fn pods(State(api): State<Api>, Query(s): Query<Selectors>) -> Result<Response, Failed> {
+    many(&api, "", &s).await
+}
+
+async fn pods_in(
+    State(api): State<Api>,
+    Path(ns): Path<String>,
+    Query(s): Query<Selectors>,
+) -> Result<Response, Failed> {
+    many(&api, &format!(",namespace={ns:?}"), &s).await
+}
+
+async fn many(api: &Api, matchers: &str, s: &Selectors) -> Result<Response, Failed> {
+    // Label selectors are kept by asking for a name when kubectl gives one; labels of pods are not labels of series.
+    let name =
+        s.field_selector.strip_prefix("metadata.name=").map(|n| format!(",pod={n:?}")).unwrap_or_default();
+    if !s.label_selector.is_empty() {
+        return Err(Failed(
+            StatusCode::BAD_REQUEST,
+            "label selectors are not served here yet: name the pods".to_owned(),
+        ));
+    }
+    let usage = api.usage(&format!("{matchers}{name}")).await?;
+    Ok(list("PodMetricsList", usage.iter().map(|(k, c)| api.pod_metrics(k, c)).collect()))
+}
+
+async fn pod(State(api): State<Api>, Path((ns, name)): Path<(String, String)>) -> Result<Response, Failed> {
+    let usage = api.usage(&format!(",namespace={ns:?},pod={name:?}")).await?;
+    match usage.iter().next() {
+        Some((key, containers)) => Ok(Json(api.pod_metrics(key, containers)).into_response()),
+        None => {
+            Err(Failed(StatusCode::NOT_FOUND, format!("podmetrics.metrics.k8s.io \"{ns}/{name}\" not found")))
+        }
+    }
+}

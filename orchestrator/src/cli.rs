@@ -1,0 +1,244 @@
+//! The command line: every command, its flags and an example of each.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, ConfigArgs};
+
+/// Runs containers the way Kubernetes does, and knows everything about them the way a monitoring stack does.
+#[derive(Parser)]
+#[command(name = "binnacle", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Start a one-machine cluster in the foreground: control plane, node, telemetry, UI
+    #[command(
+        after_help = "Example:\n  sudo binnacle up\n  sudo binnacle up --data-dir /srv/binnacle --http-addr 127.0.0.1:8080"
+    )]
+    Up(ConfigArgs),
+    /// Start control plane, telemetry and UI without a node; needs neither root nor containerd
+    #[command(
+        after_help = "Example:\n  binnacle server --data-dir ./data --api-addr 127.0.0.1:0 --http-addr 127.0.0.1:0"
+    )]
+    Server(ConfigArgs),
+    /// Stop all pods and take the pod network down
+    #[command(
+        after_help = "Example:\n  sudo binnacle down            # data stays\n  sudo binnacle down --purge    # nothing stays"
+    )]
+    Down(DownArgs),
+    /// Print the administrator's kubeconfig
+    #[command(
+        after_help = "Example:\n  sudo binnacle kubeconfig > ~/.kube/binnacle && export KUBECONFIG=~/.kube/binnacle"
+    )]
+    Kubeconfig(DataDir),
+    /// Print a link that logs a browser in, good once and for ten minutes
+    #[command(after_help = "Example:\n  xdg-open \"$(sudo binnacle open)\"")]
+    Open(DataDir),
+    /// Credentials
+    Token(TokenArgs),
+    /// Ask a question: PromQL, LogQL, TraceQL or SQL
+    #[command(
+        after_help = "Examples:\n  binnacle query promql 'sum by (pod) (rate(container_cpu_usage_seconds_total[1m]))'\n  binnacle query logql '{namespace=\"shop\"} |= \"error\"'\n  binnacle query promql up --start -10m --end now --step 30s"
+    )]
+    Query(QueryArgs),
+    /// Show the logs of a workload, merged over its pods
+    #[command(
+        after_help = "Examples:\n  binnacle logs -f deploy/web -n shop\n  binnacle logs pod/web-abc -n shop timeout"
+    )]
+    Logs(LogsArgs),
+    /// Say why: why an HPA scaled, why a pod is pending or slow to start
+    #[command(
+        after_help = "Examples:\n  binnacle explain hpa web -n shop\n  binnacle explain pod web-abc -n shop"
+    )]
+    Explain(ExplainArgs),
+    /// Check this machine and say how to repair what is missing
+    Doctor(ConfigArgs),
+    /// Configuration file help
+    Config(ConfigCommand),
+    /// Images of the local container runtime
+    Image(ImageArgs),
+    /// Run test scripts: PromQL in Prometheus' promqltest language
+    #[command(after_help = "Example:\n  binnacle test promql aggregators.test operators.test")]
+    Test(TestArgs),
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct DataDir {
+    /// Where the cluster keeps its state
+    #[arg(long, env = "BINNACLE_DATA_DIR", default_value = crate::config::DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct DownArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Also remove the data directory: objects, metrics, logs, traces and keys
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) what: TokenCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Print the administrator's bearer token
+    Create(DataDir),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    Promql,
+    Logql,
+    Traceql,
+    Sql,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    #[default]
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Args)]
+pub(crate) struct QueryArgs {
+    pub(crate) language: Language,
+    /// The expression
+    pub(crate) expr: String,
+    /// When to evaluate: now, -5m, RFC 3339 or Unix seconds
+    #[arg(long, default_value = "now", conflicts_with = "start", allow_hyphen_values = true)]
+    pub(crate) time: String,
+    /// Start of a range
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) start: Option<String>,
+    /// End of a range
+    #[arg(long, default_value = "now", allow_hyphen_values = true)]
+    pub(crate) end: String,
+    /// Distance between two points of a range
+    #[arg(long, default_value = "15s")]
+    pub(crate) step: String,
+    /// Most log lines or traces
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: usize,
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// deploy/NAME, rs/NAME, pod/NAME, or a regular expression over pod names
+    pub(crate) target: String,
+    /// Only lines that hold this text
+    pub(crate) search: Option<String>,
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Go on as lines arrive
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How far back to begin
+    #[arg(long, default_value = "1h")]
+    pub(crate) since: String,
+    /// Most lines from the past
+    #[arg(long, default_value_t = 500)]
+    pub(crate) tail: usize,
+    /// Leave out lines that hold this text
+    #[arg(long)]
+    pub(crate) exclude: Option<String>,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Explained {
+    Hpa,
+    Pod,
+}
+
+#[derive(Args)]
+pub(crate) struct ExplainArgs {
+    pub(crate) what: Explained,
+    pub(crate) name: String,
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// As of this time: now, -5m, RFC 3339
+    #[arg(long, default_value = "now", allow_hyphen_values = true)]
+    pub(crate) at: String,
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Args)]
+pub(crate) struct ConfigCommand {
+    #[command(subcommand)]
+    pub(crate) what: ConfigWhat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigWhat {
+    /// Print every key with its default, as YAML
+    PrintDefaults,
+    /// Check a configuration file
+    Check { file: PathBuf },
+}
+
+#[derive(Args)]
+pub(crate) struct ImageArgs {
+    #[command(subcommand)]
+    pub(crate) what: ImageWhat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ImageWhat {
+    /// Import images from an OCI or Docker archive
+    Import {
+        archive: PathBuf,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// List images
+    List {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    #[command(subcommand)]
+    pub(crate) what: TestWhat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TestWhat {
+    /// Scripts in Prometheus' promqltest language
+    Promql {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+impl ConfigArgs {
+    /// Flags over environment over file over defaults.
+    pub(crate) fn load(self) -> anyhow::Result<Config> {
+        Config::load(self)
+    }
+}
+
+/// Port 0 picks a free port.
+pub(crate) type Addr = SocketAddr;

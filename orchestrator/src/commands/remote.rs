@@ -1,0 +1,93 @@
+//! HTTP to the cluster that serves a data directory, with the administrator's token.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use crate::assemble::directory::{Addresses, addresses, admin_token};
+
+pub(super) struct Remote {
+    client: Client<HttpConnector, Full<Bytes>>,
+    pub(super) addresses: Addresses,
+    pub(super) token: String,
+}
+
+impl Remote {
+    pub(super) fn new(data_dir: &Path) -> Result<Remote> {
+        Ok(Remote {
+            client: Client::builder(TokioExecutor::new()).build(HttpConnector::new()),
+            addresses: addresses(data_dir)?,
+            token: admin_token(data_dir)?,
+        })
+    }
+
+    async fn send(
+        &self,
+        request: http::request::Builder,
+        body: Vec<u8>,
+    ) -> Result<(http::StatusCode, Bytes)> {
+        let request = request
+            .header("authorization", format!("Bearer {}", self.token))
+            .body(Full::new(Bytes::from(body)))
+            .context("build the request")?;
+        let response = self.client.request(request).await.with_context(|| {
+            format!("ask {}: is the cluster running? `binnacle up` starts it", self.addresses.http)
+        })?;
+        let status = response.status();
+        let body = response.into_body().collect().await.context("read the answer")?.to_bytes();
+        Ok((status, body))
+    }
+
+    fn uri(&self, path: &str, params: &[(&str, &str)]) -> String {
+        let mut uri = format!("http://{}{path}", self.addresses.http);
+        for (i, (name, value)) in params.iter().enumerate() {
+            uri.push(if i == 0 { '?' } else { '&' });
+            uri.push_str(name);
+            uri.push('=');
+            uri.push_str(&percent(value));
+        }
+        uri
+    }
+
+    /// GET that must give JSON. An error answer's own words become the error.
+    pub(super) async fn get(&self, path: &str, params: &[(&str, &str)]) -> Result<Value> {
+        let (status, body) = self.send(http::Request::get(self.uri(path, params)), Vec::new()).await?;
+        answer(status, &body)
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        let request = http::Request::post(self.uri(path, &[])).header("content-type", "application/json");
+        let (status, body) = self.send(request, serde_json::to_vec(body)?).await?;
+        answer(status, &body)
+    }
+}
+
+fn answer(status: http::StatusCode, body: &[u8]) -> Result<Value> {
+    let value: Option<Value> = serde_json::from_slice(body).ok();
+    if status.is_success() {
+        return value.context("the answer is not JSON");
+    }
+    let text = String::from_utf8_lossy(body);
+    let why =
+        value.as_ref().and_then(|v| v.get("error").or(v.get("message"))?.as_str()).unwrap_or(text.trim());
+    bail!("{why} (HTTP {})", status.as_u16());
+}
+
+/// Percent-encodes everything but unreserved characters (RFC 3986).
+pub(super) fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    out
+}

@@ -1,0 +1,307 @@
+//! Configuration: flags over `BINNACLE_*` environment over YAML file over defaults. An unknown key is an error
+//! that names the nearest known one.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Addr;
+
+pub(crate) const DATA_DIR: &str = "/var/lib/binnacle";
+
+/// Every setting, as flag, environment variable and key of the file.
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file (YAML; see `binnacle config print-defaults`)
+    #[arg(long, env = "BINNACLE_CONFIG")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the cluster keeps its state
+    #[arg(long, env = "BINNACLE_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Kubernetes API (TLS)
+    #[arg(long, env = "BINNACLE_API_ADDR")]
+    pub(crate) api_addr: Option<Addr>,
+    /// UI and query APIs
+    #[arg(long, env = "BINNACLE_HTTP_ADDR")]
+    pub(crate) http_addr: Option<Addr>,
+    /// OTLP over gRPC
+    #[arg(long, env = "BINNACLE_OTLP_GRPC_ADDR")]
+    pub(crate) otlp_grpc_addr: Option<Addr>,
+    /// OTLP over HTTP
+    #[arg(long, env = "BINNACLE_OTLP_HTTP_ADDR")]
+    pub(crate) otlp_http_addr: Option<Addr>,
+    /// The node's own API (TLS); the default is the node's address, port 10250
+    #[arg(long, env = "BINNACLE_KUBELET_ADDR")]
+    pub(crate) kubelet_addr: Option<Addr>,
+    /// If nothing answers there a private containerd is started under the data directory
+    #[arg(long, env = "BINNACLE_CONTAINERD_SOCKET")]
+    pub(crate) containerd_socket: Option<PathBuf>,
+    /// Where pods' addresses come from
+    #[arg(long, env = "BINNACLE_POD_CIDR")]
+    pub(crate) pod_cidr: Option<String>,
+    /// Where services' addresses come from
+    #[arg(long, env = "BINNACLE_SERVICE_CIDR")]
+    pub(crate) service_cidr: Option<String>,
+    #[arg(long, env = "BINNACLE_CLUSTER_DOMAIN")]
+    pub(crate) cluster_domain: Option<String>,
+    /// Name of this node; the default is the host's name
+    #[arg(long, env = "BINNACLE_NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+    /// The pod network's bridge interface
+    #[arg(long, env = "BINNACLE_BRIDGE")]
+    pub(crate) bridge: Option<String>,
+    /// The cgroup above all pods'
+    #[arg(long, env = "BINNACLE_CGROUP_ROOT")]
+    pub(crate) cgroup_root: Option<String>,
+    /// Cluster store: embedded (etcd://HOST:PORT comes later)
+    #[arg(long, env = "BINNACLE_STORE")]
+    pub(crate) store: Option<String>,
+    /// How long, or how large: 15d, 20GiB
+    #[arg(long, env = "BINNACLE_METRICS_RETENTION")]
+    pub(crate) metrics_retention: Option<String>,
+    #[arg(long, env = "BINNACLE_LOGS_RETENTION")]
+    pub(crate) logs_retention: Option<String>,
+    #[arg(long, env = "BINNACLE_TRACES_RETENTION")]
+    pub(crate) traces_retention: Option<String>,
+    /// What goes to stderr: a level, or target=level pairs
+    #[arg(long, env = "BINNACLE_LOG")]
+    pub(crate) log: Option<String>,
+}
+
+/// How long data is kept: a time, or a size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Retention {
+    Age(Duration),
+    Bytes(u64),
+}
+
+impl Retention {
+    /// Age and size for an engine; the one not given is as good as none.
+    pub(crate) fn split(self) -> (Duration, Option<u64>) {
+        match self {
+            Retention::Age(d) => (d, None),
+            Retention::Bytes(b) => (Duration::from_secs(10 * 365 * 86_400), Some(b)),
+        }
+    }
+}
+
+/// The settings in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) api_addr: Addr,
+    pub(crate) http_addr: Addr,
+    pub(crate) otlp_grpc_addr: Addr,
+    pub(crate) otlp_http_addr: Addr,
+    pub(crate) kubelet_addr: Addr,
+    pub(crate) containerd_socket: PathBuf,
+    pub(crate) pod_cidr: network::Cidr,
+    pub(crate) service_cidr: network::Cidr,
+    pub(crate) cluster_domain: String,
+    pub(crate) node_name: String,
+    pub(crate) node_ip: Ipv4Addr,
+    pub(crate) bridge: String,
+    pub(crate) cgroup_root: String,
+    pub(crate) metrics_retention: Retention,
+    pub(crate) logs_retention: Retention,
+    pub(crate) traces_retention: Retention,
+    pub(crate) log: String,
+}
+
+/// Every key with its default, for `config print-defaults`.
+pub(crate) fn defaults() -> ConfigArgs {
+    let some = |s: &str| Some(s.to_owned());
+    let addr = |port| Some(Addr::from(([127, 0, 0, 1], port)));
+    ConfigArgs {
+        config: None,
+        data_dir: Some(DATA_DIR.into()),
+        api_addr: addr(6443),
+        http_addr: addr(7070),
+        otlp_grpc_addr: addr(4317),
+        otlp_http_addr: addr(4318),
+        kubelet_addr: None,
+        containerd_socket: Some("/run/containerd/containerd.sock".into()),
+        pod_cidr: some("10.42.0.0/16"),
+        service_cidr: some("10.43.0.0/16"),
+        cluster_domain: some("cluster.local"),
+        node_name: None,
+        bridge: some("bnl0"),
+        cgroup_root: some("kubepods"),
+        store: some("embedded"),
+        metrics_retention: some("15d"),
+        logs_retention: some("7d"),
+        traces_retention: some("3d"),
+        log: some("warn,binnacle=info,kubelet=info,network=info"),
+    }
+}
+
+/// Reads a file; unknown keys are errors.
+pub(crate) fn read_file(path: &Path) -> Result<ConfigArgs> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let value: serde_json::Value =
+        serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
+    let known = serde_json::to_value(defaults())?;
+    let known: Vec<&String> = known.as_object().into_iter().flat_map(|o| o.keys()).collect();
+    let keys = match &value {
+        serde_json::Value::Null => return Ok(ConfigArgs::default()),
+        serde_json::Value::Object(o) => o.keys(),
+        _ => bail!("{}: the file must be a map of keys to values", path.display()),
+    };
+    for key in keys {
+        if !known.contains(&key) {
+            let nearest = known.iter().min_by_key(|k| strsim::levenshtein(k, key));
+            let hint = nearest.map(|k| format!("; did you mean {k:?}?")).unwrap_or_default();
+            bail!("{}: unknown key {key:?}{hint}", path.display());
+        }
+    }
+    serde_json::from_value(value).with_context(|| format!("{} has a wrong value", path.display()))
+}
+
+impl Config {
+    pub(crate) fn load(args: ConfigArgs) -> Result<Config> {
+        let file = match &args.config {
+            Some(path) => read_file(path)?,
+            None => ConfigArgs::default(),
+        };
+        let d = defaults();
+        macro_rules! pick {
+            ($field:ident) => {
+                args.$field.or(file.$field).or(d.$field)
+            };
+        }
+        macro_rules! must {
+            ($field:ident) => {
+                pick!($field).context(concat!("no value for ", stringify!($field)))?
+            };
+        }
+        let store = must!(store);
+        if store != "embedded" {
+            bail!("--store {store}: only \"embedded\" is served so far; etcd comes with a later release");
+        }
+        let node_ip = primary_address();
+        let cidr = |s: String, flag: &str| {
+            s.parse::<network::Cidr>()
+                .map_err(|e| anyhow::anyhow!("{flag} {s}: {e}; use the form 10.42.0.0/16"))
+        };
+        let node_name = match pick!(node_name) {
+            Some(n) => n,
+            None => hostname()?,
+        };
+        let data_dir: PathBuf = must!(data_dir);
+        let data_dir =
+            std::path::absolute(&data_dir).with_context(|| format!("--data-dir {}", data_dir.display()))?;
+        Ok(Config {
+            data_dir,
+            api_addr: must!(api_addr),
+            http_addr: must!(http_addr),
+            otlp_grpc_addr: must!(otlp_grpc_addr),
+            otlp_http_addr: must!(otlp_http_addr),
+            kubelet_addr: pick!(kubelet_addr).unwrap_or_else(|| Addr::from((node_ip, 10250))),
+            containerd_socket: must!(containerd_socket),
+            pod_cidr: cidr(must!(pod_cidr), "--pod-cidr")?,
+            service_cidr: cidr(must!(service_cidr), "--service-cidr")?,
+            cluster_domain: must!(cluster_domain),
+            node_name,
+            node_ip,
+            bridge: must!(bridge),
+            cgroup_root: must!(cgroup_root),
+            metrics_retention: retention(&must!(metrics_retention), "--metrics-retention")?,
+            logs_retention: retention(&must!(logs_retention), "--logs-retention")?,
+            traces_retention: retention(&must!(traces_retention), "--traces-retention")?,
+            log: must!(log),
+        })
+    }
+
+    /// The pod network of this node.
+    pub(crate) fn network(&self) -> network::Config {
+        let mut n = network::Config::new(self.data_dir.clone(), self.node_name.clone(), self.node_ip);
+        n.bridge.clone_from(&self.bridge);
+        // One table per bridge, so that two clusters on one machine never touch each other's.
+        n.table =
+            if self.bridge == "bnl0" { "binnacle".to_owned() } else { format!("binnacle_{}", self.bridge) };
+        n.pod_cidr = self.pod_cidr;
+        n.service_cidr = self.service_cidr;
+        n.dns_ip = self.service_cidr.host(10).unwrap_or(n.dns_ip);
+        n.cluster_domain.clone_from(&self.cluster_domain);
+        n
+    }
+
+    /// containerd's namespace of this cluster: the default directory's is `binnacle`.
+    pub(crate) fn containerd_namespace(&self) -> String {
+        if self.bridge == "bnl0" { "binnacle".to_owned() } else { format!("binnacle-{}", self.bridge) }
+    }
+}
+
+fn retention(text: &str, flag: &str) -> Result<Retention> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let bad = || format!("{flag} {text:?}: give a time such as 15d or 12h, or a size such as 20GiB");
+    let n: f64 = number.parse().with_context(bad)?;
+    let seconds = |s: f64| Duration::try_from_secs_f64(n * s).map(Retention::Age).with_context(bad);
+    let bytes = |b: f64| Ok(Retention::Bytes((n * b) as u64));
+    match unit {
+        "s" => seconds(1.0),
+        "m" => seconds(60.0),
+        "h" => seconds(3600.0),
+        "d" => seconds(86_400.0),
+        "w" => seconds(604_800.0),
+        "MB" => bytes(1e6),
+        "GB" => bytes(1e9),
+        "MiB" => bytes(1_048_576.0),
+        "GiB" => bytes(1_073_741_824.0),
+        _ => bail!(bad()),
+    }
+}
+
+/// The address this machine would use towards the world; loopback if it has no route there. Nothing is sent.
+fn primary_address() -> Ipv4Addr {
+    let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|s| {
+        // TEST-NET-1 (RFC 5737): only the route is looked up.
+        s.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        s.local_addr()
+    });
+    match probe.map(|a| a.ip()) {
+        Ok(IpAddr::V4(ip)) if !ip.is_unspecified() => ip,
+        _ => Ipv4Addr::LOCALHOST,
+    }
+}
+
+pub(crate) fn hostname() -> Result<String> {
+    let name = nix::unistd::gethostname().context("read the host's name")?;
+    let name = name.to_string_lossy().to_ascii_lowercase();
+    Ok(if name.is_empty() { "localhost".to_owned() } else { name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_is_a_time_or_a_size() {
+        let check = |s: &str, expect: Retention| assert_eq!(retention(s, "--x").expect(s), expect);
+        check("15d", Retention::Age(Duration::from_secs(15 * 86_400)));
+        check("1.5h", Retention::Age(Duration::from_secs(5400)));
+        check("20GiB", Retention::Bytes(20 << 30));
+        assert!(retention("soon", "--x").is_err());
+        assert!(retention("15", "--x").is_err());
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.yaml");
+        std::fs::write(&path, "http-adr: 127.0.0.1:1\n").expect("written");
+        let e = read_file(&path).expect_err("unknown key").to_string();
+        assert!(e.contains("did you mean \"http-addr\"?"), "{e}");
+        std::fs::write(&path, "http-addr: 127.0.0.1:1\nlogs-retention: 2d\n").expect("written");
+        let c = Config::load(ConfigArgs { config: Some(path), ..ConfigArgs::default() })
+            .expect("a configuration");
+        assert_eq!((c.http_addr.port(), c.api_addr.port()), (1, 6443));
+    }
+}

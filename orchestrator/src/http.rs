@@ -1,0 +1,212 @@
+//! The door for people and query clients (`--http-addr`): UI, Prometheus, Loki, Tempo, SQL, and the Kubernetes API
+//! as the logged-in user. Nothing answers without credentials but `/livez`, `/readyz` and `/version`.
+
+mod session;
+mod view;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Result;
+use apimachinery::user::UserInfo;
+use apiserver::{Access, ApiServer};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use client::Informers;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
+use query::Scope;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tower::ServiceExt;
+
+use crate::assemble::Shared;
+use crate::assemble::control::Control;
+use crate::assemble::engines::{Engines, listen};
+
+pub(crate) use session::Sessions;
+
+#[derive(Clone)]
+struct Door {
+    server: Arc<ApiServer>,
+    informers: Informers,
+    sessions: Sessions,
+}
+
+pub(crate) async fn bind(addr: SocketAddr) -> Result<TcpListener> {
+    listen(addr, "--http-addr").await
+}
+
+pub(crate) fn serve(
+    shared: &Shared,
+    control: &Control,
+    engines: &Engines,
+    informers: &Informers,
+    sessions: Sessions,
+    listener: TcpListener,
+    threads: &tokio::runtime::Handle,
+) {
+    let door = Door { server: control.server.clone(), informers: informers.clone(), sessions };
+    let queries = query::router(
+        query::Engines {
+            tsdb: engines.metrics.clone(),
+            logs: engines.logs.clone(),
+            traces: engines.traces.clone(),
+            sink: engines.sink.clone(),
+            targets: view::targets(shared),
+            clock: shared.clock.clone(),
+        },
+        query::Config::default(),
+    );
+    let guarded = Router::new()
+        .route("/ui/api/session", get(session))
+        .route("/k8s/{*path}", any(kubernetes))
+        .route("/metrics", get(metrics))
+        .with_state(door.clone())
+        .merge(queries)
+        .merge(dashboards::router())
+        .layer(middleware::from_fn_with_state(door.clone(), authenticate));
+    let app = Router::new()
+        .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(|| async { "ok" }))
+        .route("/version", get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }))
+        .route("/ui/login", get(login))
+        .route("/ui/api/login-link", axum::routing::post(login_link))
+        .with_state(door)
+        .merge(guarded);
+    let stop = shared.stop.clone();
+    let _inside = threads.enter();
+    telemetry::task::spawn("http", async move {
+        let serve = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+        tokio::select! {
+            // Tails and streams never end by themselves: the process's end is theirs.
+            () = stop.cancelled() => {}
+            r = serve => if let Err(e) = r {
+                tracing::error!(error = %e, "the HTTP server ended");
+            }
+        }
+    });
+}
+
+impl Door {
+    async fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
+        let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
+        if let Some(token) = text(header::AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer ")) {
+            return self.server.authenticate_token(token.trim()).await;
+        }
+        self.sessions.user(text(header::COOKIE)?)
+    }
+
+    /// Who may read a namespace's pod logs sees its telemetry, by any path (design, section 1).
+    fn scope(&self, user: &UserInfo) -> Scope {
+        let may = |namespace: &str| {
+            self.server.authorize(
+                user,
+                &Access {
+                    verb: "get".to_owned(),
+                    resource: "pods".to_owned(),
+                    subresource: "log".to_owned(),
+                    namespace: namespace.to_owned(),
+                    ..Access::default()
+                },
+            )
+        };
+        if may("") {
+            return Scope::All;
+        }
+        let namespaces = self.informers.of::<Namespace>().list();
+        Scope::Namespaces(namespaces.iter().map(|n| n.name_any()).filter(|n| may(n)).collect::<BTreeSet<_>>())
+    }
+}
+
+const LOGIN_PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Binnacle: log in</title>\
+    <h1>Log in to Binnacle</h1><p>Run <code>sudo binnacle open</code> on the machine that runs Binnacle and open \
+    the link it prints. A link is good once, for ten minutes.</p></html>";
+
+async fn authenticate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    let Some(user) = door.user(request.headers()).await else {
+        let path = request.uri().path();
+        if path == "/" || path.starts_with("/ui") && !path.starts_with("/ui/api") {
+            return (StatusCode::UNAUTHORIZED, Html(LOGIN_PAGE)).into_response();
+        }
+        let body = json!({"status": "error", "errorType": "unauthorized", "error": "give a bearer token \
+            (`binnacle token create`) or log in (`binnacle open`)"});
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(body))
+            .into_response();
+    };
+    // A browser sends its cookie from any page: what changes things must come from ours.
+    let foreign = request.headers().get("sec-fetch-site").is_some_and(|v| v != "same-origin" && v != "none");
+    if foreign && request.method() != axum::http::Method::GET {
+        return (StatusCode::FORBIDDEN, "requests from other sites are refused").into_response();
+    }
+    let scope = door.scope(&user);
+    request.extensions_mut().insert(scope);
+    request.extensions_mut().insert(user);
+    next.run(request).await
+}
+
+#[derive(Deserialize)]
+struct Code {
+    #[serde(default)]
+    code: String,
+}
+
+async fn login(State(door): State<Door>, Query(Code { code }): Query<Code>) -> Response {
+    match door.sessions.redeem(&code) {
+        Some(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/ui/")).into_response(),
+        None => (StatusCode::UNAUTHORIZED, Html(LOGIN_PAGE)).into_response(),
+    }
+}
+
+/// A new one-time link, for who holds a bearer token.
+async fn login_link(State(door): State<Door>, headers: HeaderMap) -> Response {
+    match door.user(&headers).await {
+        Some(user) if user.in_group("system:masters") => {
+            Json(json!({"path": door.sessions.path()})).into_response()
+        }
+        _ => StatusCode::UNAUTHORIZED.into_response(),
+    }
+}
+
+async fn session(
+    axum::Extension(user): axum::Extension<UserInfo>,
+    axum::Extension(scope): axum::Extension<Scope>,
+) -> Response {
+    let namespaces = match scope {
+        Scope::All => None,
+        Scope::Namespaces(n) => Some(n),
+    };
+    Json(json!({"user": user.name, "groups": user.groups, "namespaces": namespaces,
+        "version": env!("CARGO_PKG_VERSION")}))
+    .into_response()
+}
+
+async fn metrics() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, telemetry::metrics::CONTENT_TYPE)], telemetry::metrics::encode())
+}
+
+/// `/k8s/<path>` is the Kubernetes API's `/<path>`, as the logged-in user, with all checks.
+async fn kubernetes(
+    State(door): State<Door>,
+    axum::Extension(user): axum::Extension<UserInfo>,
+    mut request: Request,
+) -> Response {
+    let rest = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    let rest = rest.strip_prefix("/k8s").unwrap_or(rest);
+    match rest.parse::<Uri>() {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(e) => return (StatusCode::BAD_REQUEST, e.to_string()).into_response(),
+    }
+    request.headers_mut().remove(header::COOKIE);
+    request.headers_mut().remove(header::AUTHORIZATION);
+    match door.server.in_process(user).oneshot(request).await {
+        Ok(response) => response.into_response(),
+        Err(e) => match e {},
+    }
+}
