@@ -5,7 +5,9 @@ SHELL := /bin/bash
 # Outside the checkout, so that a fresh clone finds what was built before.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/binnacle/target
 BIN := $(CARGO_TARGET_DIR)/release/binnacle
-SHOP := $(CARGO_TARGET_DIR)/static/release/shop
+# Naming the target keeps the static flag away from build scripts and macros.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+SHOP := $(CARGO_TARGET_DIR)/static/$(HOST)/release/shop
 SHOP_IMAGE := $(CARGO_TARGET_DIR)/images/shop.tar
 TOOLS := $(CARGO_TARGET_DIR)/tools
 KUBECTL := $(TOOLS)/kubectl
@@ -39,7 +41,8 @@ image: packages-run $(SHOP_IMAGE) ## the example shop's image
 
 $(SHOP_IMAGE): tools/shop-image.sh $(shell find examples/shop -name '*.rs' -o -name Cargo.toml)
 	@echo "== building the shop's image" >&2
-	@RUSTFLAGS="-C target-feature=+crt-static" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/static cargo build --release -p shop
+	@RUSTFLAGS="-C target-feature=+crt-static" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/static \
+	  cargo build --release -p shop --target $(HOST)
 	@./tools/shop-image.sh $(SHOP) $@
 
 kubectl: $(KUBECTL)

@@ -184,7 +184,12 @@ impl Config {
         if store != "embedded" {
             bail!("--store {store}: only \"embedded\" is served so far; etcd comes with a later release");
         }
-        let node_ip = primary_address();
+        let kubelet_addr = pick!(kubelet_addr);
+        // The API server finds the node's own API on the node's address: they must be the same.
+        let node_ip = match kubelet_addr.map(|a| a.ip()) {
+            Some(IpAddr::V4(ip)) if !ip.is_unspecified() => ip,
+            _ => primary_address(),
+        };
         let cidr = |s: String, flag: &str| {
             s.parse::<network::Cidr>()
                 .map_err(|e| anyhow::anyhow!("{flag} {s}: {e}; use the form 10.42.0.0/16"))
@@ -202,7 +207,7 @@ impl Config {
             http_addr: must!(http_addr),
             otlp_grpc_addr: must!(otlp_grpc_addr),
             otlp_http_addr: must!(otlp_http_addr),
-            kubelet_addr: pick!(kubelet_addr).unwrap_or_else(|| Addr::from((node_ip, 10250))),
+            kubelet_addr: kubelet_addr.unwrap_or_else(|| Addr::from((node_ip, 10250))),
             containerd_socket: must!(containerd_socket),
             pod_cidr: cidr(must!(pod_cidr), "--pod-cidr")?,
             service_cidr: cidr(must!(service_cidr), "--service-cidr")?,

@@ -1,5 +1,6 @@
 //! Installs the process's subscriber, and later connects it to a sink.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -65,7 +66,7 @@ pub fn init(config: Config) -> Result<Telemetry, String> {
     let filter = |s: &str| s.parse::<EnvFilter>().map_err(|e| format!("log filter {s:?}: {e}"));
     let stderr = fmt::layer()
         .with_writer(std::io::stderr)
-        .with_target(true)
+        .event_format(crate::line::Line { color: std::io::stderr().is_terminal() })
         .with_filter(filter(&config.stderr_filter)?);
     let stored = LogLayer { queue, clock: config.clock }.with_filter(filter(&config.stored_filter)?);
     let traced = tracing_opentelemetry::layer()

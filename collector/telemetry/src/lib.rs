@@ -13,6 +13,7 @@
 
 mod init;
 mod layer;
+mod line;
 pub mod metrics;
 pub mod propagation;
 mod ship;

@@ -65,12 +65,16 @@ async fn reconcile(c: Arc<Controller>, key: Key) -> Result<Reconcile, Error> {
         })
         .collect();
     let plan = plan(&d, &sets, c.context.now())?;
-    let span = tracing::info_span!("deployment roll out", namespace = %key.namespace, name = %key.name,
-        actions = plan.actions.len());
-    if let Some(parent) = d.annotations().get(TRACEPARENT_ANNOTATION) {
-        telemetry::propagation::set_parent_from(&span, parent);
-    }
     if !plan.actions.is_empty() {
+        let span = tracing::info_span!("deployment roll out", namespace = %key.namespace, name = %key.name,
+            actions = plan.actions.len());
+        // Keeping the status true is no station of the change that was asked for.
+        let only_status = plan.actions.iter().all(|a| matches!(a, Action::Status(_)));
+        let parent = d.annotations().get(TRACEPARENT_ANNOTATION).filter(|_| !only_status);
+        if let Some(parent) = parent {
+            telemetry::propagation::set_parent_from(&span, parent);
+        }
+        let span = if only_status { tracing::Span::none() } else { span };
         c.carry_out(&d, &key, plan.actions).instrument(span).await?;
     }
     Ok(match plan.look_again {

@@ -167,15 +167,14 @@ async fn reconcile(c: Arc<Controller>, key: Key) -> Result<Reconcile, Error> {
         })
         .collect();
     let plan = plan(&rs, &pods, c.context.now());
-    if c.expectations.satisfied(&key) {
+    let work = plan.create > 0 || !plan.delete.is_empty() || !plan.adopt.is_empty();
+    if work && c.expectations.satisfied(&key) {
         let span = tracing::info_span!("replicaset scale", namespace = %key.namespace, name = %key.name,
             create = plan.create, delete = plan.delete.len());
         if let Some(parent) = rs.annotations().get(TRACEPARENT_ANNOTATION) {
             telemetry::propagation::set_parent_from(&span, parent);
         }
-        if plan.create > 0 || !plan.delete.is_empty() || !plan.adopt.is_empty() {
-            c.scale(&rs, &key, &plan).instrument(span).await?;
-        }
+        c.scale(&rs, &key, &plan).instrument(span).await?;
     }
     c.update_status(&rs, plan.status).await?;
     Ok(match plan.look_again {

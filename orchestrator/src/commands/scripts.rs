@@ -9,7 +9,8 @@ pub(crate) fn run(a: &TestArgs) -> Result<()> {
     let TestWhat::Promql { files } = &a.what;
     let (mut passed, mut failed) = (0, 0);
     for file in files {
-        let report = promql::promqltest::run_file(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+        let report =
+            promql::promqltest::run_file(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
         for f in &report.failures {
             print(&format!("{}: {f}", file.display()))?;
         }
