@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use nix::libc::{EEXIST, ENODEV, ENOENT};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::Error;
 
@@ -84,7 +84,12 @@ pub(crate) async fn add_veth(h: &Handle, host: &str, bridge: u32, netns: &Path) 
         .controller(bridge)
         .up()
         .build();
-    h.link().add(message).execute().await.map_err(Error::netlink(format!("create {host}")))
+    h.link().add(message).execute().await.map_err(Error::netlink(format!("create {host}")))?;
+    // Where br_netfilter is on, a service's address is translated while the packet is still on the bridge: a pod
+    // that is its own service's endpoint is then answered through the port the packet came from.
+    let Some(port) = index(h, host).await? else { return Ok(()) };
+    let hairpin = LinkBridgePort::new(port).hairpin(true).build();
+    h.link().set_port(hairpin).execute().await.map_err(Error::netlink(format!("set hairpin on {host}")))
 }
 
 /// Within a pod's namespace: loopback and `eth0` up, the address, the routes.

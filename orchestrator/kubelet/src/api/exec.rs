@@ -4,7 +4,7 @@
 //! Source: kubernetes: staging/src/k8s.io/apimachinery/pkg/util/remotecommand.
 
 use axum::body::Bytes;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -119,6 +119,9 @@ async fn finish(out: mpsc::Sender<Message>, writer: tokio::task::JoinHandle<()>,
     let text = last.to_string();
     // A client that is gone needs no last word.
     let _sent = out.send(frame(ERROR, text.as_bytes())).await;
+    // client-go takes an end without a status code for a broken connection.
+    let end = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() };
+    let _closing = out.send(Message::Close(Some(end))).await;
     drop(out);
     if let Err(e) = writer.await {
         tracing::debug!(error = %e, "ending an exec");
