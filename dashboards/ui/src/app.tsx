@@ -1,6 +1,6 @@
 /** The frame around every page, and which page an address is. */
 
-import { Component, lazy, Suspense, type ReactNode } from "react";
+import { Component, lazy, Suspense, useEffect, useState, type ReactNode } from "react";
 import { Route, Switch, useLocation } from "wouter";
 import { Empty, Failure, Loading } from "./parts/states";
 import { Overview } from "./pages/overview";
@@ -29,6 +29,17 @@ class Guard extends Component<{ children: ReactNode }, { error: Error | null }> 
 
 export function App() {
   const [path] = useLocation();
+  const [palette, setPalette] = useState(false);
+  useEffect(() => {
+    const onKey = (e: KeyboardEvent) => {
+      if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === "k") {
+        e.preventDefault();
+        setPalette((open) => !open);
+      }
+    };
+    window.addEventListener("keydown", onKey);
+    return () => window.removeEventListener("keydown", onKey);
+  }, []);
   return (
     <div className="shell">
       <Side path={path} />
@@ -50,7 +61,7 @@ export function App() {
           </Suspense>
         </Guard>
       </div>
-      <Suspense><Palette /></Suspense>
+      {palette && <Suspense><Palette close={() => setPalette(false)} /></Suspense>}
     </div>
   );
 }

@@ -17,7 +17,8 @@ function scaled(v: number, base: number, units: string[]): string {
 
 export function formatNumber(v: number): string {
   if (!Number.isFinite(v)) return Number.isNaN(v) ? "NaN" : v > 0 ? "+Inf" : "-Inf";
-  if (v !== 0 && Math.abs(v) < 0.01) return v.toExponential(1);
+  if (v !== 0 && Math.abs(v) < 0.001) return v.toExponential(1);
+  if (Math.abs(v) < 1) return String(Number(v.toPrecision(2)));
   return scaled(v, 1000, ["", "k", "M", "G", "T", "P"]);
 }
 

@@ -11,7 +11,6 @@ interface Stream {
 }
 
 /** Colour codes of terminals say nothing in a browser. */
-// eslint-disable-next-line no-control-regex
 const ANSI = /\u001b\[[0-9;]*[A-Za-z]/g;
 
 /** Streams as lines, oldest first. Whole nanoseconds do not fit a number, so they stay text. */
@@ -19,7 +18,7 @@ export function flatten(streams: Stream[]): LogLine[] {
   const lines = streams.flatMap((s) =>
     s.values.map(([nanos, text]) => ({
       nanos,
-      time: Number(nanos.slice(0, -6)),
+      time: Number(nanos.slice(0, -6)) + Number(nanos.slice(-6)) / 1e6,
       text: text.replace(ANSI, ""),
       labels: s.stream,
     })),

@@ -9,7 +9,7 @@ import { computed, seriesColor } from "./colors";
 import { onPoint, point } from "./cursor";
 
 export const LEFT = 56;
-export const RIGHT = 12;
+export const RIGHT = 24;
 
 export interface Line {
   name: string;
@@ -137,13 +137,11 @@ export function Chart({ title, lines, unit, range, step, height = 150, legend = 
       u.destroy();
       plot.current = null;
     };
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [names, height, unit, preferences]);
 
   useEffect(() => plot.current?.setData(data), [data]);
   useEffect(() => {
     lines.forEach((line, i) => plot.current?.setSeries(i + 1, { show: !hidden.has(line.name) }));
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [hidden, names, preferences]);
 
   const toggle = (name: string) =>

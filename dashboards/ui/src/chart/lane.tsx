@@ -30,7 +30,7 @@ export function Lane({ range, height, label, onBrush, children }: Props) {
         needle.current!.style.display = p === null ? "none" : "block";
         if (p !== null) needle.current!.style.left = `${p}%`;
       }),
-    [range.start, range.end], // eslint-disable-line react-hooks/exhaustive-deps
+    [range.start, range.end],
   );
   const timeAt = (e: PointerEvent) => {
     const box = host.current!.getBoundingClientRect();

@@ -58,7 +58,6 @@ export function Panel({ title, expressions, unit, height, window = 10, points = 
           ...(e.stepped ? { stepped: true } : {}),
         }));
       }),
-    // eslint-disable-next-line react-hooks/exhaustive-deps
     [versions, queries.join("\n")],
   );
   const error = answers.find((a) => a.error)?.error;
@@ -73,7 +72,7 @@ export function Panel({ title, expressions, unit, height, window = 10, points = 
           Explore
         </Link>
       </header>
-      <div className="body" style={{ paddingLeft: 0 }}>
+      <div className="body" style={{ paddingLeft: 0, paddingRight: 0 }}>
         {error ? (
           <Failure error={error} />
         ) : lines.length > 0 ? (

@@ -75,7 +75,7 @@ export default function PromqlEditor({ value, onRun, onChange }: Props) {
     view.current = v;
     return () => v.destroy();
     // The text goes in below; a new editor for each would lose the cursor.
-  }, []); // eslint-disable-line react-hooks/exhaustive-deps
+  }, []);
   useEffect(() => {
     const v = view.current!;
     const before = v.state.doc.toString();

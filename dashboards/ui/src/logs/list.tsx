@@ -60,7 +60,7 @@ export function LogList({ count, at, follow, onFollow, words = [], source = true
   const virtual = useVirtualizer({
     count,
     getScrollElement: () => scroller.current,
-    estimateSize: () => 21,
+    estimateSize: () => 24,
     overscan: 20,
     getItemKey: (i) => key(at(i), i),
   });
@@ -68,12 +68,15 @@ export function LogList({ count, at, follow, onFollow, words = [], source = true
   useEffect(() => {
     if (follow && count > 0) virtual.scrollToIndex(count - 1, { align: "end" });
   }, [follow, count, last, virtual]);
-  const toggle = (id: string) =>
-    setOpen((before) => {
-      const next = new Set(before);
-      if (!next.delete(id)) next.add(id);
-      return next;
-    });
+  const toggle = (id: string) => {
+    const next = new Set(open);
+    if (!next.delete(id)) {
+      next.add(id);
+      // Who opens a line reads it: it must not move away.
+      onFollow?.(false);
+    }
+    setOpen(next);
+  };
   return (
     <div
       ref={scroller}

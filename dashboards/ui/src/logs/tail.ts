@@ -2,7 +2,7 @@
 
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { tail } from "../api/loki";
-import { LogRing } from "./ring";
+import { LogRing, type LogLine } from "./ring";
 
 /** Lines a tab keeps. */
 const CAPACITY = 5000;
@@ -33,4 +33,15 @@ export function useTail(query: string, on: boolean, paused: boolean) {
     });
   }, [query, on, ring, waiting, gate]);
   return { ring, waiting: waiting.length + waiting.evicted, error };
+}
+
+/** Lines found, which stay as they are while somebody reads them; `subject` is what they are about: a new one lets go. */
+export function useHeld(found: LogLine[] | undefined, subject: string) {
+  const [kept, setKept] = useState<{ subject: string; lines: LogLine[] } | null>(null);
+  const held = kept !== null && kept.subject === subject;
+  return {
+    lines: held ? kept.lines : (found ?? []),
+    held,
+    hold: (on: boolean) => setKept((before) => (!on ? null : before?.subject === subject ? before : { subject, lines: found ?? [] })),
+  };
 }

@@ -24,7 +24,7 @@ export default function Autoscalers() {
           <Loaded query={list}>
             {(all) => all.length === 0 ? <Empty text="No HorizontalPodAutoscaler yet." /> : (
               <table>
-                <thead><tr><th>Autoscaler</th><th>Scales</th><th>Replicas</th><th>Over time</th><th>Bounds</th><th>Last scaled</th><th>State</th></tr></thead>
+                <thead><tr><th>Autoscaler</th><th>Namespace</th><th>Scales</th><th>Replicas</th><th>Over time</th><th>Bounds</th><th>Last scaled</th><th>State</th></tr></thead>
                 <tbody>
                   {all.map((h) => {
                     const { namespace, name, uid } = h.metadata;
@@ -33,7 +33,8 @@ export default function Autoscalers() {
                     const broken = h.status?.conditions?.find((c) => c.type !== "ScalingLimited" && c.status === "False");
                     return (
                       <tr key={uid}>
-                        <td><Link href={url.href(`/hpa/${namespace}/${name}`)}>{name}</Link> <span className="muted">{namespace}</span></td>
+                        <td><Link href={url.href(`/hpa/${namespace}/${name}`)}>{name}</Link></td>
+                        <td>{namespace}</td>
                         <td>{h.spec.scaleTargetRef.kind}/{h.spec.scaleTargetRef.name}</td>
                         <td>{h.status?.currentReplicas ?? 0}{h.status?.desiredReplicas !== h.status?.currentReplicas && ` → ${h.status?.desiredReplicas ?? 0}`}</td>
                         <td><Sparkline values={s?.values ?? []} width={120} /></td>

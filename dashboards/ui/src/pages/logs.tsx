@@ -5,7 +5,7 @@ import { useLogs } from "../api/loki";
 import { LogVolume } from "../chart/histogram";
 import { LogList } from "../logs/list";
 import { fromWords, isLogQl, isMetric, withLabel } from "../logs/query";
-import { useTail } from "../logs/tail";
+import { useHeld, useTail } from "../logs/tail";
 import { Empty, Failure, Loading } from "../parts/states";
 import { Page } from "../shell/page";
 import { useUrl } from "../url/params";
@@ -29,7 +29,7 @@ export default function Logs() {
   const words = useMemo(() => [...query.matchAll(/\|=\s*("(?:[^"\\]|\\.)*"|`[^`]*`)/g)].map((m) => unquote(m[1]!)).filter(Boolean), [query]);
   const found = useLogs(query, time, LIMIT, !live && !metric);
   const { ring, waiting, error: tailError } = useTail(query, live && !metric, paused);
-  const lines = found.data ?? [];
+  const { lines, held, hold } = useHeld(found.data, `${query}|${time.from}|${time.to}`);
   const count = live ? ring.length : lines.length;
   const filter = (name: string, value: string, equal: boolean) => url.set({ q: withLabel(base, name, value, equal) });
   return (
@@ -61,7 +61,7 @@ export default function Logs() {
                 {live && ring.evicted > 0 && ` · ${ring.evicted} older let go`}
               </span>
               <span className="spring" />
-              {found.isFetching && !live && <span className="muted">searching…</span>}
+              {!live && held && time.live && <button type="button" className="button small" onClick={() => hold(false)}>Held while you read; go on</button>}
             </header>
             {tailError && live && <div className="notice" style={{ margin: "0 12px 8px" }}>{tailError}</div>}
             {!live && found.error ? <Failure error={found.error} /> : !live && found.isPending ? <Loading /> : count === 0 ? (
@@ -69,7 +69,7 @@ export default function Logs() {
             ) : live ? (
               <LogList count={ring.length} at={(i) => ring.at(i)} follow={!paused} onFollow={(f) => setPaused(!f)} words={words} onFilter={filter} />
             ) : (
-              <LogList count={lines.length} at={(i) => lines[i]} follow={time.live} words={words} onFilter={filter} />
+              <LogList count={lines.length} at={(i) => lines[i]} follow={time.live && !held} onFollow={(f) => hold(!f)} words={words} onFilter={filter} />
             )}
           </section>
         </>

@@ -33,7 +33,6 @@ function useOne(query: string) {
 }
 
 export function Overview() {
-  const url = useUrl();
   const time = useTime();
   const g = grid(time, 60);
   const window = `${Math.max(30, g.step * 2)}s`;
@@ -102,7 +101,7 @@ export function Overview() {
                       <td>{n.status?.nodeInfo?.osImage}</td>
                       <td className="num">{n.status?.allocatable?.cpu}</td>
                       <td className="num">{formatValue(quantity(n.status?.allocatable?.memory), "bytes")}</td>
-                      <td><Link className="sr" href={url.href("/explore", { q: `node_load1{node="${n.metadata.name}"}` })}>metrics</Link>{formatAge(n.metadata.creationTimestamp)}</td>
+                      <td>{formatAge(n.metadata.creationTimestamp)}</td>
                     </tr>
                   ))}
                 </tbody>

@@ -16,7 +16,7 @@ import { Panel, type Expression } from "../chart/panel";
 import { formatAge, formatDuration, formatTime } from "../format";
 import { LogList } from "../logs/list";
 import { fromWords } from "../logs/query";
-import { useTail } from "../logs/tail";
+import { useHeld, useTail } from "../logs/tail";
 import { Badge } from "../parts/badge";
 import { EventTable } from "../parts/events";
 import { Empty, Failure, Loading } from "../parts/states";
@@ -39,7 +39,7 @@ export default function PodPage({ namespace, name }: { namespace: string; name: 
   const status = pod ? podStatus(pod) : pods.loaded ? "Gone" : "";
   const r = pod ? readiness(pod) : { ready: 0, of: 0, restarts: 0 };
   return (
-    <Page title={name} above={[["Workloads", "/workloads"], [namespace, `/workloads`]]} badge={status && <Badge tone={pod ? statusTone(status, r.ready === r.of) : "idle"}>{status}</Badge>}>
+    <Page title={name} above={[["Workloads", "/workloads"], [namespace, "/workloads", { ns: namespace }]]} badge={status && <Badge tone={pod ? statusTone(status, r.ready === r.of) : "idle"}>{status}</Badge>}>
       {pods.error && <div className="notice bad">{pods.error.message}</div>}
       {pods.loaded && !pod && !pods.error && <div className="notice">This pod is no longer there. What it left behind can still be seen.</div>}
       {pod && <Facts pod={pod} />}
@@ -172,7 +172,7 @@ function PodLogs({ namespace, name }: { namespace: string; name: string }) {
   const query = fromWords(words, `{namespace=${quote(namespace)}, pod=${quote(name)}}`);
   const found = useLogs(query, time, LIMIT, !live);
   const { ring, waiting, error } = useTail(query, live, paused);
-  const lines = found.data ?? [];
+  const { lines, held, hold } = useHeld(found.data, `${query}|${time.from}|${time.to}`);
   const marks = words.split(/\s+/).filter((w) => w !== "" && !w.startsWith("-"));
   return (
     <section className="panel" aria-label="Logs" style={{ flex: "none" }}>
@@ -180,6 +180,7 @@ function PodLogs({ namespace, name }: { namespace: string; name: string }) {
         <h2>Logs</h2>
         <span className="muted">{live ? `${ring.length} kept` : `${lines.length}${lines.length === LIMIT ? " newest" : ""} lines`}{live && ring.dropped > 0 && ` · ${ring.dropped} lines dropped`}</span>
         <span className="spring" />
+        {!live && held && time.live && <button type="button" className="button small" onClick={() => hold(false)}>Held while you read; go on</button>}
         <input className="field" type="search" aria-label="Find in logs" placeholder="Find in logs" value={words} onChange={(e) => url.set({ find: e.target.value }, { replace: true })} />
         <button type="button" className="button" aria-pressed={live} onClick={() => { setPaused(false); url.set({ live: live ? null : "1" }, { replace: true }); }}>Live</button>
         {live && <button type="button" className="button" aria-pressed={paused} onClick={() => setPaused(!paused)}>{paused ? `Go on (${waiting} new)` : "Pause"}</button>}
@@ -191,7 +192,7 @@ function PodLogs({ namespace, name }: { namespace: string; name: string }) {
         {!live && found.error ? <Failure error={found.error} /> : !live && found.isPending ? <Loading /> : (live ? ring.length : lines.length) === 0 ? <Empty text={live ? "Waiting for lines…" : "No lines in this time range."} /> : live ? (
           <LogList count={ring.length} at={(i) => ring.at(i)} follow={!paused} onFollow={(f) => setPaused(!f)} words={marks} source={false} />
         ) : (
-          <LogList count={lines.length} at={(i) => lines[i]} follow={time.live} words={marks} source={false} />
+          <LogList count={lines.length} at={(i) => lines[i]} follow={time.live && !held} onFollow={(f) => hold(!f)} words={marks} source={false} />
         )}
       </div>
     </section>

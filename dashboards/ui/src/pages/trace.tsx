@@ -50,7 +50,7 @@ function Found({ id, spans }: { id: string; spans: Span[] }) {
         <span className="grow" />
         <Link className="button small" href={url.href("/logs", { q: query, from: String(Math.floor(facts.start - MARGIN_MS)), to: String(Math.ceil(facts.end + MARGIN_MS)) })}>Logs of this trace</Link>
       </div>
-      <div style={{ display: "grid", gridTemplateColumns: span ? "minmax(0, 1fr) 340px" : "minmax(0, 1fr)", gap: 12, flex: 1, minHeight: 220 }}>
+      <div style={{ display: "grid", gridTemplateColumns: span ? "minmax(0, 1fr) 340px" : "minmax(0, 1fr)", gap: 12, flex: "none", height: `min(${Math.max(spans.length * 26 + 30, span ? 360 : 90)}px, 56vh)` }}>
         <section className="panel fill" aria-label="Waterfall" style={{ minHeight: 0 }}>
           <Waterfall spans={spans} logs={lines} selected={selected} onSelect={(s) => url.set({ span: s }, { replace: true })} />
         </section>
@@ -61,7 +61,7 @@ function Found({ id, spans }: { id: string; spans: Span[] }) {
           </section>
         )}
       </div>
-      <section className="panel" aria-label="Logs of the trace" style={{ display: "flex", flexDirection: "column", height: 240, flex: "none" }}>
+      <section className="panel" aria-label="Logs of the trace" style={{ display: "flex", flexDirection: "column", minHeight: 200, flex: 1 }}>
         <header style={{ paddingBottom: 6 }}><h2>Logs</h2><span className="muted">{lines.length} lines</span></header>
         {logs.isPending ? <Loading /> : logs.error ? <div className="state error">{logs.error.message}</div> : lines.length === 0 ? <Empty text="Nothing was logged with this trace's id." /> : (
           <LogList count={lines.length} at={(i) => lines[i]} follow={false} />

@@ -104,13 +104,14 @@ export default function Workloads() {
             <div className="virtual" role="rowgroup" style={{ height: virtual.getTotalSize() }}>
               {virtual.getVirtualItems().map((v) => {
                 const row = all[v.index]!;
-                const style = { top: v.start, paddingLeft: 12 + row.depth * 18 };
+                const style = { top: v.start };
+                const indent = { paddingLeft: row.depth * 18 };
                 if (row.kind !== "pod") {
                   const open = !closed.has(row.id);
                   const bad = row.pods.filter((p) => statusTone(podStatus(p), readiness(p).ready === readiness(p).of) !== "good").length;
                   return (
                     <div key={row.id} className="row grid-row workload" style={style} role="row" aria-level={row.depth + 1} aria-expanded={open} aria-rowindex={v.index + 1}>
-                      <span role="gridcell" className="cut" style={{ fontWeight: row.kind === "namespace" ? 600 : 500 }}>
+                      <span role="gridcell" className="cut" style={{ ...indent, fontWeight: row.kind === "namespace" ? 600 : 500 }}>
                         <button type="button" className="tree-button" aria-label={`${open ? "Close" : "Open"} ${row.label}`} onClick={() => toggle(row.id)}>{open ? "▾" : "▸"}</button>
                         {row.label} <span className="muted">{row.pods.length}</span>
                       </span>
@@ -126,7 +127,7 @@ export default function Workloads() {
                 const key = `${m.namespace}/${m.name}`;
                 return (
                   <div key={row.id} className="row grid-row workload" style={style} role="row" aria-level={3} aria-rowindex={v.index + 1}>
-                    <span role="gridcell" className="cut"><Link href={url.href(`/pods/${key}`)}>{m.name}</Link></span>
+                    <span role="gridcell" className="cut" style={indent}><Link href={url.href(`/pods/${key}`)}>{m.name}</Link></span>
                     <span role="gridcell"><Badge tone={tone}>{status}</Badge></span>
                     <span role="gridcell">{r.ready}/{r.of}</span>
                     <span role="gridcell">{r.restarts}</span>

@@ -2,13 +2,13 @@
 
 import { useEffect, type ReactNode } from "react";
 import { Link } from "wouter";
-import { useUrl } from "../url/params";
+import { useUrl, type Patch } from "../url/params";
 import { Preferences, TimePicker } from "./controls";
 
 interface Props {
   title: string;
-  /** Pages above this one: name and path. */
-  above?: [string, string][];
+  /** Pages above this one: name, path, parameters. */
+  above?: [string, string, Patch?][];
   badge?: ReactNode;
   children: ReactNode;
 }
@@ -22,8 +22,8 @@ export function Page({ title, above = [], badge, children }: Props) {
     <>
       <header className="top">
         <div className="crumbs">
-          {above.map(([name, path]) => (
-            <span key={path} className="nowrap"><Link href={url.href(path)}>{name}</Link> <span className="muted">/</span></span>
+          {above.map(([name, path, patch]) => (
+            <span key={name} className="nowrap"><Link href={url.href(path, patch)}>{name}</Link> <span className="muted">/</span></span>
           ))}
           <h1>{title}</h1>
           {badge}

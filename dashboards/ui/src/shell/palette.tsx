@@ -1,7 +1,7 @@
 /** Ctrl-K: go to any page, pod or autoscaler by typing. */
 
 import { Dialog } from "radix-ui";
-import { useEffect, useMemo, useState } from "react";
+import { useMemo, useState } from "react";
 import { useLocation } from "wouter";
 import { useList, type Autoscaler, type Pod } from "../api/kubernetes";
 import { useUrl } from "../url/params";
@@ -9,25 +9,14 @@ import { PAGES } from "./side";
 
 const SHOWN = 30;
 
-export default function Palette() {
-  const [open, setOpen] = useState(false);
-  useEffect(() => {
-    const onKey = (e: KeyboardEvent) => {
-      if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === "k") {
-        e.preventDefault();
-        setOpen((o) => !o);
-      }
-    };
-    window.addEventListener("keydown", onKey);
-    return () => window.removeEventListener("keydown", onKey);
-  }, []);
+export default function Palette({ close }: { close(): void }) {
   return (
-    <Dialog.Root open={open} onOpenChange={setOpen}>
+    <Dialog.Root open onOpenChange={close}>
       <Dialog.Portal>
         <Dialog.Overlay className="shade" />
         <Dialog.Content className="palette" aria-describedby={undefined}>
           <Dialog.Title className="sr">Go to</Dialog.Title>
-          <Choices close={() => setOpen(false)} />
+          <Choices close={close} />
         </Dialog.Content>
       </Dialog.Portal>
     </Dialog.Root>
