@@ -1,4 +1,10 @@
-/** Starts the page. */
+/**
+ * The web UI of Binnacle. It promises: the URL is the state; one time range and one cursor for all signals; nothing is
+ * asked of another host. It knows only the public APIs: Kubernetes (through /k8s), Prometheus, Loki and Tempo.
+ *
+ * The road: main → app (which page) → pages/* → api/* (questions) → chart/*, logs/*, traces/* (answers drawn).
+ * url/* holds the state, shell/* the frame, editor/* PromQL, parts/* small shapes. Begin with app.tsx and url/time.tsx.
+ */
 
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { StrictMode } from "react";

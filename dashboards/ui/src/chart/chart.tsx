@@ -1,6 +1,6 @@
 /** A time chart: uPlot with the page's range, cursor and brush. Its left and right edges are those of every lane. */
 
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useMemo, useRef, useState, type ReactNode } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { formatTick, formatTime, formatValue, type Unit } from "../format";
@@ -8,7 +8,7 @@ import { usePreferences } from "../shell/preferences";
 import { computed, seriesColor } from "./colors";
 import { onPoint, point } from "./cursor";
 
-export const LEFT = 56;
+export const LEFT = 64;
 export const RIGHT = 24;
 
 export interface Line {
@@ -30,9 +30,15 @@ interface Props {
   /** Seconds between points: a longer gap is drawn as one. */
   step: number;
   height?: number;
-  legend?: boolean;
+  /** Stands before the legend, which then is above the chart. */
+  heading?: ReactNode;
+  /** Stands at the end of such a legend. */
+  trailing?: ReactNode;
   onBrush?(start: number, end: number): void;
 }
+
+/** Steps between ticks that are whole KiB, MiB, …. */
+const BINARY = Array.from({ length: 48 }, (_, i) => 2 ** i);
 
 /** All lines on one axis of times; what a line does not have is a gap. */
 function aligned(lines: Line[], step: number, start: number, end: number): uPlot.AlignedData {
@@ -52,7 +58,7 @@ function aligned(lines: Line[], step: number, start: number, end: number): uPlot
   return [times, ...columns];
 }
 
-export function Chart({ title, lines, unit, range, step, height = 150, legend = true, onBrush }: Props) {
+export function Chart({ title, lines, unit, range, step, height = 150, heading, trailing, onBrush }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const brush = useRef(onBrush);
@@ -89,7 +95,7 @@ export function Chart({ title, lines, unit, range, step, height = 150, legend = 
       },
       axes: [
         { ...axis, space: 70, size: 26, values: (_u, ticks) => ticks.map((t) => formatTick(t * 1000, (ticks[1] ?? t + 60) - (ticks[0] ?? t))) },
-        { ...axis, size: LEFT, space: 28, values: (_u, ticks) => ticks.map((t) => formatValue(t, unit)) },
+        { ...axis, size: LEFT, space: 26, ...(unit.startsWith("bytes") ? { incrs: BINARY } : {}), values: (_u, ticks) => ticks.map((t) => formatValue(t, unit)) },
       ],
       series: [
         {},
@@ -151,21 +157,26 @@ export function Chart({ title, lines, unit, range, step, height = 150, legend = 
       return next;
     });
   const at = index === null ? undefined : data[0][index];
+  const legend = (
+    <div className={heading ? "legend above" : "legend"} role="group" aria-label={`Lines of ${title}`}>
+      {heading}
+      {lines.map((line, i) => (
+        <button key={line.name} type="button" aria-pressed={!hidden.has(line.name)} onClick={() => toggle(line.name)}>
+          <i style={{ background: line.color ?? seriesColor(i) }} />
+          <span className="name cut">{line.name}</span>
+          <b>{formatValue(index === null ? line.values.at(-1) : (data[i + 1] as (number | null)[])[index], unit)}</b>
+        </button>
+      ))}
+      {at !== undefined && <span className="muted nowrap" style={{ lineHeight: "24px" }}>at {formatTime(at * 1000)}</span>}
+      {trailing && <span className="spring" />}
+      {trailing}
+    </div>
+  );
   return (
     <div className="chart">
+      {heading && legend}
       <div ref={host} role="img" aria-label={`${title}: ${lines.length} lines over time`} style={{ height }} />
-      {legend && (
-        <div className="legend" aria-label="Legend">
-          {at !== undefined && <span className="muted nowrap" style={{ lineHeight: "24px" }}>{formatTime(at * 1000)}</span>}
-          {lines.map((line, i) => (
-            <button key={line.name} type="button" aria-pressed={!hidden.has(line.name)} onClick={() => toggle(line.name)}>
-              <i style={{ background: line.color ?? seriesColor(i) }} />
-              <span className="name cut">{line.name}</span>
-              <b>{formatValue(index === null ? line.values.at(-1) : (data[i + 1] as (number | null)[])[index], unit)}</b>
-            </button>
-          ))}
-        </div>
-      )}
+      {!heading && legend}
     </div>
   );
 }

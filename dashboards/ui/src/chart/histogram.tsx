@@ -58,8 +58,8 @@ export function LogVolume({ query, range, height = 56, onBrush }: Props) {
           });
         })}
       </svg>
-      <span className="muted" style={{ position: "absolute", left: -52, top: 0, fontSize: 11 }}>{formatNumber(top)}</span>
-      <span className="muted" style={{ position: "absolute", left: -52, bottom: 0, fontSize: 11 }}>lines</span>
+      <span className="muted" style={{ position: "absolute", left: -60, top: 0, fontSize: 11 }}>{data ? formatNumber(top) : "…"}</span>
+      <span className="muted" style={{ position: "absolute", left: -60, bottom: 0, fontSize: 11 }}>lines</span>
     </Lane>
   );
 }

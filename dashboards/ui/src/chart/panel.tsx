@@ -1,8 +1,7 @@
 /** A chart of PromQL expressions over the page's range, with its states. */
 
-import { useQueries } from "@tanstack/react-query";
-import { keepPreviousData } from "@tanstack/react-query";
-import { useMemo, type ReactNode } from "react";
+import { keepPreviousData, useQueries } from "@tanstack/react-query";
+import { useMemo } from "react";
 import { Link } from "wouter";
 import { rangeQuery, type Labels } from "../api/prometheus";
 import type { Unit } from "../format";
@@ -29,10 +28,11 @@ interface Props {
   /** Seconds a rate needs at least: a few scrapes. */
   window?: number;
   points?: number;
-  extra?: ReactNode;
+  /** A part of a panel of several: its title stands in the legend. */
+  part?: boolean;
 }
 
-export function Panel({ title, expressions, unit, height, window = 10, points = 240, extra }: Props) {
+export function Panel({ title, expressions, unit, height, window = 10, points = 240, part }: Props) {
   const time = useTime();
   const url = useUrl();
   const g = grid(time, points);
@@ -62,27 +62,39 @@ export function Panel({ title, expressions, unit, height, window = 10, points = 
   );
   const error = answers.find((a) => a.error)?.error;
   const waiting = answers.some((a) => a.isPending);
+  const link = (
+    <Link className="button plain small" href={url.href("/explore", { q: queries[0] })} aria-label={`Open ${title} in Explore`}>
+      Explore
+    </Link>
+  );
+  const heading = <h3>{title}</h3>;
+  const body = error ? (
+    <Failure error={error} />
+  ) : lines.length > 0 ? (
+    <Chart
+      title={title}
+      lines={lines}
+      unit={unit}
+      range={time}
+      step={g.step}
+      onBrush={time.narrow}
+      {...(height ? { height } : {})}
+      {...(part ? { heading, trailing: link } : {})}
+    />
+  ) : waiting ? (
+    <Loading />
+  ) : (
+    <Empty text={`${part ? `${title}: no` : "No"} samples in this time range.`} />
+  );
+  if (part) return body;
   return (
     <section className="panel" aria-label={title}>
       <header>
         <h2>{title}</h2>
         <span className="spring" />
-        {extra}
-        <Link className="button plain small" href={url.href("/explore", { q: queries[0] })} title="Open this query in Explore">
-          Explore
-        </Link>
+        {link}
       </header>
-      <div className="body" style={{ paddingLeft: 0, paddingRight: 0 }}>
-        {error ? (
-          <Failure error={error} />
-        ) : lines.length > 0 ? (
-          <Chart title={title} lines={lines} unit={unit} range={time} step={g.step} onBrush={time.narrow} {...(height ? { height } : {})} />
-        ) : waiting ? (
-          <Loading />
-        ) : (
-          <Empty text="No samples in this time range." />
-        )}
-      </div>
+      <div className="body" style={{ paddingLeft: 0, paddingRight: 0 }}>{body}</div>
     </section>
   );
 }

@@ -19,7 +19,6 @@ interface Props {
   words?: string[];
   /** The pod of each line, where lines of several are mixed. */
   source?: boolean;
-  date?: boolean;
   onFilter?(name: string, value: string, equal: boolean): void;
 }
 
@@ -54,9 +53,11 @@ function fields(line: LogLine): string {
   return Object.entries(line.labels).filter(([k]) => !IDENTITY.has(k)).map(([k, v]) => `  ${k}=${v}`).join("");
 }
 
-export function LogList({ count, at, follow, onFollow, words = [], source = true, date = false, onFilter }: Props) {
+export function LogList({ count, at, follow, onFollow, words = [], source = true, onFilter }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
   const [open, setOpen] = useState<ReadonlySet<string>>(new Set());
+  /** The row just opened, which has to come into sight as a whole. */
+  const fresh = useRef<string | null>(null);
   const virtual = useVirtualizer({
     count,
     getScrollElement: () => scroller.current,
@@ -72,6 +73,7 @@ export function LogList({ count, at, follow, onFollow, words = [], source = true
     const next = new Set(open);
     if (!next.delete(id)) {
       next.add(id);
+      fresh.current = id;
       // Who opens a line reads it: it must not move away.
       onFollow?.(false);
     }
@@ -116,7 +118,18 @@ export function LogList({ count, at, follow, onFollow, words = [], source = true
                 {source && <span className="source" style={{ color: nameColor(from) }} title={from}>{short(from)}</span>}
                 <span className="text"><span className="sr">{level} </span><Marked text={headline(line)} words={words} /></span>
               </button>
-              {expanded && <Detail line={line} {...(onFilter ? { onFilter } : {})} date={date} />}
+              {expanded && (
+                <div
+                  ref={(element) => {
+                    if (!element || fresh.current !== id) return;
+                    fresh.current = null;
+                    // After the list has measured the row; before, its place is another.
+                    requestAnimationFrame(() => requestAnimationFrame(() => element.scrollIntoView({ block: "nearest" })));
+                  }}
+                >
+                  <Detail line={line} {...(onFilter ? { onFilter } : {})} />
+                </div>
+              )}
             </div>
           );
         })}
@@ -135,7 +148,7 @@ function short(name: string): string {
   return name.length > 17 ? `${name.slice(0, 10)}…${name.slice(-6)}` : name;
 }
 
-function Detail({ line, onFilter }: { line: LogLine; date: boolean; onFilter?: Props["onFilter"] }) {
+function Detail({ line, onFilter }: { line: LogLine; onFilter?: Props["onFilter"] }) {
   const url = useUrl();
   const trace = line.labels.trace_id;
   const { namespace, pod } = line.labels;

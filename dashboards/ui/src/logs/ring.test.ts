@@ -17,6 +17,14 @@ it("keeps the newest lines in order and counts the others", () => {
   expect([ring.length, ring.evicted, ring.dropped]).toEqual([0, 0, 0]);
 });
 
+it("puts a late line in its place", () => {
+  const ring = new LogRing(4);
+  ring.push([line(1), line(5), line(9)]);
+  ring.push([line(4), line(10), line(8)]);
+  expect(ring.toArray().map((l) => l.time)).toEqual([5, 8, 9, 10]);
+  expect(ring.evicted).toBe(2);
+});
+
 it("knows levels by their many names", () => {
   for (const [text, level] of [
     ["ERROR", "error"], ["Fatal", "error"], ["warning", "warn"], ["notice", "info"], ["TRACE", "debug"], ["", "unknown"],

@@ -14,6 +14,14 @@ export interface LogLine {
   labels: Labels;
 }
 
+/** How far a line may be out of order. */
+const NEAR = 500;
+
+/** Nanoseconds have more digits than a number holds; as texts of one length they compare as numbers do. */
+function later(a: LogLine, b: LogLine): boolean {
+  return a.nanos.length === b.nanos.length ? a.nanos > b.nanos : a.nanos.length > b.nanos.length;
+}
+
 export class LogRing {
   private lines: (LogLine | undefined)[];
   private first = 0;
@@ -50,9 +58,20 @@ export class LogRing {
         this.lines[(this.first + this.count) % this.capacity] = line;
         this.count += 1;
       }
+      this.settle();
     }
     this.dropped += dropped;
     this.changed();
+  }
+
+  /** Lines of several pods come a little out of order: the newest moves back to its place, if that is near. */
+  private settle(): void {
+    const slot = (i: number) => (this.first + i) % this.capacity;
+    for (let i = this.count - 1; i > 0 && i >= this.count - NEAR; i--) {
+      const [a, b] = [slot(i - 1), slot(i)];
+      if (!later(this.lines[a]!, this.lines[b]!)) return;
+      [this.lines[a], this.lines[b]] = [this.lines[b], this.lines[a]];
+    }
   }
 
   clear(): void {

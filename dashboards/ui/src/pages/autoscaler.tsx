@@ -5,7 +5,7 @@ import { useState } from "react";
 import { Link } from "wouter";
 import { useObject, type Autoscaler } from "../api/kubernetes";
 import { logQuery } from "../api/loki";
-import { quote } from "../api/prometheus";
+import { labelText, quote } from "../api/prometheus";
 import { Lane, position } from "../chart/lane";
 import { Panel } from "../chart/panel";
 import { formatNumber, formatTime } from "../format";
@@ -68,6 +68,8 @@ export default function AutoscalerPage({ namespace, name }: { namespace: string;
   const decisions = useDecisions(namespace, name);
   const own = `{namespace=${quote(namespace)},horizontalpodautoscaler=${quote(name)}}`;
   const h = object.data;
+  const last = decisions.data?.[0];
+  const latest = last?.metrics.find((m) => m.name === last.selected) ?? last?.metrics[0];
   const one = (metric: string, label: string, color: string, dash = false) => ({ query: `max(${metric}${own})`, name: () => label, color, stepped: true, ...(dash ? { dash } : {}) });
   return (
     <Page title={name} above={[["Autoscaling", "/hpa"]]} badge={<span className="muted">{namespace}</span>}>
@@ -92,6 +94,9 @@ export default function AutoscalerPage({ namespace, name }: { namespace: string;
           one("kube_horizontalpodautoscaler_spec_max_replicas", "max", "var(--s7)", true),
         ]}
       />
+      {latest && (
+        <Panel title={latest.name} unit="short" height={130} expressions={[{ query: latest.query, name: (l) => l.pod ?? labelText(l) }]} />
+      )}
       <section className="panel" aria-label="Decisions">
         <header><h2>Decisions</h2><span className="muted">{decisions.data?.length ?? ""}{decisions.data?.length === MOST ? " newest" : ""}</span></header>
         <div style={{ padding: "6px 0 0" }}>

@@ -133,9 +133,11 @@ function Signals({ namespace, name, events, traceId }: { namespace: string; name
   const spans = (trace.data ?? []).filter((s) => s.end >= time.start && s.start <= time.end);
   return (
     <>
-      <Panel title="CPU" unit="cores" height={120} expressions={panels.cpu} />
-      <Panel title="Memory" unit="bytes" height={120} expressions={panels.memory} />
-      <Panel title="Network" unit="bytes/s" height={110} expressions={panels.network} />
+      <section className="panel" aria-label="Metrics" style={{ padding: "8px 0 4px" }}>
+        <Panel part title="CPU" unit="cores" height={96} expressions={panels.cpu} />
+        <Panel part title="Memory" unit="bytes" height={96} expressions={panels.memory} />
+        <Panel part title="Network" unit="bytes/s" height={96} expressions={panels.network} />
+      </section>
       <section className="panel" aria-label="Events and start on the time axis">
         <header><h2>Events and start</h2><span className="muted">{events.length} events, {spans.length} spans of its start in this range</span></header>
         <div className="body" style={{ padding: "4px 0 10px" }}>
