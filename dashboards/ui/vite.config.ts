@@ -6,5 +6,12 @@ import { defineConfig } from "vite";
 export default defineConfig({
   base: "/ui/",
   plugins: [react()],
-  build: { target: "es2023", assetsInlineLimit: 0, modulePreload: { polyfill: false }, chunkSizeWarningLimit: 600 },
+  build: {
+    target: "es2023",
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    chunkSizeWarningLimit: 600,
+    // The licences of what is bundled ask to be handed on with it.
+    license: { fileName: "third-party-licenses.md" },
+  },
 });

@@ -210,6 +210,26 @@ await check("a live tail pauses and goes on", async () => {
   await text("Following");
 });
 
+await check("words become LogQL and are marked in the lines", async () => {
+  await go("/logs");
+  await page.getByRole("searchbox").fill("request -products");
+  await page.keyboard.press("Enter");
+  await text('{namespace=~".+"} |= "request" != "products"');
+  await see(".log-row mark");
+});
+
+await check("theme and time zone are chosen in the menu", async () => {
+  await go("/");
+  for (const [choice, at] of [["Dark", "dark"], ["Light", "light"]]) {
+    await page.getByRole("button", { name: "Preferences" }).click();
+    await page.getByRole("menuitemradio", { name: choice }).click();
+    await page.waitForFunction((t) => document.documentElement.dataset.theme === t, at);
+  }
+  await page.getByRole("button", { name: "Preferences" }).click();
+  await page.getByRole("menuitemradio", { name: "UTC" }).click();
+  await page.waitForFunction(() => localStorage.getItem("zone") === "utc");
+});
+
 await check("the keyboard goes to a pod", async () => {
   await go("/");
   await text("Pods by CPU");

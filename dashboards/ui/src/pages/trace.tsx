@@ -19,10 +19,12 @@ const MARGIN_MS = 5000;
 
 export default function TracePage({ id }: { id: string }) {
   const trace = useTrace(id);
+  const spans = trace.data ?? [];
+  if (spans.length > 0) return <Found id={id} spans={spans} />;
   return (
-    <Loaded query={{ data: trace.data, error: trace.error }}>
-      {(spans) => (spans.length === 0 ? <Page title={id} above={[["Traces", "/traces"]]}><Empty text="This trace has no spans." /></Page> : <Found id={id} spans={spans} />)}
-    </Loaded>
+    <Page title={id} above={[["Traces", "/traces"]]}>
+      <Loaded query={trace}>{() => <Empty text="This trace has no spans." />}</Loaded>
+    </Page>
   );
 }
 
