@@ -115,7 +115,8 @@ impl Cluster {
 
     /// The last lines of what the process said on stderr.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(self.dir.join(format!("up-{}.log", self.starts))).unwrap_or_default();
+        let text =
+            std::fs::read_to_string(self.dir.join(format!("up-{}.log", self.starts))).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         format!("stderr of binnacle:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
     }
@@ -147,7 +148,8 @@ impl Cluster {
         let shown = format!("{command:?}");
         let output = command.stdin(Stdio::null()).output().with_context(|| shown.clone())?;
         if !output.status.success() {
-            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let (out, err) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             bail!("{shown} failed with {}:\n{out}{err}", output.status);
         }
         Ok(output)
@@ -170,9 +172,7 @@ impl Cluster {
 
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(&self.kubectl);
-        c.env("KUBECONFIG", self.data_dir().join("admin.kubeconfig"))
-            .env("HOME", &self.dir)
-            .args(args);
+        c.env("KUBECONFIG", self.data_dir().join("admin.kubeconfig")).env("HOME", &self.dir).args(args);
         c
     }
 

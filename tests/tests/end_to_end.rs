@@ -58,7 +58,8 @@ fn deploy(c: &mut Cluster) -> Result<()> {
 fn pod_of(c: &Cluster, app: &str) -> Result<String> {
     let pods = c.kubectl_json(&["get", "pods", "-n", "shop", "-l", &format!("app={app}")])?;
     let name = pods["items"].as_array().into_iter().flatten().find_map(|p| {
-        (p["metadata"]["deletionTimestamp"].is_null()).then(|| p["metadata"]["name"].as_str().map(str::to_owned))?
+        (p["metadata"]["deletionTimestamp"].is_null())
+            .then(|| p["metadata"]["name"].as_str().map(str::to_owned))?
     });
     name.with_context(|| format!("no pod of {app}"))
 }
@@ -84,7 +85,10 @@ fn kubectl_verbs(c: &mut Cluster) -> Result<()> {
     c.kubectl(&["rollout", "restart", "deployment/stock", "-n", "shop"])?;
     c.kubectl(&["rollout", "status", "deployment/stock", "-n", "shop", "--timeout=60s"])?;
     let history = c.kubectl(&["rollout", "history", "deployment/stock", "-n", "shop"])?;
-    ensure!(history.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).count() == 2, "{history}");
+    ensure!(
+        history.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).count() == 2,
+        "{history}"
+    );
     c.wait("kubectl top to know the pods", SOON, |c| {
         let top = c.kubectl(&["top", "pods", "-n", "shop"])?;
         Ok(top.contains("Mi").then_some(()))
@@ -101,11 +105,23 @@ fn telemetry_arrives(c: &mut Cluster) -> Result<()> {
         let v = c.promql("sum by (workload) (http_requests_total{namespace=\"shop\"})")?;
         Ok((v.len() == 3).then_some(()))
     })?;
-    c.wait("state metrics", SOON, |c| Ok((c.promql("kube_deployment_spec_replicas{namespace=\"shop\"}")?.len() == 4).then_some(())))?;
-    let out = c.kubectl(&["exec", "-n", "shop", &web, "--", "wget", "-qO-", "http://web:8080/needle-in-the-haystack"])?;
+    c.wait("state metrics", SOON, |c| {
+        Ok((c.promql("kube_deployment_spec_replicas{namespace=\"shop\"}")?.len() == 4).then_some(()))
+    })?;
+    let out = c.kubectl(&[
+        "exec",
+        "-n",
+        "shop",
+        &web,
+        "--",
+        "wget",
+        "-qO-",
+        "http://web:8080/needle-in-the-haystack",
+    ])?;
     ensure!(out.starts_with("web:"), "{out}");
     let trace = c.wait("the needle in the log index", SOON, |c| {
-        let found = c.query("logql", "{namespace=\"shop\",workload=\"web\"} |= \"needle-in-the-haystack\"", &[])?;
+        let found =
+            c.query("logql", "{namespace=\"shop\",workload=\"web\"} |= \"needle-in-the-haystack\"", &[])?;
         let line = found["data"]["result"][0]["values"][0][1].as_str().map(str::to_owned);
         let Some(line) = line else { return Ok(None) };
         let line: Value = serde_json::from_str(&line)?;
@@ -167,21 +183,31 @@ fn scale_by_metrics(c: &mut Cluster) -> Result<()> {
         let all: Vec<Value> = serde_json::from_str(&text)?;
         Ok((!all.is_empty()).then_some(all))
     })?;
-    let up = decisions.iter().find(|d| d["to"].as_i64() > d["from"].as_i64()).context("no decision to scale up")?;
+    let up = decisions
+        .iter()
+        .find(|d| d["to"].as_i64() > d["from"].as_i64())
+        .context("no decision to scale up")?;
     // The record can be replayed: its query at its time gives its sum again.
     let metric = &up["metrics"][0];
     let query = metric["query"].as_str().context("no query in the record")?;
     let at = format!("{:.3}", up["time"].as_f64().context("no time")? / 1000.0);
     let sum = |v: &Value, key: &str| -> f64 {
-        v.as_array().into_iter().flatten().filter_map(|s| match key {
-            "value" => s["value"].as_f64(),
-            _ => s["value"][1].as_str()?.parse().ok(),
-        }).sum()
+        v.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|s| match key {
+                "value" => s["value"].as_f64(),
+                _ => s["value"][1].as_str()?.parse().ok(),
+            })
+            .sum()
     };
     let recorded = sum(&metric["samples"], "value");
     let replayed = c.query("promql", query, &["--time", &at])?;
     let replayed = sum(&replayed["data"]["result"], "result");
-    ensure!((recorded - replayed).abs() < 1e-6, "recorded {recorded}, replayed {replayed} by {query} at {at}");
+    ensure!(
+        (recorded - replayed).abs() < 1e-6,
+        "recorded {recorded}, replayed {replayed} by {query} at {at}"
+    );
     c.kubectl(&["scale", "deployment/load", "-n", "shop", "--replicas=0"])?;
     c.wait("the HPA to scale down again", SOON * 2, |c| Ok((replicas(c, "web")? == 1).then_some(())))
 }
@@ -206,7 +232,13 @@ fn restarts(c: &Cluster) -> Result<BTreeMap<String, (i64, String)>> {
     for p in pods["items"].as_array().into_iter().flatten() {
         let status = &p["status"]["containerStatuses"][0];
         let name = p["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        out.insert(name, (status["restartCount"].as_i64().unwrap_or(-1), status["containerID"].as_str().unwrap_or_default().to_owned()));
+        out.insert(
+            name,
+            (
+                status["restartCount"].as_i64().unwrap_or(-1),
+                status["containerID"].as_str().unwrap_or_default().to_owned(),
+            ),
+        );
     }
     Ok(out)
 }
@@ -251,7 +283,8 @@ fn explain_why(c: &mut Cluster) -> Result<()> {
     c.kubectl(&["set", "resources", "deployment/greedy", "-n", "shop", "--requests=cpu=1000"])?;
     let pod = c.wait("a pod that fits nowhere", SOON, |c| {
         let pods = c.kubectl_json(&["get", "pods", "-n", "shop", "-l", "app=greedy"])?;
-        let pending = pods["items"].as_array().into_iter().flatten().find(|p| p["spec"]["nodeName"].is_null());
+        let pending =
+            pods["items"].as_array().into_iter().flatten().find(|p| p["spec"]["nodeName"].is_null());
         Ok(pending.and_then(|p| p["metadata"]["name"].as_str()).map(str::to_owned))
     })?;
     c.wait("the scheduler's verdict", SOON, |c| {

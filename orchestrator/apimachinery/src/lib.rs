@@ -15,3 +15,4 @@ pub mod selector;
 pub mod strategic;
 pub mod trace;
 pub mod user;
+pub mod workload;

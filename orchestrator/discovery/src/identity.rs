@@ -4,25 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use client::Informers;
-use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use signal::{Attributes, Identities, Identity, Labels};
 
-/// Kind and name of what a pod belongs to: its Deployment rather than its ReplicaSet.
-pub fn workload_of(pod: &Pod, set: impl Fn(&str) -> Option<Arc<ReplicaSet>>) -> Option<(String, String)> {
-    let owner = pod.owner_references().iter().find(|o| o.controller == Some(true))?;
-    if owner.kind == "ReplicaSet"
-        && let Some(rs) = set(&owner.name)
-        && let Some(above) = rs.owner_references().iter().find(|o| o.controller == Some(true))
-    {
-        return Some((above.kind.clone(), above.name.clone()));
-    }
-    Some((owner.kind.clone(), owner.name.clone()))
-}
-
 /// Who a pod is, in Prometheus' and OpenTelemetry's words.
-pub fn identity_of(pod: &Pod, workload: Option<(String, String)>) -> Identity {
+pub fn identity_of(pod: &Pod) -> Identity {
+    let workload = apimachinery::workload::of(&pod.metadata);
     let spec = pod.spec.as_ref();
     let namespace = pod.namespace().unwrap_or_default();
     let node = spec.and_then(|s| s.node_name.clone()).unwrap_or_default();
@@ -56,7 +44,6 @@ pub fn identity_of(pod: &Pod, workload: Option<(String, String)>) -> Identity {
 }
 
 pub(crate) fn watch(informers: &Informers, identities: Arc<Identities>) {
-    let sets = informers.of::<ReplicaSet>();
     informers.of::<Pod>().on_change(move |c| {
         let pod = c.object();
         // A pod on the host's network shares its address with everything there.
@@ -69,9 +56,7 @@ pub(crate) fn watch(informers: &Informers, identities: Arc<Identities>) {
             pod.status.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
         match (&c.new, ip(pod)) {
             (Some(p), Some(ip)) if !finished => {
-                let namespace = p.namespace().unwrap_or_default();
-                let workload = workload_of(p, |name| sets.get(&client::Key::new(&namespace, name)));
-                identities.set(ip, identity_of(p, workload));
+                identities.set(ip, identity_of(p));
             }
             (_, Some(ip)) => {
                 // The address may have been given to another pod meanwhile.

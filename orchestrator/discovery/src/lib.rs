@@ -17,7 +17,7 @@ use signal::time::SharedClock;
 use signal::{Identities, Registry, ScrapeTarget, Sink};
 use tokio_util::sync::CancellationToken;
 
-pub use identity::{identity_of, workload_of};
+pub use identity::identity_of;
 
 /// What discovery fills.
 #[derive(Clone)]

@@ -5,25 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Informers, Key};
-use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use signal::{Registry, ScrapeTarget};
 
-use crate::identity::{identity_of, workload_of};
+use crate::identity::identity_of;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
 pub(crate) fn watch(informers: &Informers, targets: Arc<Registry<ScrapeTarget>>) {
-    let sets = informers.of::<ReplicaSet>();
     informers.of::<Pod>().on_change(move |c| {
         let pod = c.object();
         let key = format!("pod/{}", Key::of(&**pod));
-        let namespace = pod.namespace().unwrap_or_default();
-        let workload = workload_of(pod, |name| sets.get(&Key::new(&namespace, name)));
-        let wanted = c.new.as_ref().and_then(|p| target_of(p, workload));
+        let wanted = c.new.as_ref().and_then(|p| target_of(p));
         match wanted {
             Some(t) if targets.get(&key).as_ref() != Some(&t) => targets.set(key, t),
             Some(_) => {}
@@ -32,7 +28,7 @@ pub(crate) fn watch(informers: &Informers, targets: Arc<Registry<ScrapeTarget>>)
     });
 }
 
-fn target_of(pod: &Pod, workload: Option<(String, String)>) -> Option<ScrapeTarget> {
+fn target_of(pod: &Pod) -> Option<ScrapeTarget> {
     let annotations = pod.annotations();
     let get = |name: &str| annotations.get(name).map(String::as_str);
     if get("prometheus.io/scrape") != Some("true") {
@@ -55,7 +51,7 @@ fn target_of(pod: &Pod, workload: Option<(String, String)>) -> Option<ScrapeTarg
     let slash = if path.starts_with('/') { "" } else { "/" };
     let interval =
         get("binnacle.io/scrape-interval").and_then(seconds).map_or(INTERVAL, |d| d.clamp(SHORTEST, LONGEST));
-    let identity = identity_of(pod, workload);
+    let identity = identity_of(pod);
     let job = match identity.labels.get("workload") {
         Some(w) => w.to_owned(),
         None => pod.name_any(),
@@ -100,7 +96,7 @@ mod tests {
     #[test]
     fn annotated_pods_are_targets() {
         let check = |annotations: serde_json::Value, expect: Option<(&str, u64)>| {
-            let t = target_of(&pod(annotations), Some(("Deployment".to_owned(), "web".to_owned())));
+            let t = target_of(&pod(annotations));
             assert_eq!(t.map(|t| (t.url, t.interval.as_secs())), expect.map(|(u, s)| (u.to_owned(), s)));
         };
         check(json!({}), None);

@@ -121,6 +121,8 @@ impl Logs {
             ("pod", &id.pod_name),
             ("container", &id.container),
             ("node", &self.inner.node),
+            ("workload", &id.workload),
+            ("service_name", if id.workload.is_empty() { &id.container } else { &id.workload }),
         ]);
         let target = LogFileTarget { source: source.clone(), path, labels, written };
         self.inner.targets.set(source, target);

@@ -56,6 +56,7 @@ const ATTEMPT: &str = "io.kubernetes.container.restartCount";
 const SPEC_HASH: &str = "io.kubernetes.container.hash";
 const IMAGE_ID: &str = "binnacle.io/image-id";
 const CGROUP: &str = "binnacle.io/cgroup";
+const WORKLOAD: &str = "binnacle.io/workload";
 
 /// Which container: what its labels say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub(crate) struct Identity {
     pub(crate) image: String,
     pub(crate) image_id: String,
     pub(crate) cgroup: String,
+    /// What the pod belongs to, such as its Deployment's name; empty if nobody controls it.
+    pub(crate) workload: String,
 }
 
 impl Identity {
@@ -88,6 +91,7 @@ impl Identity {
             (SPEC_HASH, &self.spec_hash),
             (IMAGE_ID, &self.image_id),
             (CGROUP, &self.cgroup),
+            (WORKLOAD, &self.workload),
         ]
         .into_iter()
         .map(|(k, v)| (k.to_owned(), v.clone()))
@@ -106,6 +110,7 @@ impl Identity {
             image: c.image.clone(),
             image_id: get(IMAGE_ID)?,
             cgroup: get(CGROUP)?,
+            workload: get(WORKLOAD).unwrap_or_default(),
         })
     }
 }

@@ -10,7 +10,11 @@ use serde_json::json;
 use sim::Random;
 
 fn node(r: &mut Random, i: u64) -> Arc<Node> {
-    let taints = if r.below(4) == 0 { json!([{"key": "own", "value": "x", "effect": "NoSchedule"}]) } else { json!([]) };
+    let taints = if r.below(4) == 0 {
+        json!([{"key": "own", "value": "x", "effect": "NoSchedule"}])
+    } else {
+        json!([])
+    };
     let v = json!({
         "metadata": {"name": format!("n{i}"), "labels": {"zone": format!("z{}", r.below(3))}},
         "spec": {"taints": taints, "unschedulable": r.below(10) == 0},
@@ -65,9 +69,17 @@ fn check(seed: u64, nodes: &[Arc<Node>], pods: &[Arc<Pod>]) {
         for (resource, used) in &n.requested.0 {
             assert!(used <= limits[resource], "seed {seed}: {} has {used} of {resource} taken", n.name);
         }
-        assert!(n.pods.len() as i64 <= n.allocatable.get("pods"), "seed {seed}: {} has too many pods", n.name);
+        assert!(
+            n.pods.len() as i64 <= n.allocatable.get("pods"),
+            "seed {seed}: {} has too many pods",
+            n.name
+        );
         let spec = n.node.spec.clone().unwrap_or_default();
-        assert!(!spec.unschedulable.unwrap_or(false) || n.pods.is_empty(), "seed {seed}: {} is cordoned", n.name);
+        assert!(
+            !spec.unschedulable.unwrap_or(false) || n.pods.is_empty(),
+            "seed {seed}: {} is cordoned",
+            n.name
+        );
         let tainted = spec.taints.is_some_and(|t| !t.is_empty());
         let tolerated = n.pods.iter().all(|p| p.spec.as_ref().is_some_and(|s| s.tolerations.is_some()));
         assert!(!tainted || tolerated, "seed {seed}: {} is tainted", n.name);

@@ -22,7 +22,9 @@ fn metadata() -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
     let v: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
     let names = |p: &Value, dev: bool| {
         let all = p["dependencies"].as_array().into_iter().flatten();
-        all.filter(|d| (d["kind"] == "dev") == dev).filter_map(|d| d["name"].as_str().map(str::to_owned)).collect()
+        all.filter(|d| (d["kind"] == "dev") == dev)
+            .filter_map(|d| d["name"].as_str().map(str::to_owned))
+            .collect()
     };
     v["packages"]
         .as_array()
@@ -82,9 +84,13 @@ fn files_named_in_documents_exist() {
     let tracked = files(&["rs", "md", "sh", "toml", "ts", "tsx", "yaml"]);
     for doc in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
         for word in read(Path::new(doc)).split('`').skip(1).step_by(2) {
-            let is_path = word.contains('/') && [".rs", ".md", ".sh", ".toml"].iter().any(|e| word.ends_with(e));
+            let is_path =
+                word.contains('/') && [".rs", ".md", ".sh", ".toml"].iter().any(|e| word.ends_with(e));
             let there = tracked.iter().any(|p| p.ends_with(word));
-            assert!(!is_path || there || word.starts_with('/') || word.contains('*'), "{doc} names {word}, which does not exist");
+            assert!(
+                !is_path || there || word.starts_with('/') || word.contains('*'),
+                "{doc} names {word}, which does not exist"
+            );
         }
     }
 }
@@ -102,6 +108,9 @@ fn rooms_are_configured_not_configuring() {
         let text = read(&path);
         // Unit tests at the end of a file may.
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        assert!(exempt || !code.contains("env::var"), "{shown} reads the environment: only orchestrator may (invariant 6)");
+        assert!(
+            exempt || !code.contains("env::var"),
+            "{shown} reads the environment: only orchestrator may (invariant 6)"
+        );
     }
 }

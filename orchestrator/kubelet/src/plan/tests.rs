@@ -34,6 +34,7 @@ fn record(name: &str, attempt: u32, state: State) -> Record {
         image: "i".to_owned(),
         image_id: "sha256:1".to_owned(),
         cgroup: "/k".to_owned(),
+        workload: String::new(),
     };
     Record { id: identity.id(), identity, state }
 }

@@ -71,6 +71,7 @@ impl Worker {
             image: image.name.clone(),
             image_id: image.id.clone(),
             cgroup: quantity::cgroup(&node.config.cgroup_root, pod),
+            workload: apimachinery::workload::of(&pod.metadata).map(|(_, n)| n).unwrap_or_default(),
         };
         if attempt > 0 {
             self.count_restart(&c.name);

@@ -10,6 +10,9 @@ use kube::api::{DeleteParams, Preconditions};
 use super::{Node, Worker};
 use crate::{Error, files, quantity, volumes};
 
+/// How long a busy cgroup is waited for.
+const BUSY_LOOKS: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// How long a gone pod's log files stay, so that the collector reads them to their end.
 const LOG_GRACE: Duration = Duration::from_secs(60);
 
@@ -61,7 +64,7 @@ async fn remove(node: &Arc<Node>, pod: &Pod) -> Result<(), Error> {
     for r in node.runtime.of_pod(uid) {
         node.runtime.delete(&r.id).await?;
     }
-    node.runtime.hierarchy().remove(&quantity::cgroup(&node.config.cgroup_root, pod))?;
+    remove_cgroup(node, &quantity::cgroup(&node.config.cgroup_root, pod)).await?;
     files::remove_dir(&node.config.pod_dir(uid))?;
     node.runtime.forget_changes(uid);
     let meta = &pod.metadata;
@@ -77,6 +80,22 @@ async fn remove(node: &Arc<Node>, pod: &Pod) -> Result<(), Error> {
     Ok(())
 }
 
+/// The kernel keeps a cgroup busy for a moment after its last process has ended, and tells nobody when it is over.
+async fn remove_cgroup(node: &Node, path: &str) -> Result<(), Error> {
+    let mut looks = 0;
+    loop {
+        match node.runtime.hierarchy().remove(path) {
+            Err(Error::Io { source, .. })
+                if source.raw_os_error() == Some(nix::libc::EBUSY) && looks < BUSY_LOOKS =>
+            {
+                looks += 1;
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 /// A pod that is on the node but no longer in the API, found at start: all of it goes at once.
 pub(crate) async fn remove_orphan(node: &Arc<Node>, uid: &str) -> Result<(), Error> {
     let records = node.runtime.of_pod(uid);
@@ -89,7 +108,7 @@ pub(crate) async fn remove_orphan(node: &Arc<Node>, uid: &str) -> Result<(), Err
     let dir = node.config.pod_dir(uid);
     volumes::tear_down(&dir)?;
     for c in cgroups {
-        node.runtime.hierarchy().remove(&c)?;
+        remove_cgroup(node, &c).await?;
     }
     files::remove_dir(&dir)
 }
