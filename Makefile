@@ -15,7 +15,7 @@ KUBECTL := $(TOOLS)/kubectl
 PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
 PACKAGES_TEST := chromium python3-pip unzip
 
-.PHONY: help run build web test lint bench image kubectl packages-run packages-test
+.PHONY: help run build web test lint bench image kubectl browser packages-run packages-test
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,7 +50,10 @@ kubectl: $(KUBECTL)
 $(KUBECTL):
 	@./tools/get-kubectl.sh $(TOOLS)
 
-test: packages-run packages-test web kubectl image ## every test, the end-to-end run included
+browser: packages-test
+	@./tools/browser-deps.sh
+
+test: packages-run packages-test web kubectl image browser ## every test, the end-to-end run included
 	@cargo build --release -p orchestrator
 	@BINNACLE_BIN=$(BIN) BINNACLE_KUBECTL=$(KUBECTL) BINNACLE_SHOP_IMAGE=$(SHOP_IMAGE) \
 	  cargo test --release --workspace

@@ -22,6 +22,7 @@ fn the_main_job() -> Result<()> {
     kubectl_verbs(&mut c).context("kubectl")?;
     telemetry_arrives(&mut c).context("metrics, logs and traces")?;
     scale_by_metrics(&mut c).context("autoscaling")?;
+    browser(&c).context("the web UI")?;
     survive_kill(&mut c).context("kill -9 and restart")?;
     explain_why(&mut c).context("explain")?;
     leave_nothing(&mut c).context("down --purge")
@@ -210,6 +211,25 @@ fn scale_by_metrics(c: &mut Cluster) -> Result<()> {
     );
     c.kubectl(&["scale", "deployment/load", "-n", "shop", "--replicas=0"])?;
     c.wait("the HPA to scale down again", SOON * 2, |c| Ok((replicas(c, "web")? == 1).then_some(())))
+}
+
+/// Every page of the UI in a real browser, in both themes: `tests/browser/pages.mjs`.
+fn browser(c: &Cluster) -> Result<()> {
+    let dir = repository().join("tests/browser");
+    ensure!(dir.join("node_modules").try_exists()?, "tests/browser has no node_modules: run the tests by `make test`");
+    let link = c.binnacle(&["open"])?;
+    let web = pod_of(c, "web")?;
+    let shots = c.dir.join("screenshots");
+    let output = std::process::Command::new("node")
+        .arg("pages.mjs")
+        .args([link.trim(), "shop", &web, "web"])
+        .arg(&shots)
+        .current_dir(&dir)
+        .output()
+        .context("run node: is it installed?")?;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{said}");
+    Ok(())
 }
 
 /// Numbers of the lines of one container as the log index has them.
