@@ -1,0 +1,234 @@
+//! A table: what a plan wants of it, and the scan that reads it.
+
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod objects;
+pub(crate) mod promql;
+pub(crate) mod spans;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use parking_lot::Mutex;
+use signal::Matcher;
+
+use crate::column::Out;
+use crate::config::Config;
+use crate::engine::Sources;
+use crate::error::ScanError;
+use crate::filter::Wanted;
+
+/// Batches that wait between a scan and its plan.
+const QUEUE: usize = 2;
+
+/// One query's view of the world, shared by its tables.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) sources: Sources,
+    pub(crate) config: Config,
+    /// On every series and stream.
+    pub(crate) enforce: Vec<Matcher>,
+    pub(crate) notes: Arc<Mutex<BTreeSet<String>>>,
+    /// Scans planned so far.
+    pub(crate) scans: Arc<AtomicUsize>,
+}
+
+impl World {
+    fn note(&self, table: &str) {
+        let range = humantime(self.config.default_range);
+        let note = format!("{table}: no lower bound on time, so only the last {range} is read");
+        self.notes.lock().insert(note);
+    }
+}
+
+fn humantime(d: std::time::Duration) -> String {
+    match d.as_secs() {
+        3600 => "hour".to_owned(),
+        s if s % 3600 == 0 => format!("{} hours", s / 3600),
+        s => format!("{s} s"),
+    }
+}
+
+#[derive(Clone)]
+pub(crate) enum What {
+    Metrics,
+    Logs,
+    Spans,
+    Objects(Arc<dyn objects::ObjectSource>),
+    Promql(promql::Question),
+}
+
+impl What {
+    fn name(&self) -> &'static str {
+        match self {
+            What::Metrics => "metrics",
+            What::Logs => "logs",
+            What::Spans => "spans",
+            What::Objects(_) => "objects",
+            What::Promql(_) => "promql",
+        }
+    }
+
+    fn schema(&self) -> SchemaRef {
+        match self {
+            What::Metrics | What::Promql(_) => metrics::SCHEMA.clone(),
+            What::Logs => logs::SCHEMA.clone(),
+            What::Spans => spans::SCHEMA.clone(),
+            What::Objects(_) => objects::SCHEMA.clone(),
+        }
+    }
+
+    /// The column that bounds of time are about.
+    fn time(&self) -> &'static str {
+        match self {
+            What::Spans => "start",
+            What::Objects(_) => "created",
+            _ => "time",
+        }
+    }
+}
+
+pub(crate) struct Table {
+    pub(crate) what: What,
+    pub(crate) world: World,
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.what.name())
+    }
+}
+
+#[async_trait]
+impl TableProvider for Table {
+    fn schema(&self) -> SchemaRef {
+        self.what.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let of_use = |f: &&Expr| Wanted::default().add(f, self.what.time());
+        Ok(filters
+            .iter()
+            .map(|f| match of_use(f) {
+                true => TableProviderFilterPushDown::Inexact,
+                false => TableProviderFilterPushDown::Unsupported,
+            })
+            .collect())
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        // Every scan takes a thread while it runs, and a plan may need all of them at once.
+        if self.world.scans.fetch_add(1, Ordering::Relaxed) >= self.world.config.scans {
+            return Err(DataFusionError::Plan(format!(
+                "the query reads tables more than {} times",
+                self.world.config.scans
+            )));
+        }
+        let full = self.schema();
+        let indexes: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..full.fields().len()).collect());
+        let scan = Scan {
+            what: self.what.clone(),
+            world: self.world.clone(),
+            wanted: Wanted::from(filters, self.what.time()),
+            schema: Arc::new(full.project(&indexes)?),
+            indexes,
+        };
+        let schema = scan.schema.clone();
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, limit)?))
+    }
+}
+
+/// One reading of a table. The plan may run it more than once.
+#[derive(Clone)]
+pub(crate) struct Scan {
+    what: What,
+    pub(crate) world: World,
+    pub(crate) wanted: Wanted,
+    schema: SchemaRef,
+    indexes: Vec<usize>,
+}
+
+impl std::fmt::Debug for Scan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", self.what.name(), self.wanted)
+    }
+}
+
+impl Scan {
+    /// Bounds of time, with a note where they are ours.
+    pub(crate) fn range(&self) -> (signal::Timestamp, signal::Timestamp) {
+        let now = self.world.sources.clock.now();
+        let (start, end, ours) = self.wanted.range(now, self.world.config.default_range);
+        if ours {
+            self.world.note(self.what.name());
+        }
+        (start, end)
+    }
+
+    /// Matchers on labels: the caller's bounds, and those columns that are labels under the name `label` gives.
+    pub(crate) fn matchers(&self, label: impl Fn(&str) -> Option<&'static str>) -> Vec<Matcher> {
+        let mut out = self.world.enforce.clone();
+        out.extend(self.wanted.columns.iter().filter_map(|m| {
+            // The expression was compiled a moment ago under another name.
+            label(&m.name).and_then(|name| Matcher::new(name, m.op, m.value.clone()).ok())
+        }));
+        out.extend(self.wanted.labels.iter().cloned());
+        out
+    }
+
+    fn read(&self, out: &mut Out) -> Result<(), ScanError> {
+        match &self.what {
+            What::Metrics => metrics::read(self, out),
+            What::Logs => logs::read(self, out),
+            What::Spans => spans::read(self, out),
+            What::Promql(q) => promql::read(self, q, out),
+            What::Objects(_) => Ok(()),
+        }
+    }
+}
+
+impl PartitionStream for Scan {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), QUEUE);
+        let mut out = Out::new(self.what.name(), self.schema.clone(), &self.indexes, stream.tx());
+        let scan = self.clone();
+        match &self.what {
+            What::Objects(source) => {
+                let source = source.clone();
+                stream.spawn(async move { Ok(objects::read(&scan, source.as_ref(), &mut out).await?) });
+            }
+            _ => stream.spawn_blocking(move || Ok(scan.read(&mut out)?)),
+        }
+        stream.build()
+    }
+}
+
+/// A plain table over an empty stream keeps the name resolvable where there are no objects to list.
+pub(crate) fn without_objects() -> Result<StreamingTable> {
+    StreamingTable::try_new(objects::SCHEMA.clone(), Vec::new())
+}
