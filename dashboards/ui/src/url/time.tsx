@@ -1,5 +1,6 @@
 /** The one time range of the page, moving with the clock when it ends now. */
 
+import { useQueryClient } from "@tanstack/react-query";
 import { createContext, useContext, useEffect, useMemo, useState, type ReactNode } from "react";
 import { useUrl } from "./params";
 import { narrowed, resolveRange, type Range } from "./range";
@@ -24,6 +25,7 @@ function millis(refresh: string): number {
 
 export function TimeProvider({ children }: { children: ReactNode }) {
   const url = useUrl();
+  const queries = useQueryClient();
   const [now, setNow] = useState(() => Date.now());
   const from = url.get("from");
   const to = url.get("to");
@@ -33,10 +35,13 @@ export function TimeProvider({ children }: { children: ReactNode }) {
   useEffect(() => {
     const every = millis(refresh);
     if (!range.live || every === 0) return;
-    // A tab nobody looks at asks for nothing.
-    const timer = setInterval(() => !document.hidden && setNow(Date.now()), every);
+    const timer = setInterval(() => {
+      // A tab nobody looks at asks for nothing; and who still waits for answers asks no new questions, which would
+      // take the place of the old ones for ever.
+      if (!document.hidden && queries.isFetching() === 0) setNow(Date.now());
+    }, every);
     return () => clearInterval(timer);
-  }, [refresh, range.live]);
+  }, [refresh, range.live, queries]);
   const value = useMemo<Time>(
     () => ({
       ...range,
