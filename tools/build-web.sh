@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds dashboards/ui into dashboards/ui/dist, if Node is there and something changed.
-# Without Node the binary shows a page that says the UI was not built; every API works.
+# Builds dashboards/ui into dashboards/ui/dist, if something changed. Without Node.js 20 the binary shows a page that
+# says the UI was not built; every API works.
 set -euo pipefail
-cd "$(dirname "$0")/../dashboards/ui" 2>/dev/null || { echo "== no web UI in this checkout" >&2; exit 0; }
-[ -f package.json ] || { echo "== no web UI in this checkout" >&2; exit 0; }
-if ! command -v npm >/dev/null; then
-  echo "== npm is not installed: the web UI is not built (apt-get install npm)" >&2
+cd "$(dirname "$0")/../dashboards/ui"
+major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
+if [ "${major:-0}" -lt 20 ] || ! command -v npm >/dev/null; then
+  echo "== the web UI is not built: Node.js 20 or newer with npm is needed (found: $(node --version 2>/dev/null || echo none))" >&2
   exit 0
 fi
 stamp=$(find . -path ./node_modules -prune -o -path ./dist -prune -o -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum)

@@ -101,7 +101,8 @@ const pages = [
     await see(`section[aria-label="Pods by CPU"] a[href*="/pods/${namespace}/"]`);
     await see('section[aria-label="Nodes"] >> text=Ready');
     await see('section[aria-label="Binnacle\'s memory"] >> text=MiB');
-    await see('section[aria-label="Samples taken in"] svg polyline');
+    // A line that is flat has no height, which counts as hidden.
+    await page.locator('section[aria-label="Samples taken in"] svg polyline').first().waitFor({ state: "attached" });
   }],
   ["workloads", "/workloads", async () => {
     await see(`a[href*="/pods/${namespace}/${pod}"]`);

@@ -218,11 +218,12 @@ fn browser(c: &Cluster) -> Result<()> {
     let dir = repository().join("tests/browser");
     ensure!(dir.join("node_modules").try_exists()?, "tests/browser has no node_modules: run the tests by `make test`");
     let link = c.binnacle(&["open"])?;
-    let web = pod_of(c, "web")?;
+    // One that the autoscaler does not take away meanwhile.
+    let cart = pod_of(c, "cart")?;
     let shots = c.dir.join("screenshots");
     let output = std::process::Command::new("node")
         .arg("pages.mjs")
-        .args([link.trim(), "shop", &web, "web"])
+        .args([link.trim(), "shop", &cart, "web"])
         .arg(&shots)
         .current_dir(&dir)
         .output()
