@@ -1,6 +1,7 @@
 //! The door for people and query clients (`--http-addr`): UI, Prometheus, Loki, Tempo, SQL, and the Kubernetes API
 //! as the logged-in user. Nothing answers without credentials but `/livez`, `/readyz` and `/version`.
 
+mod objects;
 mod session;
 mod view;
 
@@ -146,6 +147,12 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
         return (StatusCode::FORBIDDEN, "requests from other sites are refused").into_response();
     }
     let scope = door.scope(&user);
+    let objects = objects::Objects {
+        server: door.server.clone(),
+        informers: door.informers.clone(),
+        user: user.clone(),
+    };
+    request.extensions_mut().insert(query::Objects(Arc::new(objects)));
     request.extensions_mut().insert(scope);
     request.extensions_mut().insert(user);
     next.run(request).await

@@ -32,6 +32,7 @@ pub struct Config {
     pub series: usize,
     pub promql: promql::Limits,
     pub logql: logql::Limits,
+    pub sql: sql::Config,
 }
 
 impl Default for Config {
@@ -43,6 +44,7 @@ impl Default for Config {
             series: 100_000,
             promql: promql::Limits::default(),
             logql: logql::Limits::default(),
+            sql: sql::Config::default(),
         }
     }
 }

@@ -42,6 +42,13 @@ impl Failure {
         (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
     }
 
+    /// SQL has no API to follow: the same words, flat.
+    pub(crate) fn sql(self) -> Response {
+        let (status, kind, message) = self.parts();
+        let body = json!({"error": message, "errorType": kind});
+        (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    }
+
     /// Loki and Tempo answer with plain text.
     pub(crate) fn plain(self) -> Response {
         let (status, _, message) = self.parts();
@@ -82,6 +89,19 @@ impl From<logql::Error> for Failure {
             logql::Error::Metric(e) => e.into(),
             logql::Error::Index(_) => Failure::Internal(m),
             logql::Error::Timeout => Failure::Timeout(m),
+        }
+    }
+}
+
+impl From<sql::Error> for Failure {
+    fn from(e: sql::Error) -> Self {
+        let m = e.to_string();
+        match e {
+            sql::Error::Query(_) | sql::Error::Refused(_) => Failure::Bad(m),
+            sql::Error::Memory { .. } => Failure::Execution(m),
+            sql::Error::Timeout(_) => Failure::Timeout(m),
+            sql::Error::Canceled(_) => Failure::Canceled(m),
+            sql::Error::Storage(_) | sql::Error::Internal(_) => Failure::Internal(m),
         }
     }
 }

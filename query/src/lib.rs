@@ -1,4 +1,4 @@
-//! The HTTP APIs for queries: Prometheus, Loki, Tempo and Jaeger as their clients know them.
+//! The HTTP APIs for queries: Prometheus, Loki, Tempo and Jaeger as their clients know them, and SQL.
 //!
 //! Promises: answers and errors in the form each API's clients expect. Every handler reads a [`Scope`] from the
 //! request and lets nothing out of the namespaces it names, by any path; without one it answers 401. Bodies,
@@ -8,7 +8,8 @@
 //! Does not know: how a caller is authenticated (a layer outside puts the scope in), how data is stored.
 //!
 //! The road of a query: router → [`params`] → [`scope`] → [`run`] (a place, a thread, a way to stop) → promql, logql
-//! or log-index → the API's JSON in [`prometheus`], [`loki`], [`tempo`], [`jaeger`].
+//! or log-index → the API's JSON in [`prometheus`], [`loki`], [`tempo`], [`jaeger`]. SQL brings its own places and
+//! threads: [`tables`] hands the statement to it.
 
 mod config;
 mod error;
@@ -18,6 +19,7 @@ mod params;
 mod prometheus;
 mod run;
 mod scope;
+mod tables;
 mod tempo;
 
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use axum::Router;
 
 pub use config::{Config, Engines, TargetsFn};
 pub use scope::Scope;
+pub use tables::Objects;
 
 /// What every handler has.
 pub(crate) struct Shared {
@@ -33,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) promql: promql::Engine,
     pub(crate) logql: logql::Engine,
+    pub(crate) sql: sql::Engine,
     pub(crate) places: tokio::sync::Semaphore,
     pub(crate) started: signal::Timestamp,
 }
@@ -44,6 +48,15 @@ pub fn router(engines: Engines, config: Config) -> Router {
     let app: App = Arc::new(Shared {
         promql: promql::Engine::new(engines.tsdb.clone(), config.promql.clone()),
         logql: logql::Engine::new(engines.logs.clone(), config.logql.clone()),
+        sql: sql::Engine::new(
+            sql::Sources {
+                tsdb: engines.tsdb.clone(),
+                logs: engines.logs.clone(),
+                traces: engines.traces.clone(),
+                clock: engines.clock.clone(),
+            },
+            config.sql.clone(),
+        ),
         places: tokio::sync::Semaphore::new(config.concurrency),
         started: engines.clock.now(),
         engines,
@@ -53,7 +66,8 @@ pub fn router(engines: Engines, config: Config) -> Router {
         .nest("/api/v1", prometheus::router(app.clone()))
         .nest("/loki", loki::router(app.clone()))
         .nest("/tempo", tempo::router(app.clone()))
-        .nest("/jaeger", jaeger::router(app))
+        .nest("/jaeger", jaeger::router(app.clone()))
+        .merge(tables::router(app))
 }
 
 #[cfg(test)]

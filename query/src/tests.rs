@@ -310,6 +310,43 @@ async fn traces_are_served_as_tempo_and_jaeger_do() {
 }
 
 #[tokio::test]
+async fn sql_answers_within_the_scope() {
+    let w = world().await;
+    let post = async |kind: &str, body: &str, scope: Option<Scope>| {
+        let mut req = Request::post("/sql")
+            .header("content-type", kind)
+            .body(Body::from(body.to_owned()))
+            .expect("request");
+        if let Some(s) = scope {
+            req.extensions_mut().insert(s);
+        }
+        let (status, text) = w.send(req).await;
+        (status, serde_json::from_str::<Value>(&text).unwrap_or(Value::String(text)))
+    };
+    let sql = "select distinct m.namespace, l.body, s.name from metrics m join logs l on l.namespace = m.namespace \
+        join spans s on s.namespace = l.namespace where l.body like '%500%' order by 1";
+    let (status, v) = post("text/plain", sql, Some(Scope::All)).await;
+    assert_eq!(status, StatusCode::OK, "{v}");
+    let expect = json!([["bank", "GET /cart 500", "GET /bank"], ["shop", "GET /cart 500", "GET /shop"]]);
+    assert_eq!((&v["rows"], &v["truncated"]), (&expect, &json!(false)));
+    assert_eq!(v["columns"][0], json!({"name": "namespace", "type": "varchar"}));
+    let body = json!({"query": sql}).to_string();
+    let (status, v) = post("application/json", &body, only("shop")).await;
+    assert_eq!((status, &v["rows"]), (StatusCode::OK, &json!([["shop", "GET /cart 500", "GET /shop"]])));
+    let (_, v) = post("application/json", &body, Some(Scope::Namespaces(BTreeSet::new()))).await;
+    assert_eq!(v["rows"], json!([]));
+    let (status, _) = post("text/plain", "select 1", None).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    for (kind, body) in
+        [("text/plain", "drop table logs"), ("text/plain", "selec"), ("application/json", "{}")]
+    {
+        let (status, v) = post(kind, body, Some(Scope::All)).await;
+        assert_eq!((status, &v["errorType"]), (StatusCode::BAD_REQUEST, &json!("bad_data")), "{v}");
+        assert!(v["error"].is_string(), "{v}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_leaves_its_namespace_by_any_path() {
     let w = world().await;
     let logs = encode(r#"{namespace=~".+"}"#);

@@ -137,6 +137,15 @@ fn telemetry_arrives(c: &mut Cluster) -> Result<()> {
     })?;
     let followed = c.binnacle(&["logs", "deploy/web", "-n", "shop", "needle"])?;
     ensure!(followed.contains("needle-in-the-haystack"), "{followed}");
+    // One query over objects, logs and metrics.
+    let sql = "select o.name, count(distinct l.body) as lines, max(m.value) as requests from objects o \
+               join logs l on l.namespace = o.namespace and l.pod = o.name \
+               join metrics m on m.namespace = o.namespace and m.pod = o.name \
+               where o.kind = 'Pod' and l.namespace = 'shop' and m.namespace = 'shop' \
+               and m.name = 'http_requests_total' group by o.name order by o.name";
+    let joined = c.query("sql", sql, &[])?;
+    let rows = joined["rows"].as_array().map_or(0, Vec::len);
+    ensure!(rows >= 3, "the join gives {rows} rows: {joined}");
     tail(c)
 }
 
@@ -216,7 +225,10 @@ fn scale_by_metrics(c: &mut Cluster) -> Result<()> {
 /// Every page of the UI in a real browser, in both themes: `tests/browser/pages.mjs`.
 fn browser(c: &Cluster) -> Result<()> {
     let dir = repository().join("tests/browser");
-    ensure!(dir.join("node_modules").try_exists()?, "tests/browser has no node_modules: run the tests by `make test`");
+    ensure!(
+        dir.join("node_modules").try_exists()?,
+        "tests/browser has no node_modules: run the tests by `make test`"
+    );
     let link = c.binnacle(&["open"])?;
     // One that the autoscaler does not take away meanwhile.
     let cart = pod_of(c, "cart")?;
@@ -228,7 +240,8 @@ fn browser(c: &Cluster) -> Result<()> {
         .current_dir(&dir)
         .output()
         .context("run node: is it installed?")?;
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{said}");
     Ok(())
 }

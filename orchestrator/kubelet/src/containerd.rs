@@ -237,3 +237,46 @@ pub(crate) fn unmount_below(dir: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Ends shims of this namespace that no task needs any more. One is left behind when its client dies in the middle of
+/// creating a task: containerd 1.6 forgets it. To be called only when all tasks are deleted.
+pub(crate) fn end_forgotten_shims(socket: &Path, namespace: &str) -> Result<(), Error> {
+    let io = || Error::io("list processes");
+    for entry in fs::read_dir("/proc").map_err(io())? {
+        let entry = entry.map_err(io())?;
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        // A process that has just ended has no command line.
+        let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if is_shim_of(&cmdline, socket, namespace) {
+            tracing::info!(pid, "ending a shim that containerd has forgotten");
+            // It may end by itself meanwhile.
+            let _ended =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+    Ok(())
+}
+
+fn is_shim_of(cmdline: &[u8], socket: &Path, namespace: &str) -> bool {
+    let args: Vec<&[u8]> = cmdline.split(|b| *b == 0).collect();
+    let has = |flag: &[u8], value: &[u8]| args.windows(2).any(|w| w[0] == flag && w[1] == value);
+    args.first().is_some_and(|a| a.ends_with(b"containerd-shim-runc-v2"))
+        && has(b"-namespace", namespace.as_bytes())
+        && has(b"-address", socket.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_its_own_shims_by_namespace_and_address() {
+        let line = b"/usr/bin/containerd-shim-runc-v2\0-namespace\0binnacle\0-id\0x\0-address\0/run/c.sock\0";
+        let check = |socket: &str, namespace: &str, expect: bool| {
+            assert_eq!(is_shim_of(line, Path::new(socket), namespace), expect, "{socket} {namespace}");
+        };
+        check("/run/c.sock", "binnacle", true);
+        check("/run/c.sock", "moby", false);
+        check("/run/other.sock", "binnacle", false);
+    }
+}

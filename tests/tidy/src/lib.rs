@@ -29,7 +29,11 @@ pub fn layers() -> Vec<Room> {
         room("tsdb", FLOOR_1, "knows neither collector nor query nor log-index"),
         room("log-index", FLOOR_1, "knows neither collector nor query nor tsdb"),
         room("promql", &["signal", "telemetry"], "reads a SeriesSource, so it never needs the TSDB"),
-        room("logql", &["signal", "telemetry", "log-index"], "evaluates over the log index"),
+        room(
+            "logql",
+            &["signal", "telemetry", "log-index", "promql"],
+            "evaluates over the log index; what stands around a range is PromQL",
+        ),
         room("sql", &["signal", "telemetry", "tsdb", "log-index", "promql"], "the only door to DataFusion"),
         room(
             "query",
