@@ -35,12 +35,15 @@ pub(crate) async fn run(shop: Arc<Shop>) -> std::io::Result<()> {
             let _place = place;
             let start = now_nanos();
             let answer = async {
-                let response = client.request(request.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())?;
+                let response =
+                    client.request(request.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())?;
                 let status = response.status();
                 response.into_body().collect().await.map_err(|e| e.to_string())?;
                 if status.is_success() { Ok(()) } else { Err(format!("status {status}")) }
             };
-            let result = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap_or_else(|_| Err("no answer in 10 s".to_owned()));
+            let result = tokio::time::timeout(Duration::from_secs(10), answer)
+                .await
+                .unwrap_or_else(|_| Err("no answer in 10 s".to_owned()));
             shop.count(result.is_ok(), Duration::from_nanos(now_nanos().saturating_sub(start)));
             if let Err(e) = result {
                 shop.log("warn", "request failed", &[("path", json!(path)), ("error", json!(e))]);

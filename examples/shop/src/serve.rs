@@ -34,7 +34,11 @@ pub(crate) async fn run(shop: Arc<Shop>, spans: Spans) -> std::io::Result<()> {
                 async move { Ok::<_, Infallible>(handle(&shop, &spans, &next, request).await) }
             });
             // A client that goes away in the middle is not our trouble.
-            drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+            drop(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await,
+            );
         });
     }
 }
@@ -45,7 +49,12 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     r
 }
 
-async fn handle(shop: &Shop, spans: &Spans, next: &Next, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn handle(
+    shop: &Shop,
+    spans: &Spans,
+    next: &Next,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
         (_, "/healthz") => text(StatusCode::OK, "ok\n"),
         (&Method::GET, "/metrics") => text(StatusCode::OK, shop.metrics()),
@@ -64,7 +73,11 @@ async fn work(shop: &Shop, spans: &Spans, next: &Next, request: Request<Incoming
     let path = request.uri().path().to_owned();
     burn(Duration::from_millis(shop.burn.load(Ordering::Relaxed)));
     let faulty = rand::random_range(0..1000) < shop.fault.load(Ordering::Relaxed);
-    let result = if faulty { Err("the fault switch is on".to_owned()) } else { ask(shop, next, &path, &context).await };
+    let result = if faulty {
+        Err("the fault switch is on".to_owned())
+    } else {
+        ask(shop, next, &path, &context).await
+    };
     let end = now_nanos();
     let took = Duration::from_nanos(end.saturating_sub(start));
     let ok = result.is_ok();

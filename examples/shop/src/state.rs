@@ -45,9 +45,8 @@ pub(crate) fn now_nanos() -> u64 {
 impl Shop {
     pub(crate) fn from_environment() -> Result<Shop, String> {
         let var = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-        let number = |name: &str, default: &str| {
-            var(name, default).parse::<f64>().map_err(|e| format!("{name}: {e}"))
-        };
+        let number =
+            |name: &str, default: &str| var(name, default).parse::<f64>().map_err(|e| format!("{name}: {e}"));
         let role = var("SHOP_ROLE", "web");
         if !["web", "cart", "stock", "load"].contains(&role.as_str()) {
             return Err(format!("SHOP_ROLE {role:?}: use web, cart, stock or load"));
@@ -113,7 +112,9 @@ impl Shop {
         line(format_args!("# HELP http_request_duration_seconds How long requests took."));
         line(format_args!("# TYPE http_request_duration_seconds histogram"));
         for (bound, n) in BUCKETS.iter().zip(c.buckets) {
-            line(format_args!("http_request_duration_seconds_bucket{{service=\"{role}\",le=\"{bound}\"}} {n}"));
+            line(format_args!(
+                "http_request_duration_seconds_bucket{{service=\"{role}\",le=\"{bound}\"}} {n}"
+            ));
         }
         let total = c.ok + c.failed;
         line(format_args!("http_request_duration_seconds_bucket{{service=\"{role}\",le=\"+Inf\"}} {total}"));

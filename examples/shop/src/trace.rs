@@ -25,7 +25,9 @@ impl Context {
     pub(crate) fn continue_from(header: Option<&str>) -> Context {
         let parts: Vec<&str> = header.unwrap_or_default().split('-').collect();
         let (trace, parent) = match parts.as_slice() {
-            [_, trace, span, _] if trace.len() == 32 && span.len() == 16 => ((*trace).to_owned(), (*span).to_owned()),
+            [_, trace, span, _] if trace.len() == 32 && span.len() == 16 => {
+                ((*trace).to_owned(), (*span).to_owned())
+            }
             _ => (format!("{:032x}", rand::random::<u128>() | 1), String::new()),
         };
         Context { trace, span: format!("{:016x}", rand::random::<u64>() | 1), parent }
@@ -39,7 +41,14 @@ impl Context {
 pub(crate) type Spans = mpsc::Sender<Value>;
 
 /// A finished span as OTLP JSON.
-pub(crate) fn span(c: &Context, name: &str, start: u64, end: u64, ok: bool, attributes: &[(&str, &str)]) -> Value {
+pub(crate) fn span(
+    c: &Context,
+    name: &str,
+    start: u64,
+    end: u64,
+    ok: bool,
+    attributes: &[(&str, &str)],
+) -> Value {
     let attributes: Vec<Value> =
         attributes.iter().map(|(k, v)| json!({"key": k, "value": {"stringValue": v}})).collect();
     json!({"traceId": c.trace, "spanId": c.span, "parentSpanId": c.parent, "name": name, "kind": 2,

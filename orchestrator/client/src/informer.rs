@@ -11,10 +11,10 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use serde::de::DeserializeOwned;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 /// Names an object of a known kind. The namespace is empty for cluster-scoped kinds.

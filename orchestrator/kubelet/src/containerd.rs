@@ -240,7 +240,7 @@ pub(crate) fn unmount_below(dir: &Path) -> Result<(), Error> {
 
 /// Ends shims of this namespace that no task needs any more. One is left behind when its client dies in the middle of
 /// creating a task: containerd 1.6 forgets it. To be called only when all tasks are deleted.
-pub(crate) fn end_forgotten_shims(socket: &Path, namespace: &str) -> Result<(), Error> {
+pub(crate) async fn end_forgotten_shims(socket: &Path, namespace: &str) -> Result<(), Error> {
     let io = || Error::io("list processes");
     for entry in fs::read_dir("/proc").map_err(io())? {
         let entry = entry.map_err(io())?;

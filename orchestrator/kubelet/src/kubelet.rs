@@ -192,7 +192,7 @@ pub async fn purge(config: &Config) -> Result<(), Error> {
         images::purge(&c).await?;
     }
     network::purge(&config.network).await?;
-    containerd::end_forgotten_shims(&config.containerd_socket, &config.containerd_namespace)?;
+    containerd::end_forgotten_shims(&config.containerd_socket, &config.containerd_namespace).await?;
     containerd::unmount_below(&config.data_dir)?;
     Hierarchy::detect()?.remove(&config.cgroup_root)?;
     files::remove_dir(&config.pods_dir())?;
