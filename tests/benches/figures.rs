@@ -153,11 +153,14 @@ fn autoscaling(c: &mut Cluster) -> Result<()> {
 }
 
 fn objects(c: &Cluster) -> Result<()> {
-    let items: Vec<Value> = (0..OBJECTS)
-        .map(|i| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("c{i}"), "namespace": "default"}, "data": {"k": "v"}}))
+    let items: Vec<String> = (0..OBJECTS)
+        .map(|i| {
+            let meta = json!({"name": format!("c{i}"), "namespace": "default"});
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"k": "v"}}).to_string()
+        })
         .collect();
     let file = c.dir.join("objects.json");
-    std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
+    std::fs::write(&file, items.join("\n"))?;
     let began = monotonic();
     c.kubectl(&["create", "-f", &file.display().to_string()])?;
     let rate = OBJECTS as f64 / began.elapsed().as_secs_f64();
