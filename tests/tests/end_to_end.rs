@@ -286,7 +286,19 @@ fn survive_kill(c: &mut Cluster) -> Result<()> {
         Ok((n.len() > 100).then_some(n.len()))
     })?;
     let before = restarts(c)?;
-    let samples_before = c.promql("count_over_time(up{job=\"binnacle\"}[10m])")?;
+    // Counted at one moment in the past, so that samples taken after the restart cannot stand in for lost ones.
+    let at = format!("{:.3}", signal::time::now().millis() as f64 / 1000.0 - 3.0);
+    let count = |c: &Cluster| -> Result<Value> {
+        let all =
+            "sum by (pod) (count_over_time(container_cpu_usage_seconds_total{namespace=\"shop\"}[10m]))";
+        Ok(c.query("promql", all, &["--time", &at])?["data"]["result"].clone())
+    };
+    let samples_before = count(c)?;
+    ensure!(
+        samples_before.as_array().is_some_and(|s| s.len() >= 3),
+        "too few samples to lose: {samples_before}"
+    );
+    c.kubectl(&["create", "configmap", "acknowledged", "-n", "shop", "--from-literal=just=before"])?;
     c.kill()?;
     c.start()?;
     let after = restarts(c)?;
@@ -306,8 +318,11 @@ fn survive_kill(c: &mut Cluster) -> Result<()> {
         let lost: Vec<_> = expected.iter().filter(|n| grown.binary_search(n).is_err()).collect();
         bail!("lines doubled: {doubled:?}, lost: {lost:?}");
     }
-    let samples_after = c.promql("count_over_time(up{job=\"binnacle\"}[10m])")?;
-    ensure!(samples_after[0] >= samples_before[0], "samples lost: {samples_before:?} → {samples_after:?}");
+    let samples_after = count(c)?;
+    ensure!(samples_after == samples_before, "samples lost: {samples_before} → {samples_after}");
+    let kept =
+        c.kubectl(&["get", "configmap", "acknowledged", "-n", "shop", "-o", "jsonpath={.data.just}"])?;
+    ensure!(kept == "before", "an acknowledged object is lost: {kept:?}");
     c.kubectl(&["scale", "deployment/load", "-n", "shop", "--replicas=0"])?;
     Ok(())
 }
