@@ -4,18 +4,22 @@
 SHELL := /bin/bash
 # Outside the checkout, so that a fresh clone finds what was built before.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/binnacle/target
+TOOLS := $(CARGO_TARGET_DIR)/tools
+# Under sudo the toolchain is often the caller's. Our own Node.js is there only where the machine's is too old.
+CALLER_HOME := $(if $(SUDO_USER),$(shell getent passwd $(SUDO_USER) | cut -d: -f6),$(HOME))
+export PATH := $(TOOLS)/node/bin:$(PATH):$(CALLER_HOME)/.cargo/bin
+export RUSTUP_HOME ?= $(CALLER_HOME)/.rustup
 BIN := $(CARGO_TARGET_DIR)/release/binnacle
 # Naming the target keeps the static flag away from build scripts and macros.
-HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+HOST := $(shell PATH="$(PATH)" RUSTUP_HOME="$(RUSTUP_HOME)" rustc -vV | sed -n 's/^host: //p')
 SHOP := $(CARGO_TARGET_DIR)/static/$(HOST)/release/shop
 SHOP_IMAGE := $(CARGO_TARGET_DIR)/images/shop.tar
-TOOLS := $(CARGO_TARGET_DIR)/tools
 KUBECTL := $(TOOLS)/kubectl
 
 PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
 PACKAGES_TEST := chromium python3-pip unzip
 
-.PHONY: help run build web test lint bench image kubectl browser packages-run packages-test
+.PHONY: help run build web test lint bench image kubectl browser node packages-run packages-test
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,6 +29,7 @@ run: build image ## build what is missing, import the example image, start a one
 	@exec $(BIN) up $(UP_FLAGS)
 
 packages-run:
+	@./tools/rust.sh
 	@./tools/apt-install.sh $(PACKAGES_RUN)
 
 packages-test:
@@ -34,7 +39,10 @@ build: packages-run web ## the binary, with the web UI inside
 	@echo "== building binnacle (the first time takes a while)" >&2
 	@cargo build --release -p orchestrator
 
-web: ## the web UI, if Node is there and it changed
+node:
+	@./tools/node.sh $(TOOLS)
+
+web: node ## the web UI, if it changed
 	@./tools/build-web.sh
 
 image: packages-run $(SHOP_IMAGE) ## the example shop's image
@@ -50,7 +58,7 @@ kubectl: $(KUBECTL)
 $(KUBECTL):
 	@./tools/get-kubectl.sh $(TOOLS)
 
-browser: packages-test
+browser: packages-test node
 	@./tools/browser-deps.sh
 
 test: packages-run packages-test web kubectl image browser ## every test, the end-to-end run included

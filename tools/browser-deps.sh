@@ -2,6 +2,5 @@
 # Installs what the browser test needs beside Chromium: playwright-core and axe-core, as its lock file says.
 set -euo pipefail
 cd "$(dirname "$0")/../tests/browser"
-command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer" >&2; exit 1; }
 [ node_modules/.package-lock.json -nt package-lock.json ] && exit 0
 npm ci --no-audit --no-fund --loglevel=error >&2
