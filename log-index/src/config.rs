@@ -25,6 +25,12 @@ pub struct Config {
     pub head_bytes: usize,
     /// … or once it is this old.
     pub head_age: Duration,
+    /// So many partitions of about one size are merged into one …
+    pub merge_fan: usize,
+    /// … if it holds at most this many bytes of records before compression …
+    pub merged_bytes: u64,
+    /// … and at most this much time, so that retention can drop it.
+    pub merged_span: Duration,
     /// Batches that wait for one slow tail; what does not fit is counted as dropped.
     pub tail_batches: usize,
     pub clock: SharedClock,
@@ -39,6 +45,9 @@ impl Config {
             retention_bytes: None,
             head_bytes: 16 << 20,
             head_age: Duration::from_secs(3600),
+            merge_fan: 8,
+            merged_bytes: 256 << 20,
+            merged_span: Duration::from_secs(86_400),
             tail_batches: 256,
             clock: system_clock(),
         }

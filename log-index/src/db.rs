@@ -1,6 +1,6 @@
 //! The index: opening, appending, checkpoints, following, facts about itself, and its one task.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use signal::{Accepted, Attributes, Checkpoint, LogBatch, LogStream, Matcher, SinkError, SpanBatch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wal::Wal;
 
@@ -248,6 +249,7 @@ impl LogIndex {
 
     /// Flushes and drops until told to stop. The log keeps the head over a stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut merging: Option<JoinHandle<()>> = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -268,6 +270,15 @@ impl LogIndex {
             }
             if let Err(e) = self.retain() {
                 tracing::error!(error = %e, "old partitions could not be dropped");
+            }
+            // Beside flushes, which must not wait for it.
+            if merging.as_ref().is_none_or(JoinHandle::is_finished) {
+                let index = self.clone();
+                merging = Some(tokio::task::spawn_blocking(move || {
+                    if let Err(e) = index.merge() {
+                        tracing::error!(error = %e, "partitions were not merged and stay as they are");
+                    }
+                }));
             }
         }
     }
@@ -294,6 +305,12 @@ fn open_partitions(dir: &std::path::Path) -> Result<Vec<Arc<Partition>>, Error> 
             },
             _ => {}
         }
+    }
+    // A crash between writing a merged partition and deleting its parts leaves both.
+    let void: HashSet<u64> =
+        out.iter().flat_map(|p: &Arc<Partition>| p.meta.merged.iter().copied()).collect();
+    for p in out.extract_if(.., |p| void.contains(&p.meta.seq)) {
+        fs::remove_file(&p.path).map_err(Error::io(&p.path))?;
     }
     out.sort_by_key(|p| p.meta.seq);
     Ok(out)

@@ -17,7 +17,8 @@ fn write(dir: &Path, kind: Kind, seq: u64, log_before: u64, head: &Head) -> Resu
     for s in streams {
         let mut rows: Vec<Row> = s.rows.clone();
         rows.sort_by_key(|r| r.time);
-        writer.add(&s.labels, &s.resource, &rows)?;
+        writer.stream(&s.labels, &s.resource)?;
+        rows.into_iter().try_for_each(|r| writer.push(r))?;
     }
     writer.finish()
 }
@@ -71,6 +72,9 @@ impl LogIndex {
         all.sort_by_key(|p| p.meta.max);
         let mut total: u64 = all.iter().map(|p| p.bytes).sum();
         for p in all {
+            if p.is_merging() {
+                continue;
+            }
             if p.meta.max < oldest || self.config.retention_bytes.is_some_and(|l| total > l) {
                 total -= p.bytes;
                 self.state.write().partitions.retain(|q| q.meta.seq != p.meta.seq);

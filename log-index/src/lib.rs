@@ -7,10 +7,10 @@
 //! Does not know: LogQL, TraceQL, HTTP, where records come from.
 //!
 //! Write path: [`db`] (`append_logs`, `append_spans`) → [`frame`] (WAL record) → wal → [`head`] → [`tail`];
-//! later [`flush`] → [`partition`] with its [`sidecar`] → retention. Read path: [`search`] over partitions and
+//! later [`flush`] → [`partition`] with its [`sidecar`] → [`merge`] → retention. Read path: [`search`] over partitions and
 //! head, [`traces`] on top of it. Start reading at [`db`].
 //!
-//! Tasks: one, [`LogIndex::run`]. Lock order: `gate` (shared by appends, exclusive while a flush swaps the head),
+//! Tasks: [`LogIndex::run`], and one merge at a time beside it. Lock order: `gate` (shared by appends, exclusive while a flush swaps the head),
 //! then `state`, then the tails.
 
 mod codec;
@@ -20,6 +20,7 @@ mod error;
 mod flush;
 mod frame;
 mod head;
+mod merge;
 mod partition;
 mod search;
 mod sidecar;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,11 @@ pub(crate) fn path(dir: &Path, seq: u64) -> PathBuf {
     dir.join(format!("{seq:016x}.part"))
 }
 
+/// Where a partition is written before it has its name.
+pub(crate) fn temporary(dir: &Path, seq: u64) -> PathBuf {
+    dir.join(format!("{seq:016x}.tmp"))
+}
+
 /// Facts about a partition, in its footer as JSON. Times in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
@@ -40,6 +46,9 @@ pub(crate) struct Meta {
     pub(crate) raw_bytes: u64,
     /// Frames in log segments below this one are in this partition or in earlier ones.
     pub(crate) log_before: u64,
+    /// Partitions whose records are all in this one: where their files are still there, they are void.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) merged: Vec<u64>,
 }
 
 /// What a search must know of a block's tokens beside the index.
@@ -135,6 +144,8 @@ pub(crate) struct Partition {
     /// Kept while queries come; see [`Partition::forget`].
     index: Mutex<Option<Arc<Index>>>,
     sidecar: Mutex<Option<Arc<Option<Sidecar>>>>,
+    /// Set while it is merged into another, and for good if that failed.
+    merging: AtomicBool,
 }
 
 pub(crate) struct Index {
@@ -182,6 +193,7 @@ impl Partition {
             sidecar_at,
             index: Mutex::new(None),
             sidecar: Mutex::new(None),
+            merging: AtomicBool::new(false),
         };
         let raw = p.read(meta_at.offset, meta_at.len, meta_at.crc, "facts")?;
         p.meta = serde_json::from_slice(&raw).map_err(|e| damaged(&e.to_string()))?;
@@ -226,6 +238,14 @@ impl Partition {
         let s = Arc::new(Sidecar::open(&raw)?);
         *cached = Some(s.clone());
         Ok(s)
+    }
+
+    pub(crate) fn is_merging(&self) -> bool {
+        self.merging.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_merging(&self, yes: bool) {
+        self.merging.store(yes, Ordering::Relaxed);
     }
 
     /// Lets go of what queries loaded.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use tantivy::directory::{Directory, RamDirectory};
 use tantivy::index::SegmentComponent;
+use tantivy::indexer::SingleSegmentIndexWriter;
 use tantivy::postings::Postings;
-use tantivy::schema::{IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
+use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
 use tantivy::{DocSet, Index, InvertedIndexReader, TERMINATED, TantivyDocument};
 
 use crate::codec::{get_bytes, get_uvarint, put_bytes, put_uvarint};
@@ -39,49 +40,65 @@ fn schema() -> Schema {
     b.build()
 }
 
-/// Builds the index; each item holds a block's tokens, separated by spaces.
-pub(crate) fn build(blocks: impl Iterator<Item = String>) -> Result<Vec<u8>, Error> {
-    let schema = schema();
-    let field = schema.get_field(FIELD)?;
-    let directory = RamDirectory::create();
-    let mut writer =
-        Index::builder().schema(schema).single_segment_index_writer(directory.clone(), BUILD_BYTES)?;
-    for tokens in blocks {
+/// An index being built: one document for each block, in order.
+pub(crate) struct Builder {
+    directory: RamDirectory,
+    writer: SingleSegmentIndexWriter,
+    field: Field,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Result<Builder, Error> {
+        let schema = schema();
+        let field = schema.get_field(FIELD)?;
+        let directory = RamDirectory::create();
+        let writer =
+            Index::builder().schema(schema).single_segment_index_writer(directory.clone(), BUILD_BYTES)?;
+        Ok(Builder { directory, writer, field })
+    }
+
+    /// A block's tokens, separated by spaces.
+    pub(crate) fn add(&mut self, tokens: &str) -> Result<(), Error> {
         let mut doc = TantivyDocument::default();
-        doc.add_text(field, tokens);
-        writer.add_document(doc)?;
+        doc.add_text(self.field, tokens);
+        self.writer.add_document(doc)?;
+        Ok(())
     }
-    let index = writer.finalize()?;
-    let mut files: Vec<PathBuf> = vec![PathBuf::from("meta.json")];
-    for segment in index.searchable_segment_metas()? {
-        files.extend(COMPONENTS.map(|c| segment.relative_path(c)));
-    }
-    let mut out = Vec::new();
-    let mut parts: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-    for path in files {
-        // Those without content were never written.
-        if !directory.exists(&path).map_err(tantivy::TantivyError::from)? {
-            continue;
+
+    pub(crate) fn finish(self) -> Result<Vec<u8>, Error> {
+        let directory = self.directory;
+        let index = self.writer.finalize()?;
+        let mut files: Vec<PathBuf> = vec![PathBuf::from("meta.json")];
+        for segment in index.searchable_segment_metas()? {
+            files.extend(COMPONENTS.map(|c| segment.relative_path(c)));
         }
-        let data = if path == Path::new("meta.json") {
-            directory.atomic_read(&path).map_err(tantivy::TantivyError::from)?
-        } else {
-            let slice = directory.open_read(&path).map_err(tantivy::TantivyError::from)?;
-            slice.read_bytes().map_err(tantivy::TantivyError::from)?.to_vec()
-        };
-        parts.push((path, data));
+        let mut out = Vec::new();
+        let mut parts: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+        for path in files {
+            // Those without content were never written.
+            if !directory.exists(&path).map_err(tantivy::TantivyError::from)? {
+                continue;
+            }
+            let data = if path == Path::new("meta.json") {
+                directory.atomic_read(&path).map_err(tantivy::TantivyError::from)?
+            } else {
+                let slice = directory.open_read(&path).map_err(tantivy::TantivyError::from)?;
+                slice.read_bytes().map_err(tantivy::TantivyError::from)?.to_vec()
+            };
+            parts.push((path, data));
+        }
+        put_uvarint(&mut out, parts.len() as u64);
+        for (path, data) in parts {
+            put_bytes(&mut out, path.to_string_lossy().as_bytes());
+            put_bytes(&mut out, &data);
+        }
+        Ok(out)
     }
-    put_uvarint(&mut out, parts.len() as u64);
-    for (path, data) in parts {
-        put_bytes(&mut out, path.to_string_lossy().as_bytes());
-        put_bytes(&mut out, &data);
-    }
-    Ok(out)
 }
 
 pub(crate) struct Sidecar {
     inverted: std::sync::Arc<InvertedIndexReader>,
-    field: tantivy::schema::Field,
+    field: Field,
 }
 
 impl Sidecar {

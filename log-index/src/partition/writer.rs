@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use signal::{Attributes, Labels};
 
-use super::{BlockRef, FOOTER_MAGIC, MAGIC, Meta, VERSION, path};
+use super::{BlockRef, FOOTER_MAGIC, MAGIC, Meta, VERSION, path, temporary};
 use crate::codec::{put_attributes, put_bytes, put_uvarint, put_varint};
 use crate::config::Kind;
 use crate::error::Error;
@@ -28,14 +28,17 @@ pub(crate) struct Writer {
     meta: Meta,
     streams: Vec<(Labels, Attributes)>,
     blocks: Vec<BlockRef>,
-    /// For each block its tokens, separated by spaces.
-    tokens: Vec<String>,
+    /// Records of the last stream that are in no block yet.
+    pending: Vec<Row>,
+    pending_bytes: usize,
+    /// Taken when the file is finished.
+    sidecar: Option<sidecar::Builder>,
     packer: zstd::bulk::Compressor<'static>,
 }
 
 impl Writer {
     pub(crate) fn create(dir: &Path, kind: Kind, meta: Meta) -> Result<Writer, Error> {
-        let temporary = dir.join(format!("{:016x}.tmp", meta.seq));
+        let temporary = temporary(dir, meta.seq);
         let file = File::create(&temporary).map_err(Error::io(&temporary))?;
         let mut out = BufWriter::with_capacity(1 << 18, file);
         let mut header = MAGIC.to_vec();
@@ -51,33 +54,40 @@ impl Writer {
             meta,
             streams: Vec::new(),
             blocks: Vec::new(),
-            tokens: Vec::new(),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            sidecar: Some(sidecar::Builder::new()?),
             packer,
         })
     }
 
-    /// Adds a stream with all its records, in order of time.
-    pub(crate) fn add(&mut self, labels: &Labels, resource: &Attributes, rows: &[Row]) -> Result<(), Error> {
-        let stream = self.streams.len() as u32;
+    /// Begins a stream. Streams come in order of labels.
+    pub(crate) fn stream(&mut self, labels: &Labels, resource: &Attributes) -> Result<(), Error> {
+        self.block()?;
         self.streams.push((labels.clone(), resource.clone()));
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take(RECORDS).take_while(|r| {
-                let room = bytes < BYTES;
-                bytes += r.data.len();
-                room
-            });
-            let (block, after) = rest.split_at(fits.count().max(1));
-            rest = after;
-            self.block(stream, block)?;
+        Ok(())
+    }
+
+    /// Adds a record to the stream begun last. Records come in order of time.
+    pub(crate) fn push(&mut self, row: Row) -> Result<(), Error> {
+        self.pending_bytes += row.data.len();
+        self.pending.push(row);
+        if self.pending.len() >= RECORDS || self.pending_bytes >= BYTES {
+            self.block()?;
         }
         Ok(())
     }
 
-    fn block(&mut self, stream: u32, rows: &[Row]) -> Result<(), Error> {
-        // Columns: all times, all lengths, then the records, so that zstd sees like with like.
+    fn block(&mut self) -> Result<(), Error> {
+        let rows = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let rows = rows.as_slice();
+        let stream = (self.streams.len() as u32).saturating_sub(1);
         let mut raw = Vec::new();
+        // Columns: all times, all lengths, then the records, so that zstd sees like with like.
         let mut last = 0i64;
         for r in rows {
             put_varint(&mut raw, r.time.wrapping_sub(last));
@@ -113,8 +123,10 @@ impl Writer {
             bloom_crc,
             facts,
         });
-        self.tokens.push(words.into_iter().collect::<Vec<_>>().join(" "));
-        Ok(())
+        match &mut self.sidecar {
+            Some(sidecar) => sidecar.add(&words.into_iter().collect::<Vec<_>>().join(" ")),
+            None => Ok(()),
+        }
     }
 
     /// A block's words, hashes of its ids, and what is special about it.
@@ -153,6 +165,7 @@ impl Writer {
 
     /// Syncs the file and gives it its name. `None` if nothing was added.
     pub(crate) fn finish(mut self) -> Result<Option<PathBuf>, Error> {
+        self.block()?;
         if self.meta.records == 0 {
             drop(self.out);
             fs::remove_file(&self.temporary).map_err(Error::io(&self.temporary))?;
@@ -167,8 +180,10 @@ impl Writer {
         put_uvarint(&mut index, self.blocks.len() as u64);
         self.blocks.iter().for_each(|b| b.encode(&mut index));
         let packed = zstd::bulk::compress(&index, 3).map_err(Error::io(&self.temporary))?;
-        let tokens = std::mem::take(&mut self.tokens);
-        let sidecar = sidecar::build(tokens.into_iter())?;
+        let sidecar = match self.sidecar.take() {
+            Some(sidecar) => sidecar.finish()?,
+            None => Vec::new(),
+        };
         let sidecar_packed = zstd::bulk::compress(&sidecar, 3).map_err(Error::io(&self.temporary))?;
         let meta = serde_json::to_vec(&self.meta).expect("plain data");
         let mut footer = Vec::new();

@@ -1,0 +1,117 @@
+//! Small partitions become larger ones: fewer files to ask, longer runs of one stream to pack, fewer dictionaries.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::db::LogIndex;
+use crate::error::Error;
+use crate::frame::Row;
+use crate::partition::{Index, Meta, Partition, Writer, temporary};
+
+/// What is smaller than this counts as this large.
+const LEAST: u64 = 1 << 20;
+
+/// Which partitions to merge next: as many as the fan, of one order of size, next to each other in time. Each record is
+/// so rewritten about once for each order of size between a flush and the largest partition. Gives positions in `all`.
+fn plan(all: &[&Meta], config: &Config) -> Option<Vec<usize>> {
+    let fan = config.merge_fan.max(2);
+    let order = |m: &Meta| m.raw_bytes.max(LEAST).ilog(fan as u64);
+    let mut by_time: Vec<usize> = (0..all.len()).collect();
+    by_time.sort_by_key(|i| all.get(*i).map(|m| (m.max, m.seq)));
+    let span = i64::try_from(config.merged_span.as_nanos()).unwrap_or(i64::MAX);
+    by_time
+        .windows(fan)
+        .find(|w| {
+            let metas: Vec<&Meta> = w.iter().filter_map(|i| all.get(*i).copied()).collect();
+            let bytes: u64 = metas.iter().map(|m| m.raw_bytes).sum();
+            let (min, max) = (metas.iter().map(|m| m.min).min(), metas.iter().map(|m| m.max).max());
+            let time = max.unwrap_or(0).saturating_sub(min.unwrap_or(0));
+            let like = metas.windows(2).all(|p| matches!(p, [a, b] if order(a) == order(b)));
+            like && bytes <= config.merged_bytes && time <= span
+        })
+        .map(<[usize]>::to_vec)
+}
+
+/// Writes the records of `parts` that are not older than `oldest` to one new partition. `None` if none is left.
+fn write(
+    parts: &[Arc<Partition>],
+    config: &Config,
+    seq: u64,
+    oldest: i64,
+) -> Result<Option<Partition>, Error> {
+    let mut indexes: Vec<Arc<Index>> = Vec::with_capacity(parts.len());
+    for p in parts {
+        indexes.push(p.index()?);
+    }
+    let meta = Meta {
+        seq,
+        log_before: parts.iter().map(|p| p.meta.log_before).max().unwrap_or(0),
+        // With what they were made of: a deletion may come to the disk later than the next merge.
+        merged: parts.iter().flat_map(|p| p.meta.merged.iter().copied().chain([p.meta.seq])).collect(),
+        ..Meta::default()
+    };
+    let mut writer = Writer::create(&config.dir, config.kind, meta)?;
+    // Streams by labels, then resource; of each the places in the parts that have it.
+    let mut streams: Vec<(usize, usize)> = Vec::new();
+    for (p, index) in indexes.iter().enumerate() {
+        streams.extend((0..index.streams.len()).map(|s| (p, s)));
+    }
+    let of = |(p, s): (usize, usize)| indexes.get(p).and_then(|i| i.streams.get(s));
+    let key = |at| of(at).map(|(labels, resource)| (labels, format!("{resource:?}")));
+    streams.sort_by(|a, b| key(*a).cmp(&key(*b)));
+    for same in streams.chunk_by(|a, b| of(*a) == of(*b)) {
+        let Some((labels, resource)) = same.first().and_then(|at| of(*at)) else { continue };
+        writer.stream(labels, resource)?;
+        // Blocks in order of their first record; a record is written once no later block can come before it.
+        let mut blocks = Vec::new();
+        for (p, s) in same {
+            let Some(index) = indexes.get(*p) else { continue };
+            blocks.extend(index.blocks.iter().filter(|b| b.stream as usize == *s).map(|b| (*p, b)));
+        }
+        blocks.sort_by_key(|(p, b)| (b.min, *p));
+        let mut open: Vec<(usize, Row)> = Vec::new();
+        for (p, block) in blocks {
+            let done = open.partition_point(|(_, r)| r.time < block.min);
+            open.drain(..done).try_for_each(|(_, r)| writer.push(r))?;
+            let Some(part) = parts.get(p) else { continue };
+            open.extend(part.rows(block)?.into_iter().filter(|r| r.time >= oldest).map(|r| (p, r)));
+            // Stable, and parts stand in the order they were written in: records of one time keep their order.
+            open.sort_by_key(|(p, r)| (r.time, *p));
+        }
+        open.into_iter().try_for_each(|(_, r)| writer.push(r))?;
+    }
+    writer.finish()?.map(Partition::open).transpose()
+}
+
+impl LogIndex {
+    /// Merges partitions until none ought to be merged. Queries go on; parts that fail are left as they are, for good.
+    pub fn merge(&self) -> Result<(), Error> {
+        loop {
+            let all: Vec<Arc<Partition>> =
+                self.state.read().partitions.iter().filter(|p| !p.is_merging()).cloned().collect();
+            let metas: Vec<&Meta> = all.iter().map(|p| &p.meta).collect();
+            let Some(chosen) = plan(&metas, &self.config) else { return Ok(()) };
+            let mut parts: Vec<Arc<Partition>> = chosen.iter().filter_map(|i| all.get(*i).cloned()).collect();
+            parts.sort_by_key(|p| p.meta.seq);
+            parts.iter().for_each(|p| p.set_merging(true));
+            let oldest = self.config.clock.now().saturating_sub(self.config.retention).nanos();
+            let seq = self.next_seq();
+            let merged = write(&parts, &self.config, seq, oldest).inspect_err(|_| {
+                // The error at hand is the one to tell; what is left here goes at the next start.
+                drop(std::fs::remove_file(temporary(&self.config.dir, seq)));
+            })?;
+            {
+                let mut state = self.state.write();
+                state.partitions.retain(|p| !parts.iter().any(|q| q.meta.seq == p.meta.seq));
+                state.partitions.extend(merged.map(Arc::new));
+            }
+            for p in parts {
+                // Queries that began before still read it through their open file.
+                std::fs::remove_file(&p.path).map_err(Error::io(&p.path))?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
