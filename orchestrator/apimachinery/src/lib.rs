@@ -5,10 +5,12 @@
 //!
 //! The road of an object through this crate: its names are judged by [`name`], its amounts read by
 //! [`quantity`], [`schema`] says what fields it has, [`strategic`] and [`fieldset`] patch it, and lists and controllers
-//! choose it by [`selector`].
+//! choose it by [`selector`]. [`protobuf`] is the other form it travels in; [`cron`] says when a CronJob runs.
 
+pub mod cron;
 pub mod fieldset;
 pub mod name;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -165,6 +165,11 @@ impl Schemas {
         self.kinds.get(&key).map(|n| Type::Struct(*n))
     }
 
+    /// Group, version and kind of all kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.kinds.keys().map(|(g, v, k)| (g.as_str(), v.as_str(), k.as_str()))
+    }
+
     /// Brings an object into the shape its kind has: unknown fields and nulls go, quantities become
     /// canonical. Gives the paths of unknown fields, or the first value that has the wrong type.
     pub fn conform(&self, ty: &Type, value: &mut Value) -> Result<Vec<String>, String> {

@@ -221,10 +221,20 @@ pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Op
 
 /// All paths without parameters, as `/` lists them.
 pub(crate) fn paths(server: &ApiServer) -> Value {
-    let mut all: BTreeSet<String> =
-        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]
-            .map(str::to_owned)
-            .into();
+    let mut all: BTreeSet<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .into();
     for (g, versions) in groups(server) {
         all.insert(format!("/apis/{g}"));
         all.extend(versions.iter().map(|v| format!("/apis/{g}/{v}")));

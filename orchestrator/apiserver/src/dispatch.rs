@@ -37,7 +37,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn write(&self) -> Result<WriteContext> {
         let options = WriteOptions::parse(&self.query, &self.headers)?;
-        Ok(WriteContext { options, apply: false })
+        Ok(WriteContext { options, apply: false, user: Some(self.user.clone()) })
     }
 
     fn include(&self) -> Include {
@@ -168,7 +168,7 @@ async fn serve(
         return Ok(answer.unwrap_or_else(|never| match never {}));
     }
     let ctx = Context { headers: req.headers().clone(), user, info, query, warnings: Vec::new() };
-    if ctx.info.is_resource { resource(server, ctx, req).await } else { other(&server, &ctx) }
+    if ctx.info.is_resource { resource(server, ctx, req).await } else { other(&server, &ctx).await }
 }
 
 fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<()> {
@@ -271,7 +271,7 @@ fn version() -> Value {
     })
 }
 
-fn other(server: &Arc<ApiServer>, ctx: &Context) -> Result<Response> {
+async fn other(server: &Arc<ApiServer>, ctx: &Context) -> Result<Response> {
     let path = ctx.info.path.as_str();
     if path == "/" {
         return Ok(body::json(200, discovery::paths(server).to_string()));
@@ -281,6 +281,9 @@ fn other(server: &Arc<ApiServer>, ctx: &Context) -> Result<Response> {
         r.headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(telemetry::metrics::CONTENT_TYPE));
         return Ok(r);
+    }
+    if path == "/openapi/v2" {
+        return openapi::v2::respond(server, &ctx.headers).await;
     }
     if path.starts_with("/openapi/") {
         return openapi::respond(server, path, &ctx.headers);

@@ -5,10 +5,10 @@
 //! order or ends with 410.
 //! Does not know: flags, the environment, controllers, containers.
 //!
-//! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`rbac`] →
+//! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`rbac`] (and [`escalation`] for roles) →
 //! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
 //! [`registry`] with [`admission`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
-//! Beside it: [`subresource`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
+//! Beside it: [`subresource`], [`eviction`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
 //! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one per connection. State is the cache, a lock per kind;
 //! the compiled roles, one lock; the allocation lock, held over a service's write.
@@ -22,6 +22,8 @@ mod cache;
 mod discovery;
 mod dispatch;
 mod error;
+mod escalation;
+mod eviction;
 mod expire;
 mod kinds;
 mod managed;

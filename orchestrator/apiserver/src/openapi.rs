@@ -1,5 +1,7 @@
 //! OpenAPI v3: one document per group-version, made when asked for, kept by clients under its hash.
-//! kubectl explain, kubectl's validation and client-side apply read it.
+//! kubectl explain, kubectl's validation and client-side apply read it. Version 2 is in [`v2`].
+
+pub(crate) mod v2;
 
 use std::collections::BTreeSet;
 
@@ -28,7 +30,6 @@ pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Re
         return Ok(body::json(200, json!({"paths": paths}).to_string()));
     }
     let Some(gv) = path.strip_prefix("/openapi/v3/") else {
-        // Version 2 is asked for as protobuf only; clients go on without it.
         return Err(ApiError::no_such_path());
     };
     let all = discovery::group_versions(server);
@@ -54,13 +55,32 @@ pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Re
     Ok(r)
 }
 
+/// All definitions, by name.
+fn definitions() -> Result<Map<String, Value>> {
+    serde_json::from_str(&apimachinery::schema::definitions_json()).map_err(ApiError::internal)
+}
+
 fn document(server: &ApiServer, group: &str, version: &str) -> Result<Value> {
-    let all: Map<String, Value> =
-        serde_json::from_str(&apimachinery::schema::definitions_json()).map_err(ApiError::internal)?;
-    let resources = discovery::resources_of(server, group, version);
+    let all = definitions()?;
+    let (paths, wanted) = paths(server, &all, group, version);
+    Ok(json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.35.0"},
+        "paths": paths,
+        "components": {"schemas": closure(all, wanted)},
+    }))
+}
+
+/// The paths of a group-version, and the schemas they name.
+fn paths(
+    server: &ApiServer,
+    all: &Map<String, Value>,
+    group: &str,
+    version: &str,
+) -> (Map<String, Value>, BTreeSet<String>) {
     let mut paths = Map::new();
     let mut wanted = BTreeSet::new();
-    for r in &resources {
+    for r in &discovery::resources_of(server, group, version) {
         let (name, kind) = (r["name"].as_str().unwrap_or_default(), r["kind"].as_str().unwrap_or_default());
         let (g, v) = (r["group"].as_str().unwrap_or(group), r["version"].as_str().unwrap_or(version));
         let schema = all.iter().find(|(_, s)| {
@@ -75,47 +95,23 @@ fn document(server: &ApiServer, group: &str, version: &str) -> Result<Value> {
         let gvk = json!({"group": g, "version": v, "kind": kind});
         let verbs: Vec<&str> =
             r["verbs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let (collection, one) = match name.split_once('/') {
-            None => (Some(format!("{base}/{name}")), format!("{base}/{name}/{{name}}")),
-            Some((parent, sub)) => (None, format!("{base}/{parent}/{{name}}/{sub}")),
+        let mut add = |path: String, methods: &[(&str, &str)]| {
+            paths.insert(path, operations(methods, &verbs, schema.as_deref(), &gvk));
         };
-        if let Some(c) = collection {
-            paths.insert(
-                c,
-                operations(
-                    &[("get", "list"), ("post", "create"), ("delete", "deletecollection")],
-                    &verbs,
-                    schema.as_deref(),
-                    &gvk,
-                ),
-            );
-            paths.insert(
-                one,
-                operations(
-                    &[("get", "get"), ("put", "update"), ("patch", "patch"), ("delete", "delete")],
-                    &verbs,
-                    schema.as_deref(),
-                    &gvk,
-                ),
-            );
-        } else {
-            paths.insert(
-                one,
-                operations(
-                    &[("get", "get"), ("post", "create"), ("put", "update"), ("patch", "patch")],
-                    &verbs,
-                    schema.as_deref(),
-                    &gvk,
-                ),
-            );
+        match name.split_once('/') {
+            None => {
+                let collection = [("get", "list"), ("post", "create"), ("delete", "deletecollection")];
+                add(format!("{base}/{name}"), &collection);
+                let one = [("get", "get"), ("put", "update"), ("patch", "patch"), ("delete", "delete")];
+                add(format!("{base}/{name}/{{name}}"), &one);
+            }
+            Some((parent, sub)) => {
+                let methods = [("get", "get"), ("post", "create"), ("put", "update"), ("patch", "patch")];
+                add(format!("{base}/{parent}/{{name}}/{sub}"), &methods);
+            }
         }
     }
-    Ok(json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.35.0"},
-        "paths": paths,
-        "components": {"schemas": closure(all, wanted)},
-    }))
+    (paths, wanted)
 }
 
 /// Method and the verb that allows it → operations.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -20,6 +20,8 @@ use crate::kinds;
 use crate::object;
 use crate::server::ApiServer;
 
+/// A kubelet's reason is a line or two.
+const MAX_REFUSAL: usize = 16 << 10;
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 pub(crate) async fn respond(server: &ApiServer, ctx: &Context, req: Request<Body>) -> Result<Response> {
@@ -66,7 +68,30 @@ pub(crate) async fn respond(server: &ApiServer, ctx: &Context, req: Request<Body
         ApiError::internal(format!("error dialing the kubelet of node {node} at {endpoint}: {e}"))
     };
     let sender = connect(server, &endpoint).await.map_err(unreachable)?;
-    forward(sender, req, &uri, &endpoint, sub != "log").await.map_err(unreachable)
+    let answer = forward(sender, req, &uri, &endpoint, sub != "log").await.map_err(unreachable)?;
+    if answer.status().is_client_error() || answer.status().is_server_error() {
+        return Err(refusal(answer, ctx).await);
+    }
+    Ok(answer)
+}
+
+/// What a kubelet refuses in plain text, as a Status (apiserver: pkg/registry/generic/rest/response_checker.go).
+async fn refusal(answer: Response, ctx: &Context) -> ApiError {
+    let code = answer.status().as_u16();
+    let text = match Limited::new(answer.into_body(), MAX_REFUSAL).collect().await {
+        Ok(b) => String::from_utf8_lossy(&b.to_bytes()).trim().to_owned(),
+        Err(e) => format!("the kubelet's answer could not be read: {e}"),
+    };
+    match code {
+        400 => ApiError::bad_request(text),
+        404 => {
+            let mut e = ApiError::new(404, "NotFound", text);
+            e.details = Some(json!({"name": ctx.info.name, "kind": ctx.info.resource}));
+            e
+        }
+        403 => ApiError::new(403, "Forbidden", text),
+        _ => ApiError::internal(text),
+    }
 }
 
 /// The container that is meant (kubernetes: pkg/registry/core/pod/strategy.go).

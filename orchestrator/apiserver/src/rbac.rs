@@ -15,16 +15,16 @@ use crate::server::Access;
 
 /// One rule of a role.
 #[derive(Clone, Debug, Default)]
-struct Rule {
-    verbs: Vec<String>,
-    groups: Vec<String>,
-    resources: Vec<String>,
-    names: Vec<String>,
-    urls: Vec<String>,
+pub(crate) struct Rule {
+    pub(crate) verbs: Vec<String>,
+    pub(crate) groups: Vec<String>,
+    pub(crate) resources: Vec<String>,
+    pub(crate) names: Vec<String>,
+    pub(crate) urls: Vec<String>,
 }
 
 impl Rule {
-    fn parse(v: &Value) -> Rule {
+    pub(crate) fn parse(v: &Value) -> Rule {
         let list =
             |k: &str| object::list(v, k).iter().filter_map(|s| s.as_str().map(str::to_owned)).collect();
         Rule {
@@ -97,6 +97,8 @@ impl Binding {
 struct Compiled {
     cluster: Vec<Binding>,
     namespaced: HashMap<String, Vec<Binding>>,
+    cluster_roles: HashMap<String, Rules>,
+    roles: HashMap<(String, String), Rules>,
 }
 
 pub(crate) struct Rbac {
@@ -174,6 +176,7 @@ impl Rbac {
                 compiled.namespaced.entry(object::namespace(&b).to_owned()).or_default().push(binding);
             }
         }
+        (compiled.cluster_roles, compiled.roles) = (by_name, roles);
         compiled
     }
 
@@ -199,8 +202,18 @@ impl Rbac {
             .any(|b| b.rules.iter().any(|r| r.allows_url(verb, path)))
     }
 
-    /// What a user may do in a namespace, as SelfSubjectRulesReview lists it.
-    pub(crate) fn rules(&self, user: &UserInfo, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+    /// The rules of a role, its aggregated ones among them.
+    pub(crate) fn rules_in(&self, resource: &str, namespace: &str, name: &str) -> Option<Vec<Rule>> {
+        let compiled = self.current();
+        let found = match resource {
+            "clusterroles" => compiled.cluster_roles.get(name),
+            _ => compiled.roles.get(&(namespace.to_owned(), name.to_owned())),
+        };
+        found.map(|r| r.to_vec())
+    }
+
+    /// Everything a user's bindings give in a namespace.
+    pub(crate) fn rules_of(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
         if user.in_group(MASTERS) {
             let every = || vec!["*".to_owned()];
@@ -212,6 +225,12 @@ impl Rbac {
         for b in compiled.cluster.iter().chain(local).filter(|b| b.binds(user)) {
             rules.extend(b.rules.iter().cloned());
         }
+        rules
+    }
+
+    /// What a user may do in a namespace, as SelfSubjectRulesReview lists it.
+    pub(crate) fn rules(&self, user: &UserInfo, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        let rules = self.rules_of(user, namespace);
         let (urls, resources): (Vec<_>, Vec<_>) = rules.iter().partition(|r| !r.urls.is_empty());
         (resources.into_iter().map(Rule::json).collect(), urls.into_iter().map(Rule::json).collect())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use apimachinery::name;
 use apimachinery::trace::TRACEPARENT_ANNOTATION;
+use apimachinery::user::UserInfo;
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Object, object_key, store_key};
@@ -27,6 +28,8 @@ pub(crate) struct WriteContext {
     pub(crate) options: WriteOptions,
     /// This write is a server-side apply: its managed fields are already worked out.
     pub(crate) apply: bool,
+    /// Who writes; `None` is the server itself, which may everything.
+    pub(crate) user: Option<UserInfo>,
 }
 
 /// Which part of an object an update may change.
@@ -99,6 +102,9 @@ impl ApiServer {
             object::metadata(&mut o).insert("generation".to_owned(), 1.into());
         }
         validate(served, &o)?;
+        if let Some(user) = &ctx.user {
+            self.check_escalation(served, user, None, &o)?;
+        }
         self.trace_create(kind, &mut o);
         if !ctx.apply {
             managed::on_update(served, None, &mut o, &ctx.options.field_manager, "", self.now());
@@ -255,6 +261,9 @@ impl ApiServer {
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(served, name, &errors));
+        }
+        if let Some(user) = &ctx.user {
+            self.check_escalation(served, user, Some(old), &new)?;
         }
         self.trace_update(kind, &mut new, old, spec_changed && part != Part::Status && !ctx.options.dry_run);
         let _allocated = self.allocate(served, Some(old), &mut new, ctx.options.dry_run).await?;

@@ -138,6 +138,7 @@ pub struct ApiServer {
     pub(crate) rbac: Rbac,
     pub(crate) tokens: Tokens,
     pub(crate) allocating: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) openapi_v2: crate::openapi::v2::Cached,
     pub(crate) stop: CancellationToken,
 }
 
@@ -155,6 +156,7 @@ impl ApiServer {
             cache,
             tokens,
             allocating: Arc::default(),
+            openapi_v2: Default::default(),
             stop,
         });
         bootstrap::run(&server).await?;

@@ -1,12 +1,13 @@
-//! Subresources with rules of their own: scale, binding, eviction, token.
+//! Subresources with rules of their own: scale, binding, token.
 
 use axum::response::Response;
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::body;
-use crate::dispatch::{Context, delete_options_from};
+use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
+use crate::eviction;
 use crate::kinds::{self, Served};
 use crate::object;
 use crate::patch;
@@ -36,7 +37,7 @@ pub(crate) async fn respond(
             scale(server, ctx, served, method == Method::PATCH, bytes).await
         }
         ("pods", "binding", &Method::POST) => bind(server, ctx, bytes, &ctx.info.name).await,
-        ("pods", "eviction", &Method::POST) => evict(server, ctx, served, bytes).await,
+        ("pods", "eviction", &Method::POST) => eviction::respond(server, ctx, served, bytes).await,
         ("serviceaccounts", "token", &Method::POST) => token(server, ctx, served, bytes).await,
         _ => Err(ApiError::no_such_path()),
     }
@@ -142,15 +143,6 @@ pub(crate) async fn bind(server: &ApiServer, ctx: &Context, bytes: &[u8], name: 
     Ok(success(201))
 }
 
-/// A deletion that asks politely. Disruption budgets are not known yet, so nothing refuses it.
-async fn evict(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) -> Result<Response> {
-    let eviction = body::decode(bytes, body::media_type(&ctx.headers))?;
-    let mut options = delete_options_from(ctx, &eviction["deleteOptions"])?;
-    options.dry_run |= ctx.write()?.options.dry_run;
-    server.delete(&served, &ctx.info.namespace, &ctx.info.name, &options).await?;
-    Ok(success(201))
-}
-
 /// A signed token for a service account, maybe bound to a pod.
 async fn token(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) -> Result<Response> {
     let mut request = body::decode(bytes, body::media_type(&ctx.headers))?;
@@ -234,7 +226,7 @@ async fn token(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) 
     Ok(body::json(201, request.to_string()))
 }
 
-fn success(code: u16) -> Response {
+pub(crate) fn success(code: u16) -> Response {
     let s = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code});
     body::json(code, s.to_string())
 }

@@ -1,4 +1,4 @@
-//! Deployment, ReplicaSet and ControllerRevision: pods in numbers.
+//! Deployment, ReplicaSet, ReplicationController and ControllerRevision: pods in numbers.
 
 use serde_json::{Value, json};
 use signal::Timestamp;
@@ -52,16 +52,25 @@ pub(crate) static REPLICASET: Kind = Kind {
     validate: validate_workload,
     validate_update: selector_stays,
     fields: &["status.replicas"],
-    columns: &[
-        NAME,
-        INT_DESIRED,
-        column("Current"),
-        column("Ready"),
-        AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ],
+    columns: REPLICASET_COLUMNS,
+    row: replicaset_row,
+    ..BASE
+};
+
+pub(crate) static REPLICATION_CONTROLLER: Kind = Kind {
+    resource: "replicationcontrollers",
+    singular: "replicationcontroller",
+    kind: "ReplicationController",
+    short: &["rc"],
+    categories: &["all"],
+    generation: true,
+    status: true,
+    scale: true,
+    default: default_replication_controller,
+    prepare_create: |o| o["status"] = json!({"replicas": 0}),
+    validate: validate_replication_controller,
+    fields: &["status.replicas"],
+    columns: REPLICASET_COLUMNS,
     row: replicaset_row,
     ..BASE
 };
@@ -77,9 +86,18 @@ pub(crate) static CONTROLLER_REVISION: Kind = Kind {
     ..BASE
 };
 
-const INT_DESIRED: Column = column("Desired");
+const REPLICASET_COLUMNS: &[Column] = &[
+    NAME,
+    column("Desired"),
+    column("Current"),
+    column("Ready"),
+    AGE,
+    wide("Containers"),
+    wide("Images"),
+    wide("Selector"),
+];
 
-fn default_template(spec: &mut Value) {
+pub(super) fn default_template(spec: &mut Value) {
     let template = object::child(spec, "template");
     object::child(template, "metadata");
     pod::default_spec(object::child(template, "spec"));
@@ -105,6 +123,27 @@ fn default_replicaset(o: &mut Value) {
     let spec = object::child(o, "spec");
     object::default(spec, "replicas", 1);
     default_template(spec);
+}
+
+/// The template's labels are the selector, and the controller's own labels, unless others are given.
+fn default_replication_controller(o: &mut Value) {
+    let spec = object::child(o, "spec");
+    object::default(spec, "replicas", 1);
+    default_template(spec);
+    let labels = object::get(spec, "template.metadata.labels").cloned();
+    if let Some(labels) = labels {
+        object::default(spec, "selector", labels.clone());
+        object::default(object::child(o, "metadata"), "labels", labels);
+    }
+}
+
+fn validate_replication_controller(o: &Value, errors: &mut Errors) {
+    not_negative(o, "replicas", errors);
+    let selector = object::get(o, "spec.selector").and_then(Value::as_object);
+    if selector.is_none_or(serde_json::Map::is_empty) {
+        return errors.required("spec.selector", "");
+    }
+    validate_template(o, &json!({"matchLabels": o["spec"]["selector"]}), errors);
 }
 
 fn validate_deployment(o: &Value, errors: &mut Errors) {
@@ -154,7 +193,7 @@ fn validate_deployment(o: &Value, errors: &mut Errors) {
     }
 }
 
-fn not_negative(o: &Value, field: &str, errors: &mut Errors) {
+pub(super) fn not_negative(o: &Value, field: &str, errors: &mut Errors) {
     if let Some(n) = object::int(o, &format!("spec.{field}"))
         && n < 0
     {
@@ -162,7 +201,7 @@ fn not_negative(o: &Value, field: &str, errors: &mut Errors) {
     }
 }
 
-fn validate_int_or_percent(v: &Value, field: &str, errors: &mut Errors) {
+pub(super) fn validate_int_or_percent(v: &Value, field: &str, errors: &mut Errors) {
     match v {
         Value::Number(n) if n.as_i64().is_some_and(|n| n < 0) => {
             errors.invalid(field, v, "must be greater than or equal to 0");
@@ -181,8 +220,8 @@ fn validate_int_or_percent(v: &Value, field: &str, errors: &mut Errors) {
     }
 }
 
-/// What Deployments and ReplicaSets share: selector, template, replicas.
-fn validate_workload(o: &Value, errors: &mut Errors) {
+/// What workloads share: selector, template, replicas.
+pub(super) fn validate_workload(o: &Value, errors: &mut Errors) {
     not_negative(o, "replicas", errors);
     let selector = object::get(o, "spec.selector");
     match selector {
@@ -192,17 +231,23 @@ fn validate_workload(o: &Value, errors: &mut Errors) {
             Ok(parsed) if parsed.is_everything() => {
                 errors.invalid("spec.selector", s, "empty selector is invalid for deployment");
             }
-            Ok(parsed) => {
-                let labels = object::get(o, "spec.template.metadata.labels");
-                if !parsed.matches_json(labels) {
-                    errors.invalid(
-                        "spec.template.metadata.labels",
-                        labels.unwrap_or(&Value::Null),
-                        "`selector` does not match template `labels`",
-                    );
-                }
-            }
+            Ok(_) => return validate_template(o, s, errors),
         },
+    }
+    validate_template(o, &json!({}), errors);
+}
+
+/// A pod template whose labels a selector must match.
+fn validate_template(o: &Value, selector: &Value, errors: &mut Errors) {
+    let labels = object::get(o, "spec.template.metadata.labels");
+    if let Ok(parsed) = apimachinery::selector::Selector::from_json(Some(selector))
+        && !parsed.matches_json(labels)
+    {
+        errors.invalid(
+            "spec.template.metadata.labels",
+            labels.unwrap_or(&Value::Null),
+            "`selector` does not match template `labels`",
+        );
     }
     let template = &o["spec"]["template"];
     crate::registry::validate_labels(&template["metadata"], "spec.template.metadata", errors);
@@ -221,7 +266,7 @@ fn validate_workload(o: &Value, errors: &mut Errors) {
     }
 }
 
-fn selector_stays(new: &Value, old: &Value, errors: &mut Errors) {
+pub(super) fn selector_stays(new: &Value, old: &Value, errors: &mut Errors) {
     errors.immutable("spec.selector", object::get(new, "spec.selector"), object::get(old, "spec.selector"));
 }
 
@@ -251,7 +296,11 @@ fn replicaset_row(o: &Value, now: Timestamp) -> Vec<Value> {
         table::age(o, now),
         names,
         images,
-        table::selector(object::get(o, "spec.selector")),
+        match o["spec"]["selector"].get("matchLabels").or(o["spec"]["selector"].get("matchExpressions")) {
+            // A replication controller's selector is a plain map.
+            None => table::pairs(object::get(o, "spec.selector")),
+            Some(_) => table::selector(object::get(o, "spec.selector")),
+        },
     ]
 }
 

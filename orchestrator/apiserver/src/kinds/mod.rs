@@ -4,18 +4,25 @@
 
 mod apps;
 mod autoscaling;
+mod batch;
 mod configmap;
 mod coordination;
 mod endpoints;
 mod event;
 mod namespace;
+mod networking;
 mod node;
 pub(crate) mod pod;
 mod pod_validation;
+mod policy;
+mod quota;
 mod rbac;
+mod scheduling;
 mod secret;
 pub(crate) mod service;
 mod serviceaccount;
+mod sets;
+pub(crate) mod storage;
 
 use serde_json::Value;
 use signal::Timestamp;
@@ -119,7 +126,7 @@ const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 19] = [
+pub(crate) static ALL: [&Kind; 34] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -139,6 +146,21 @@ pub(crate) static ALL: [&Kind; 19] = [
     &rbac::ROLE_BINDING,
     &rbac::CLUSTER_ROLE_BINDING,
     &apps::CONTROLLER_REVISION,
+    &apps::REPLICATION_CONTROLLER,
+    &sets::STATEFUL_SET,
+    &sets::DAEMON_SET,
+    &batch::JOB,
+    &batch::CRON_JOB,
+    &storage::VOLUME,
+    &storage::CLAIM,
+    &storage::CLASS,
+    &networking::INGRESS,
+    &networking::INGRESS_CLASS,
+    &networking::NETWORK_POLICY,
+    &policy::PDB,
+    &quota::QUOTA,
+    &quota::LIMIT_RANGE,
+    &scheduling::PRIORITY_CLASS,
 ];
 
 /// A kind under one of the group-versions it is served in.
