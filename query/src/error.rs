@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Timeout(String),
     Canceled(String),
     TooLarge(String),
+    /// A body of a kind that is not taken.
+    Unsupported(String),
     Overloaded(String),
     Internal(String),
 }
@@ -30,6 +32,7 @@ impl Failure {
             Failure::Timeout(m) => (StatusCode::SERVICE_UNAVAILABLE, "timeout", m),
             Failure::Canceled(m) => (StatusCode::SERVICE_UNAVAILABLE, "canceled", m),
             Failure::TooLarge(m) => (StatusCode::PAYLOAD_TOO_LARGE, "bad_data", m),
+            Failure::Unsupported(m) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_data", m),
             Failure::Overloaded(m) => (StatusCode::TOO_MANY_REQUESTS, "unavailable", m),
             Failure::Internal(m) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", m),
         }

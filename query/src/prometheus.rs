@@ -30,7 +30,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/labels", get(labels).post(labels))
         .route("/label/{name}/values", get(label_values))
         .route("/metadata", get(metadata))
-        .route("/query_exemplars", get(no_exemplars).post(no_exemplars))
+        .route("/query_exemplars", get(exemplars).post(exemplars))
         .route("/format_query", get(format_query).post(format_query))
         .route("/parse_query", get(parse_query).post(parse_query))
         .route("/targets", get(targets))
@@ -77,10 +77,14 @@ async fn query(State(app): State<App>, scope: Scope, p: Params) -> Answer {
     let time = p.millis("time").map_err(fail)?.unwrap_or_else(|| app.engines.clock.now().millis());
     let mut o = options(&p, &scope).map_err(fail)?;
     let limit = p.number("limit").map_err(fail)?.unwrap_or(0);
+    let stats = p.get("stats").is_some();
     run(&app, move |app, stop| {
         o.cancel = Some(stop);
+        let started = app.engines.clock.monotonic();
         let r = app.promql.instant_with(&text, time, &o)?;
-        Ok(json::result(&r, limit))
+        let stats =
+            if stats { json::stats(&r, app.engines.clock.monotonic() - started) } else { String::new() };
+        Ok(json::result(&r, limit, &stats))
     })
     .await
     .map(json::raw)
@@ -113,10 +117,14 @@ async fn query_range(State(app): State<App>, scope: Scope, p: Params) -> Answer 
     }
     let mut o = options(&p, &scope).map_err(fail)?;
     let limit = p.number("limit").map_err(fail)?.unwrap_or(0);
+    let stats = p.get("stats").is_some();
     run(&app, move |app, stop| {
         o.cancel = Some(stop);
+        let started = app.engines.clock.monotonic();
         let r = app.promql.range_with(&text, start, end, step, &o)?;
-        Ok(json::result(&r, limit))
+        let stats =
+            if stats { json::stats(&r, app.engines.clock.monotonic() - started) } else { String::new() };
+        Ok(json::result(&r, limit, &stats))
     })
     .await
     .map(json::raw)
@@ -214,8 +222,37 @@ async fn metadata(State(app): State<App>, _: Scope, p: Params) -> Answer {
     Ok(data(Value::Object(map)))
 }
 
-async fn no_exemplars(_: Scope) -> Response {
-    data(json!([]))
+/// Exemplars of the series that the selectors of an expression name.
+async fn exemplars(State(app): State<App>, scope: Scope, p: Params) -> Answer {
+    let start = p.millis("start").map_err(fail)?.unwrap_or(i64::MIN);
+    let end = p.millis("end").map_err(fail)?.unwrap_or(i64::MAX);
+    if end < start {
+        return Err(fail(Failure::Bad("end timestamp must not be before start timestamp".to_owned())));
+    }
+    let e = promql::parse(required(&p, "query")?).map_err(|e| fail(promql::Error::from(e).into()))?;
+    let enforce = scope.enforce();
+    let selectors: Vec<Vec<Matcher>> =
+        e.selectors().map(|s| s.matchers.iter().chain(&enforce).cloned().collect()).collect();
+    let all = run(&app, move |app, _| Ok(app.engines.tsdb.exemplars(&selectors, start, end)))
+        .await
+        .map_err(fail)?;
+    let mut out: Vec<Value> = Vec::new();
+    let mut series: Option<&signal::Labels> = None;
+    for e in &all {
+        let mut time = String::new();
+        json::time(&mut time, e.timestamp);
+        let time: Value = serde_json::from_str(&time).expect("a number was written");
+        let one = json!({"labels": e.labels, "value": promql::format_value(e.value), "timestamp": time});
+        if series == Some(&e.series)
+            && let Some(list) = out.last_mut().and_then(|s| s["exemplars"].as_array_mut())
+        {
+            list.push(one);
+        } else {
+            out.push(json!({"seriesLabels": e.series, "exemplars": [one]}));
+            series = Some(&e.series);
+        }
+    }
+    Ok(data(json!(out)))
 }
 
 async fn format_query(_: Scope, State(_app): State<App>, p: Params) -> Answer {

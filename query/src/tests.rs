@@ -1,5 +1,7 @@
 //! The APIs over real engines: what goes in by one door comes out by the others, and nothing leaves its namespace.
 
+mod metrics;
+
 use std::collections::BTreeSet;
 
 use axum::body::Body;

@@ -12,17 +12,20 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use signal::{Labels, Sample};
+use signal::{HistogramSample, Labels, Sample};
 
-pub(crate) use writer::Writer;
+pub(crate) use writer::{SeriesData, Writer};
 
-use crate::codec::{get_bytes, get_uvarint, get_varint, put_uvarint, put_varint};
+use crate::codec::{
+    decode_histograms, decode_stream, get_bytes, get_uvarint, get_varint, put_uvarint, put_varint,
+};
 use crate::error::Error;
 use crate::index::Postings;
 
 const MAGIC: &[u8; 8] = b"BNTSDBLK";
 const FOOTER_MAGIC: &[u8; 8] = b"BNTSDBND";
-const VERSION: u32 = 1;
+/// 1: floats only. 2: histograms and start times beside them.
+const VERSION: u32 = 2;
 const FOOTER: usize = 8 + 4 + 4 + 4 + 8 + 4 + 4 + 4 + 8;
 
 pub(crate) fn path(dir: &Path, seq: u64) -> PathBuf {
@@ -32,6 +35,9 @@ pub(crate) fn path(dir: &Path, seq: u64) -> PathBuf {
 /// Facts about a block, in its footer as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
+    /// Of the format. Blocks of version 1 did not say it.
+    #[serde(default = "one")]
+    pub(crate) version: u32,
     /// Names the file. Never used twice.
     pub(crate) seq: u64,
     /// Of two blocks with a sample of the same series and time, the one of higher order has the right one.
@@ -44,6 +50,10 @@ pub(crate) struct Meta {
     pub(crate) samples: u64,
     /// Blocks this one was made of: they are void once it exists.
     pub(crate) sources: Vec<u64>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A timestamp column, shared by every chunk that was sampled at these times.
@@ -69,9 +79,81 @@ pub(crate) struct ChunkRef {
     sum: f64,
 }
 
+/// Native histograms of one series: a zstd frame around their stream.
+#[derive(Clone, Debug)]
+pub(crate) struct HistogramsRef {
+    offset: u64,
+    len: u32,
+    raw: u32,
+    crc: u32,
+    count: u32,
+    min: i64,
+    max: i64,
+}
+
+/// Start times of one series: a sample stream whose values are the starts' bits.
+#[derive(Clone, Debug)]
+pub(crate) struct StartsRef {
+    offset: u64,
+    len: u32,
+    crc: u32,
+    count: u32,
+}
+
+/// What few series have beside floats.
+#[derive(Debug, Default)]
+pub(crate) struct ExtraRefs {
+    histograms: Vec<HistogramsRef>,
+    starts: Option<StartsRef>,
+}
+
 pub(crate) struct SeriesEntry {
     pub(crate) labels: Labels,
     chunks: Vec<ChunkRef>,
+    extra: Option<Box<ExtraRefs>>,
+}
+
+impl ExtraRefs {
+    fn encode(&self, b: &mut Vec<u8>) {
+        for h in &self.histograms {
+            put_uvarint(b, h.offset);
+            put_uvarint(b, u64::from(h.len));
+            put_uvarint(b, u64::from(h.raw));
+            b.extend_from_slice(&h.crc.to_le_bytes());
+            put_uvarint(b, u64::from(h.count));
+            put_varint(b, h.min);
+            put_varint(b, h.max);
+        }
+        if let Some(s) = &self.starts {
+            put_uvarint(b, s.offset);
+            put_uvarint(b, u64::from(s.len));
+            b.extend_from_slice(&s.crc.to_le_bytes());
+            put_uvarint(b, u64::from(s.count));
+        }
+    }
+
+    /// `head` is the number of histogram chunks, doubled, plus one if there are start times.
+    fn decode(head: u64, d: &mut &[u8]) -> Option<Self> {
+        let u32_ = |d: &mut &[u8]| u32::try_from(get_uvarint(d)?).ok();
+        let crc = |d: &mut &[u8]| Some(u32::from_le_bytes(get_bytes(d, 4)?.try_into().ok()?));
+        let mut out = ExtraRefs::default();
+        for _ in 0..head / 2 {
+            out.histograms.push(HistogramsRef {
+                offset: get_uvarint(d)?,
+                len: u32_(d)?,
+                raw: u32_(d)?,
+                crc: crc(d)?,
+                count: u32_(d)?,
+                min: get_varint(d)?,
+                max: get_varint(d)?,
+            });
+        }
+        if head % 2 == 1 {
+            out.starts =
+                Some(StartsRef { offset: get_uvarint(d)?, len: u32_(d)?, crc: crc(d)?, count: u32_(d)? });
+        }
+        Some(out)
+    }
 }
 
 impl TimesRef {
@@ -150,7 +232,10 @@ impl Block {
         let facts = parse_footer(&footer).ok_or_else(|| damaged("footer"))?;
         let (index_at, meta_at) = facts;
         let raw = read_checked(&file, &path, meta_at.0, meta_at.1, meta_at.2, "facts")?;
-        let meta = serde_json::from_slice(&raw).map_err(|e| damaged(&e.to_string()))?;
+        let meta: Meta = serde_json::from_slice(&raw).map_err(|e| damaged(&e.to_string()))?;
+        if meta.version > VERSION {
+            return Err(damaged(&format!("version {} is newer than this program", meta.version)));
+        }
         Ok(Block { meta, path, bytes, file, index_at, index: Mutex::new(None) })
     }
 
@@ -163,7 +248,7 @@ impl Block {
         let packed = read_checked(&self.file, &self.path, at, len, crc, "index")?;
         let damaged = || Error::Damaged { path: self.path.clone(), what: "index".to_owned() };
         let raw = zstd::bulk::decompress(&packed, raw_len as usize).map_err(|_| damaged())?;
-        let index = Arc::new(Index::decode(&raw).ok_or_else(damaged)?);
+        let index = Arc::new(Index::decode(&raw, self.meta.version).ok_or_else(damaged)?);
         *cached = Some(index.clone());
         Ok(index)
     }
@@ -201,10 +286,42 @@ impl Block {
         }
         Ok(())
     }
+
+    /// Reads one series' histograms in the range, and all its start times.
+    pub(crate) fn read_extra(
+        &self,
+        index: &Index,
+        series: u32,
+        start: i64,
+        end: i64,
+        mut each: impl FnMut(HistogramSample),
+    ) -> Result<Vec<(i64, i64)>, Error> {
+        let Some(extra) = index.series.get(series as usize).and_then(|e| e.extra.as_ref()) else {
+            return Ok(Vec::new());
+        };
+        let damaged = || Error::Damaged { path: self.path.clone(), what: "histograms".to_owned() };
+        for h in extra.histograms.iter().filter(|h| h.max >= start && h.min <= end) {
+            let packed = read_checked(&self.file, &self.path, h.offset, h.len, h.crc, "histograms")?;
+            let raw = zstd::bulk::decompress(&packed, h.raw as usize).map_err(|_| damaged())?;
+            decode_histograms(&raw, h.count, |s| {
+                if (start..=end).contains(&s.timestamp) {
+                    each(s);
+                }
+            })
+            .ok_or_else(damaged)?;
+        }
+        let mut starts = Vec::new();
+        if let Some(s) = &extra.starts {
+            let raw = read_checked(&self.file, &self.path, s.offset, s.len, s.crc, "start times")?;
+            decode_stream(&raw, s.count, |t, bits| starts.push((t, bits.to_bits() as i64)))
+                .ok_or_else(damaged)?;
+        }
+        Ok(starts)
+    }
 }
 
 impl Index {
-    fn decode(mut d: &[u8]) -> Option<Index> {
+    fn decode(mut d: &[u8], version: u32) -> Option<Index> {
         let d = &mut d;
         let mut times = Vec::new();
         for _ in 0..get_uvarint(d)? {
@@ -223,7 +340,9 @@ impl Index {
                 chunks.push(ChunkRef::decode(d)?);
             }
             chunks.shrink_to_fit();
-            series.push(SeriesEntry { labels, chunks });
+            let head = if version >= 2 { get_uvarint(d)? } else { 0 };
+            let extra = if head > 0 { Some(Box::new(ExtraRefs::decode(head, d)?)) } else { None };
+            series.push(SeriesEntry { labels, chunks, extra });
         }
         Some(Index { times, series, postings: Postings::decode(d)? })
     }
@@ -231,9 +350,11 @@ impl Index {
     /// True if the series may have samples in the range.
     pub(crate) fn overlaps(&self, series: u32, start: i64, end: i64) -> bool {
         self.series.get(series as usize).is_some_and(|s| {
+            let histograms = s.extra.iter().flat_map(|e| &e.histograms);
             s.chunks
                 .iter()
                 .any(|c| self.times.get(c.times as usize).is_some_and(|t| t.max >= start && t.min <= end))
+                || histograms.into_iter().any(|h| h.max >= start && h.min <= end)
         })
     }
 }

@@ -5,6 +5,10 @@
 //! `bits XOR previous bits` that are not zero at either end. The control byte's low seven bits are 0 for an
 //! equal value, else `1 + 8 * trailing zero bytes + (bytes - 1)`. A steady, unchanged series costs a byte a sample.
 
+mod histogram;
+
+pub(crate) use histogram::{HistogramState, decode_histograms};
+
 pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut v: u64) {
     while v >= 0x80 {
         out.push(v as u8 | 0x80);

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::{Block, Meta, Writer};
+use crate::block::{Block, Meta, SeriesData, Writer};
 use crate::error::Error;
-use crate::head::Merge;
+use crate::head::{Merge, Merged};
 
 /// Blocks of one level whose oldest samples lie in the same span of this many milliseconds become one block.
 const SPANS: [i64; 2] = [2 * 3_600_000, 24 * 3_600_000];
@@ -51,14 +51,17 @@ pub(crate) fn merge(
         // Every index is in order of labels: the smallest next one over all of them is the next series.
         let next = indexes.iter().zip(&at).filter_map(|(i, at)| i.series.get(*at)).map(|s| &s.labels).min();
         let Some(labels) = next.cloned() else { break };
-        let mut merged = Merge::new();
+        let (mut merged, mut extra) = (Merge::new(), Merged::default());
         for ((block, index), at) in blocks.iter().zip(&indexes).zip(&mut at) {
             if index.series.get(*at).is_some_and(|s| s.labels == labels) {
                 block.read(index, *at as u32, i64::MIN, i64::MAX, |s| merged.push(s))?;
+                let starts = block.read_extra(index, *at as u32, i64::MIN, i64::MAX, |s| extra.push(s))?;
+                extra.push_starts(&starts);
                 *at += 1;
             }
         }
-        writer.add(&labels, &merged.finish())?;
+        let (histograms, starts) = extra.finish();
+        writer.add(&labels, &SeriesData { samples: merged.finish(), histograms, starts })?;
     }
     writer.finish()
 }

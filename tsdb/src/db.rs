@@ -7,13 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use signal::{Accepted, Labels, Matcher, Metadata, MetricBatch, SinkError, TimeSeries, stale_nan};
+use signal::{
+    Accepted, Exemplar, HistogramSeries, Labels, Matcher, Metadata, MetricBatch, SinkError, StartTimes,
+    TimeSeries, stale_nan,
+};
 use tokio_util::sync::CancellationToken;
 use wal::Wal;
 
 use crate::block::Block;
 use crate::config::Config;
 use crate::error::{Error, sink_error};
+use crate::exemplars::Exemplars;
 use crate::head::Head;
 use crate::record::Record;
 
@@ -21,6 +25,7 @@ use crate::record::Record;
 const FAMILIES: usize = 20_000;
 /// How often the task looks whether there is something to flush, merge or drop.
 const TICK: Duration = Duration::from_secs(30);
+const OUT_OF_BOUNDS: &str = "samples too old or too far in the future";
 
 pub struct Tsdb {
     pub(crate) config: Config,
@@ -33,6 +38,7 @@ pub struct Tsdb {
     /// Held by a flush or a merge: one at a time.
     pub(crate) maintenance: tokio::sync::Mutex<()>,
     metadata: Mutex<BTreeMap<String, Metadata>>,
+    exemplars: Mutex<Exemplars>,
     seq: AtomicU64,
     /// The newest sample ever taken; the out-of-order window hangs from it.
     newest: std::sync::atomic::AtomicI64,
@@ -88,6 +94,7 @@ impl Tsdb {
         let mut head = Head::default();
         let mut metadata = load_metadata(&config.dir)?;
         let mut ids: HashMap<u32, u32> = HashMap::new();
+        let mut exemplars = Exemplars::default();
         let (mut unreadable, mut unknown) = (0u64, 0u64);
         let wal_config = wal::Config { sync: config.sync, ..wal::Config::new(config.dir.join("wal")) };
         let (wal, found) = Wal::open(wal_config, |_, frame| {
@@ -107,6 +114,18 @@ impl Tsdb {
                     None => unknown += samples.len() as u64,
                 }
             }
+            for (id, samples) in record.histograms {
+                match ids.get(&id) {
+                    Some(id) => samples.into_iter().for_each(|s| head.insert_histogram(*id, s)),
+                    None => unknown += samples.len() as u64,
+                }
+            }
+            for (id, times) in record.starts {
+                if let Some(id) = ids.get(&id) {
+                    times.into_iter().for_each(|(t, start)| head.insert_start(*id, t, start));
+                }
+            }
+            record.exemplars.into_iter().for_each(|e| exemplars.push(e));
         })?;
         if unreadable + unknown > 0 || !found.damage.is_empty() {
             tracing::error!(
@@ -133,6 +152,7 @@ impl Tsdb {
             order: Mutex::new(()),
             maintenance: tokio::sync::Mutex::new(()),
             metadata: Mutex::new(metadata),
+            exemplars: Mutex::new(exemplars),
             seq: AtomicU64::new(seq),
             newest: std::sync::atomic::AtomicI64::new(newest.unwrap_or(i64::MIN)),
             wake: tokio::sync::Notify::new(),
@@ -155,43 +175,52 @@ impl Tsdb {
             let _order = self.order.lock();
             let mut state = self.state.write();
             let head = &mut state.head;
+            let fits = |timestamp: i64, newest: &mut i64| {
+                let fits = timestamp <= latest && timestamp >= newest.saturating_sub(window);
+                if fits {
+                    *newest = timestamp.max(*newest);
+                }
+                fits
+            };
             for TimeSeries { labels, mut samples } in batch.series {
                 let before = samples.len();
                 let mut newest = self.newest.load(Ordering::Relaxed);
-                samples.retain(|s| {
-                    let fits = s.timestamp <= latest && s.timestamp >= newest.saturating_sub(window);
-                    if fits {
-                        newest = newest.max(s.timestamp);
-                    }
-                    fits
-                });
+                samples.retain(|s| fits(s.timestamp, &mut newest));
                 if before > samples.len() {
-                    result.reject(before - samples.len(), "samples too old or too far in the future");
+                    result.reject(before - samples.len(), OUT_OF_BOUNDS);
                 }
-                if samples.is_empty() {
-                    continue;
+                let n = samples.len();
+                if let Some(id) = self.admit(head, &labels, n, newest, &mut record, &mut result) {
+                    record.samples.push((id, samples));
                 }
-                if labels.is_empty() {
-                    result.reject(samples.len(), "a series without labels");
-                    continue;
-                }
-                if head.series.len() >= self.config.series_limit && !head.has(&labels) {
-                    result.reject(samples.len(), "too many live series");
-                    continue;
-                }
-                self.newest.fetch_max(newest, Ordering::Relaxed);
-                let id = head.get_or_create(&labels);
-                // A series is defined in every record until one that defines it is known to be synced:
-                // then no order of failures leaves samples without a definition.
-                if head.series.get(id as usize).is_some_and(|s| !s.logged) {
-                    record.series.push((id, labels));
-                }
-                result.accepted += samples.len();
-                record.samples.push((id, samples));
             }
+            for HistogramSeries { labels, mut samples } in batch.histograms {
+                let before = samples.len();
+                let mut newest = self.newest.load(Ordering::Relaxed);
+                samples.retain(|s| fits(s.timestamp, &mut newest));
+                if before > samples.len() {
+                    result.reject(before - samples.len(), OUT_OF_BOUNDS);
+                }
+                let valid = samples.len();
+                samples.retain(|s| s.histogram.is_stale() || s.histogram.validate().is_ok());
+                if valid > samples.len() {
+                    result.reject(valid - samples.len(), "a histogram that contradicts itself");
+                }
+                let n = samples.len();
+                if let Some(id) = self.admit(head, &labels, n, newest, &mut record, &mut result) {
+                    record.histograms.push((id, samples));
+                }
+            }
+            for StartTimes { labels, times } in batch.starts {
+                // Series that were refused have none.
+                if let Some(id) = head.find(&labels) {
+                    record.starts.push((id, times));
+                }
+            }
+            record.exemplars = batch.exemplars.into_iter().filter(|e| head.has(&e.series)).collect();
             drop(state);
             self.counters.rejected.fetch_add(result.rejected as u64, Ordering::Relaxed);
-            if record.samples.is_empty() && record.metadata.is_empty() {
+            if record == Record::default() {
                 return Ok(result);
             }
             self.wal.enqueue(record.encode()).map_err(sink_error)?
@@ -210,14 +239,61 @@ impl Tsdb {
         for (id, samples) in record.samples {
             samples.into_iter().for_each(|s| head.insert(id, s));
         }
+        for (id, samples) in record.histograms {
+            samples.into_iter().for_each(|s| head.insert_histogram(id, s));
+        }
+        for (id, times) in record.starts {
+            times.into_iter().for_each(|(t, start)| head.insert_start(id, t, start));
+        }
         let full = head.bytes >= self.config.head_bytes;
         drop(state);
         self.counters.accepted.fetch_add(result.accepted as u64, Ordering::Relaxed);
         self.metadata.lock().extend(record.metadata.into_iter().map(|m| (m.family.clone(), m)));
+        if !record.exemplars.is_empty() {
+            let mut kept = self.exemplars.lock();
+            record.exemplars.into_iter().for_each(|e| kept.push(e));
+        }
         if full {
             self.wake.notify_one();
         }
         Ok(result)
+    }
+
+    /// The number of the series that `n` samples go to, if they may be taken.
+    fn admit(
+        &self,
+        head: &mut Head,
+        labels: &Labels,
+        n: usize,
+        newest: i64,
+        record: &mut Record,
+        result: &mut Accepted,
+    ) -> Option<u32> {
+        if n == 0 {
+            return None;
+        }
+        if labels.is_empty() {
+            result.reject(n, "a series without labels");
+            return None;
+        }
+        if head.series.len() >= self.config.series_limit && !head.has(labels) {
+            result.reject(n, "too many live series");
+            return None;
+        }
+        self.newest.fetch_max(newest, Ordering::Relaxed);
+        let id = head.get_or_create(labels);
+        // A series is defined in every record until one that defines it is known to be synced:
+        // then no order of failures leaves samples without a definition.
+        if head.series.get(id as usize).is_some_and(|s| !s.logged) {
+            record.series.push((id, labels.clone()));
+        }
+        result.accepted += n;
+        Some(id)
+    }
+
+    /// Exemplars of series that match any of the selectors, with times in the range, series by series.
+    pub fn exemplars(&self, selectors: &[Vec<Matcher>], start: i64, end: i64) -> Vec<Exemplar> {
+        self.exemplars.lock().select(selectors, start, end)
     }
 
     /// Writes a stale marker to every live series that matches: who they belonged to is gone.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::block::{Block, Meta, Writer};
+use crate::block::{Block, Meta, SeriesData, Writer};
 use crate::db::Tsdb;
 use crate::error::Error;
-use crate::head::{Head, Merge};
+use crate::head::{Head, Merge, Merged};
 
 /// Writes a head as a block.
 fn write(dir: &std::path::Path, seq: u64, head: &Head) -> Result<Option<std::path::PathBuf>, Error> {
@@ -17,7 +17,16 @@ fn write(dir: &std::path::Path, seq: u64, head: &Head) -> Result<Option<std::pat
         let mut merge = Merge::new();
         runs.iter().for_each(|r| r.decode(|s| merge.push(s)));
         late.into_iter().for_each(|s| merge.push(s));
-        writer.add(&series.labels, &merge.finish())?;
+        let mut data = SeriesData { samples: merge.finish(), ..SeriesData::default() };
+        if let Some(extra) = &series.extra {
+            let mut merged = Merged::default();
+            let (runs, late) = extra.read(i64::MIN, i64::MAX);
+            runs.iter().for_each(|r| r.decode(|s| merged.push(s)));
+            late.into_iter().for_each(|s| merged.push(s));
+            merged.push_starts(extra.starts());
+            (data.histograms, data.starts) = merged.finish();
+        }
+        writer.add(&series.labels, &data)?;
     }
     writer.finish()
 }

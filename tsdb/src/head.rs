@@ -2,14 +2,18 @@
 //!
 //! A series costs its labels, one stream buffer and about 200 bytes. Runs of [`RUN`] samples are closed and
 //! shared, so that a query copies at most one open run. Samples out of order wait in a short list of their own.
+//! Native histograms and start times stand apart, in a box that few series have.
+
+mod extra;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use signal::{Labels, Sample};
+use signal::{HistogramSample, Labels, Sample, stale_nan};
 
 use crate::codec::{StreamState, decode_stream};
 use crate::index::Postings;
+pub(crate) use extra::{Extra, HistogramRun, Merged, starts_of};
 
 /// Samples in a closed run: a query for the newest minutes decodes little, and the run's header costs little.
 const RUN: u32 = 120;
@@ -36,6 +40,7 @@ pub(crate) struct MemSeries {
     state: StreamState,
     /// Samples that were not newer than their predecessor, in order of arrival.
     late: Vec<Sample>,
+    pub(crate) extra: Option<Box<Extra>>,
 }
 
 /// Samples in ascending order, compressed.
@@ -69,6 +74,7 @@ impl Head {
             open_min: 0,
             state: StreamState::default(),
             late: Vec::new(),
+            extra: None,
         });
         id
     }
@@ -77,11 +83,33 @@ impl Head {
         self.by_labels.contains_key(labels)
     }
 
+    pub(crate) fn find(&self, labels: &Labels) -> Option<u32> {
+        self.by_labels.get(labels).copied()
+    }
+
     pub(crate) fn insert(&mut self, id: u32, sample: Sample) {
         let Some(series) = self.series.get_mut(id as usize) else { return };
         self.bytes += series.insert(sample);
         self.samples += 1;
+        self.reach(sample.timestamp);
+    }
+
+    pub(crate) fn insert_histogram(&mut self, id: u32, sample: HistogramSample) {
+        let Some(series) = self.series.get_mut(id as usize) else { return };
         let t = sample.timestamp;
+        let newest_float = series.newest().map(|(t, _)| t);
+        self.bytes += series.extra.get_or_insert_default().insert(sample, newest_float);
+        self.samples += 1;
+        self.reach(t);
+    }
+
+    /// A start time holds for samples from its own time on, until another is told.
+    pub(crate) fn insert_start(&mut self, id: u32, t: i64, start: i64) {
+        let Some(series) = self.series.get_mut(id as usize) else { return };
+        self.bytes += series.extra.get_or_insert_default().insert_start(t, start);
+    }
+
+    fn reach(&mut self, t: i64) {
         self.range = Some(self.range.map_or((t, t), |(a, b)| (a.min(t), b.max(t))));
     }
 }
@@ -132,10 +160,11 @@ impl MemSeries {
     /// The newest sample's time and value, for closing a series.
     pub(crate) fn last(&self) -> Option<(i64, f64)> {
         let late = self.late.iter().map(|s| (s.timestamp, s.value)).max_by_key(|(t, _)| *t);
-        match (self.newest(), late) {
-            (Some(a), Some(b)) => Some(if b.0 >= a.0 { b } else { a }),
-            (a, b) => a.or(b),
-        }
+        let histogram = self.extra.as_ref().and_then(|e| e.newest());
+        let histogram = histogram
+            .map(|h| (h.timestamp, if h.histogram.is_stale() { stale_nan() } else { h.histogram.sum }));
+        // Of equal times the later named wins.
+        [self.newest(), late, histogram].into_iter().flatten().max_by_key(|(t, _)| *t)
     }
 
     fn open_run(&self) -> Run {

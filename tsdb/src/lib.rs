@@ -2,7 +2,8 @@
 //!
 //! Promises: [`Tsdb::append`] returns once the samples are in a synced log and queryable. Samples may come
 //! out of order by up to [`Config::out_of_order`]; of two with the same time the later written wins. Stale
-//! markers keep their bits. Recovery yields what was acknowledged.
+//! markers keep their bits. Recovery yields what was acknowledged. Native histograms and start times are samples'
+//! equals; exemplars are kept in memory and in the log, the newest ones only.
 //!
 //! Does not know: PromQL, HTTP, who scrapes, Kubernetes.
 //!
@@ -19,6 +20,7 @@ mod compact;
 mod config;
 mod db;
 mod error;
+mod exemplars;
 mod flush;
 mod head;
 mod index;

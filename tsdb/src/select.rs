@@ -3,17 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use signal::{Labels, Sample, Select, SeriesColumns, SeriesIter, SeriesSource, SourceError};
+use signal::{HistogramSample, Labels, Sample, Select, SeriesColumns, SeriesIter, SeriesSource, SourceError};
 
 use crate::block::{Block, Index};
 use crate::db::Tsdb;
-use crate::head::{Head, Merge, Run};
+use crate::head::{Head, HistogramRun, Merge, Merged, Run, starts_of};
 
 /// Where a series' samples lie. Blocks first, oldest order first; what stands later wins.
 #[derive(Default)]
 struct Parts {
     blocks: Vec<(Arc<Block>, Arc<Index>, u32)>,
     heads: Vec<(Vec<Run>, Vec<Sample>)>,
+    extras: Vec<HeadExtra>,
+}
+
+/// Histograms and start times of a series in a head.
+struct HeadExtra {
+    runs: Vec<HistogramRun>,
+    late: Vec<HistogramSample>,
+    starts: Vec<(i64, i64)>,
 }
 
 impl Parts {
@@ -34,6 +42,26 @@ impl Parts {
         }
         Ok(merge.finish())
     }
+
+    fn read_extra(&self, start: i64, end: i64) -> Result<Merged, SourceError> {
+        let mut merged = Merged::default();
+        for (block, index, id) in &self.blocks {
+            let starts = block.read_extra(index, *id, start, end, |s| merged.push(s))?;
+            merged.push_starts(&starts);
+        }
+        for extra in &self.extras {
+            for run in &extra.runs {
+                run.decode(|s| {
+                    if (start..=end).contains(&s.timestamp) {
+                        merged.push(s);
+                    }
+                });
+            }
+            extra.late.iter().for_each(|s| merged.push(s.clone()));
+            merged.push_starts(&extra.starts);
+        }
+        Ok(merged)
+    }
 }
 
 fn add_head(head: &Head, select: &Select, out: &mut BTreeMap<Labels, Parts>) {
@@ -43,8 +71,15 @@ fn add_head(head: &Head, select: &Select, out: &mut BTreeMap<Labels, Parts>) {
     for id in head.postings.select(&select.matchers) {
         let Some(series) = head.series.get(id as usize) else { continue };
         let (runs, late) = series.read(select.start, select.end);
-        if !runs.is_empty() || !late.is_empty() {
-            out.entry(series.labels.clone()).or_default().heads.push((runs, late));
+        let extra = series.extra.as_ref().map(|e| {
+            let (runs, late) = e.read(select.start, select.end);
+            HeadExtra { runs, late, starts: e.starts().to_vec() }
+        });
+        let histograms = extra.as_ref().is_some_and(|e| !e.runs.is_empty() || !e.late.is_empty());
+        if !runs.is_empty() || !late.is_empty() || histograms {
+            let parts = out.entry(series.labels.clone()).or_default();
+            parts.heads.push((runs, late));
+            parts.extras.extend(extra);
         }
     }
 }
@@ -91,13 +126,19 @@ impl SeriesSource for Tsdb {
     fn select<'a>(&'a self, select: &Select) -> Result<SeriesIter<'a>, SourceError> {
         let (start, end) = (select.start, select.end);
         Ok(Box::new(self.parts(select)?.into_iter().filter_map(move |(labels, parts)| {
-            let samples = match parts.read(start, end) {
-                Ok(s) if s.is_empty() => return None,
-                Ok(s) => s,
+            let read = parts.read(start, end).and_then(|s| Ok((s, parts.read_extra(start, end)?)));
+            let (samples, extra) = match read {
+                Ok(read) => read,
                 Err(e) => return Some(Err(e)),
             };
-            let (timestamps, values) = samples.into_iter().map(|s| (s.timestamp, s.value)).unzip();
-            Some(Ok(SeriesColumns { labels, timestamps, values }))
+            let (histograms, starts) = extra.finish();
+            if samples.is_empty() && histograms.is_empty() {
+                return None;
+            }
+            let (timestamps, values): (Vec<i64>, Vec<f64>) =
+                samples.into_iter().map(|s| (s.timestamp, s.value)).unzip();
+            let starts = starts_of(&timestamps, &starts);
+            Some(Ok(SeriesColumns { labels, timestamps, values, starts, histograms }))
         })))
     }
 

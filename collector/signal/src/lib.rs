@@ -10,6 +10,7 @@
 //! Start reading at [`labels`], then [`sink`].
 
 mod attribute;
+pub mod histogram;
 mod id;
 mod identity;
 mod labels;
@@ -23,13 +24,15 @@ mod target;
 pub mod time;
 
 pub use attribute::{AttributeValue, Attributes};
+pub use histogram::{FloatHistogram, HistogramSample};
 pub use id::{SpanId, TraceId};
 pub use identity::{Identities, Identity};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use log::{Checkpoint, LogBatch, LogRecord, LogStream, Severity};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use metric::{
-    Metadata, MetricBatch, MetricKind, STALE_NAN_BITS, Sample, TimeSeries, is_stale_nan, stale_nan,
+    Exemplar, HistogramSeries, Metadata, MetricBatch, MetricKind, STALE_NAN_BITS, Sample, StartTimes,
+    TimeSeries, is_stale_nan, stale_nan,
 };
 pub use sink::{Accepted, Sink, SinkError};
 pub use source::{Select, SeriesColumns, SeriesIter, SeriesSource, SourceError};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Labels;
+use crate::{HistogramSample, Labels};
 
 /// Prometheus' stale marker: "this series has ended here". Kept bit-exactly through every codec.
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -76,16 +76,47 @@ pub struct Metadata {
     pub unit: String,
 }
 
+/// Native histograms of one series, in order of time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramSeries {
+    pub labels: Labels,
+    pub samples: Vec<HistogramSample>,
+}
+
+/// When the counting behind float samples began: `(timestamp of the sample, start)`, both in milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartTimes {
+    pub labels: Labels,
+    pub times: Vec<(i64, i64)>,
+}
+
+/// An example behind a series: one observation, and the trace it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exemplar {
+    /// The series it belongs to.
+    pub series: Labels,
+    /// Its own labels, such as `trace_id`.
+    pub labels: Labels,
+    pub value: f64,
+    /// Milliseconds.
+    pub timestamp: i64,
+}
+
 /// What one scrape, one request or one tick brings.
 #[derive(Clone, Debug, Default)]
 pub struct MetricBatch {
     pub series: Vec<TimeSeries>,
     pub metadata: Vec<Metadata>,
+    /// Apart from the floats, so that those stay narrow.
+    pub histograms: Vec<HistogramSeries>,
+    pub starts: Vec<StartTimes>,
+    pub exemplars: Vec<Exemplar>,
 }
 
 impl MetricBatch {
     pub fn samples(&self) -> usize {
-        self.series.iter().map(|s| s.samples.len()).sum()
+        self.series.iter().map(|s| s.samples.len()).sum::<usize>()
+            + self.histograms.iter().map(|s| s.samples.len()).sum::<usize>()
     }
 
     pub fn push(&mut self, labels: Labels, timestamp: i64, value: f64) {

@@ -1,6 +1,6 @@
 //! The door through which PromQL reads series: the TSDB, or an in-memory store in tests.
 
-use crate::{Labels, Matcher};
+use crate::{HistogramSample, Labels, Matcher};
 
 /// Which series, over which time.
 #[derive(Clone, Debug)]
@@ -13,12 +13,16 @@ pub struct Select {
     pub end: i64,
 }
 
-/// One series' samples in columns. Both columns have the same length; timestamps (milliseconds) ascend strictly.
-#[derive(Clone, Debug, PartialEq)]
+/// One series' samples in columns. The float columns have the same length; timestamps (milliseconds) ascend strictly.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SeriesColumns {
     pub labels: Labels,
     pub timestamps: Vec<i64>,
     pub values: Vec<f64>,
+    /// When counting began, for each float; 0 if that is not known. Empty if none is known.
+    pub starts: Vec<i64>,
+    /// In order of time; no time is that of a float.
+    pub histograms: Vec<HistogramSample>,
 }
 
 /// Why series could not be read.

@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 
-use signal::{Labels, METRIC_NAME};
+use signal::histogram::{HistogramMean, HistogramSum};
+use signal::{FloatHistogram, Labels, METRIC_NAME};
 
-use crate::ast::{Aggregation, Kind};
+use crate::annotations::{Doing, bounds_reconciled, ignored_in_aggregation, mixed_schemas, reset_conflict};
+use crate::ast::{Aggregation, Expr, Kind};
 use crate::error::Error;
 use crate::eval::Evaluator;
-use crate::value::{ABSENT, Column, Grid, format_value, is_absent};
+use crate::value::{ABSENT, Cell, Column, Grid, format_value, is_absent};
 use crate::window::{kahan, quantile};
 
-/// One group's state for one step.
+/// One group's floats at one step.
 #[derive(Clone, Copy, Default)]
-struct Cell {
+struct Floats {
     n: f64,
     value: f64,
     c: f64,
@@ -21,50 +23,139 @@ struct Cell {
     incremental: bool,
 }
 
+/// One group's native histograms at one step.
+#[derive(Clone, Default)]
+enum Natives {
+    #[default]
+    None,
+    Sum(Box<HistogramSum>),
+    Mean(Box<HistogramMean>),
+    /// Exponential and custom buckets met.
+    Incompatible,
+}
+
 struct Group {
     labels: Labels,
     drop_name: bool,
-    cells: Vec<Cell>,
+    floats: Vec<Floats>,
+    /// Empty while no native histogram has come.
+    natives: Vec<Natives>,
 }
 
 impl Evaluator<'_> {
-    pub(crate) fn aggregate(&self, a: &Aggregation, grid: Grid) -> Result<Vec<Column>, Error> {
+    pub(crate) fn aggregate(&self, e: &Expr, a: &Aggregation, grid: Grid) -> Result<Vec<Column>, Error> {
         match a.op.as_str() {
-            "topk" | "bottomk" | "limitk" | "limit_ratio" => return self.pick(a, grid),
+            "topk" | "bottomk" | "limitk" | "limit_ratio" => return self.pick(e, a, grid),
             "quantile" => return self.quantiles(a, grid),
             "count_values" => return self.count_values(a, grid),
             _ => {}
         }
         let mut by_labels: HashMap<Labels, usize, ahash::RandomState> = HashMap::default();
         let mut groups: Vec<Group> = Vec::new();
+        let arg = a.expr.unwrap_parens();
         self.each(&a.expr, grid, &mut |column| {
             let labels = group_labels(&column.labels, a);
             let at = match by_labels.get(&labels) {
                 Some(i) => *i,
                 None => {
-                    self.charge(grid.n * size_of::<Cell>() + 100)?;
+                    self.charge(grid.n * size_of::<Floats>() + 100)?;
                     by_labels.insert(labels.clone(), groups.len());
-                    groups.push(Group { labels, drop_name: false, cells: vec![Cell::default(); grid.n] });
+                    let floats = vec![Floats::default(); grid.n];
+                    groups.push(Group { labels, drop_name: false, floats, natives: Vec::new() });
                     groups.len() - 1
                 }
             };
             let group = &mut groups[at];
             group.drop_name |= column.drop_name;
-            for (cell, v) in group.cells.iter_mut().zip(&column.values) {
+            for (cell, v) in group.floats.iter_mut().zip(&column.values) {
                 if !is_absent(*v) {
                     cell.add(&a.op, *v);
                 }
             }
+            for (i, h) in column.histograms.iter().flatten().enumerate() {
+                if let Some(h) = h {
+                    self.add_histogram(arg, a, group, grid, i, h, column.labels.metric_name())?;
+                }
+            }
             Ok(())
         })?;
-        Ok(groups
-            .into_iter()
-            .map(|g| Column {
-                labels: g.labels,
-                drop_name: g.drop_name,
-                values: g.cells.iter().map(|c| if c.n == 0.0 { ABSENT } else { c.finish(&a.op) }).collect(),
-            })
-            .collect())
+        let mut out = Vec::with_capacity(groups.len());
+        for g in groups {
+            let mut c = Column::floats(g.labels, g.drop_name, vec![ABSENT; grid.n]);
+            for (i, f) in g.floats.iter().enumerate() {
+                match g.natives.get(i).unwrap_or(&Natives::None) {
+                    Natives::None if f.n > 0.0 => c.values[i] = f.finish(&a.op),
+                    Natives::None => {}
+                    _ if f.n > 0.0 => {
+                        self.warn(arg, "encountered a mix of histograms and floats for aggregation");
+                    }
+                    natives => self.finish_histograms(arg, natives, &mut c, i),
+                }
+            }
+            if !c.is_empty() {
+                out.push(c);
+            }
+        }
+        Ok(out)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one sample and all that it is added to")]
+    fn add_histogram(
+        &self,
+        arg: &Expr,
+        a: &Aggregation,
+        group: &mut Group,
+        grid: Grid,
+        i: usize,
+        h: &FloatHistogram,
+        metric: &str,
+    ) -> Result<(), Error> {
+        match a.op.as_str() {
+            "count" | "group" => group.floats[i].n += 1.0,
+            "sum" | "avg" => {
+                if group.natives.is_empty() {
+                    self.charge(grid.n * size_of::<Natives>())?;
+                    group.natives = vec![Natives::None; grid.n];
+                }
+                let state = &mut group.natives[i];
+                let done = match state {
+                    Natives::None => {
+                        self.charge(h.size() * 2)?;
+                        *state = if a.op == "sum" {
+                            Natives::Sum(Box::new(HistogramSum::new(h)))
+                        } else {
+                            Natives::Mean(Box::new(HistogramMean::new(h)))
+                        };
+                        Ok(false)
+                    }
+                    Natives::Sum(s) => s.add(h),
+                    Natives::Mean(m) => m.add(h),
+                    Natives::Incompatible => Ok(false),
+                };
+                match done {
+                    Ok(true) => self.inform(arg, bounds_reconciled(Doing::Aggregation)),
+                    Ok(false) => {}
+                    Err(_) => {
+                        self.warn(arg, mixed_schemas(metric));
+                        *state = Natives::Incompatible;
+                    }
+                }
+            }
+            op => self.inform(arg, ignored_in_aggregation(op)),
+        }
+        Ok(())
+    }
+
+    fn finish_histograms(&self, arg: &Expr, natives: &Natives, c: &mut Column, i: usize) {
+        let (conflict, h) = match natives {
+            Natives::None | Natives::Incompatible => return,
+            Natives::Sum(s) => (s.reset_conflict(), (**s).clone().finish()),
+            Natives::Mean(m) => (m.reset_conflict(), (**m).clone().finish()),
+        };
+        if conflict {
+            self.warn(arg, reset_conflict(Doing::Aggregation));
+        }
+        c.put(i, Cell::from(h));
     }
 
     /// Columns of the operand by group, for those that need all of a step at once.
@@ -86,82 +177,93 @@ impl Evaluator<'_> {
         a.param.as_deref().map_or(Ok(vec![f64::NAN; grid.n]), |p| self.scalar(p, grid))
     }
 
-    /// `topk` and its like keep whole series and blank the steps at which they are not chosen.
-    fn pick(&self, a: &Aggregation, grid: Grid) -> Result<Vec<Column>, Error> {
+    /// The parameter of `topk` and its like. `None` if nothing can be picked by it.
+    fn how_many(&self, a: &Aggregation, grid: Grid) -> Result<Option<Vec<f64>>, Error> {
         let param = self.param(a, grid)?;
-        if let Some(bad) =
-            param.iter().find(|p| !p.is_finite()).filter(|p| a.op != "limit_ratio" || p.is_nan())
-        {
-            if bad.is_nan() {
-                let word = if a.op == "limit_ratio" { "Ratio value" } else { "Parameter value" };
-                return Err(Error::Execution(format!("{word} is NaN")));
+        let fail = |m: String| Err(Error::Execution(m));
+        let least = param.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = param.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let nan = param.iter().any(|p| p.is_nan());
+        if a.op == "limit_ratio" {
+            if most == 0.0 && least == 0.0 && !nan {
+                return Ok(None);
             }
-            let way = if *bad > 0.0 { "overflows" } else { "underflows" };
-            return Err(Error::Execution(format!("Scalar value {} {way} int64", format_value(*bad))));
+            if nan {
+                return fail("Ratio value is NaN".to_owned());
+            }
+            for (p, cap) in [(most, 1.0), (least, -1.0)] {
+                if p.abs() > 1.0 && p * cap > 0.0 {
+                    let (p, cap) = (signal::histogram::general(p), signal::histogram::general(cap));
+                    self.warn(
+                        a.param.as_deref().unwrap_or(&a.expr).unwrap_parens(),
+                        format!("ratio value should be between -1 and 1, got {p}, capping to {cap}"),
+                    );
+                }
+            }
+            return Ok(Some(param));
         }
-        if let Some(big) = param.iter().find(|p| a.op != "limit_ratio" && p.abs() >= i64::MAX as f64) {
-            let way = if *big > 0.0 { "overflows" } else { "underflows" };
-            return Err(Error::Execution(format!("Scalar value {} {way} int64", format_value(*big))));
+        if most < 1.0 && !nan {
+            return Ok(None);
         }
-        if let (Some(p), "limit_ratio", Some(e)) =
-            (param.iter().find(|p| p.abs() > 1.0), a.op.as_str(), &a.param)
-        {
-            let cap = p.signum();
-            self.warn(
-                e,
-                &format!(
-                    "ratio value should be between -1 and 1, got {}, capping to {}",
-                    format_value(*p),
-                    format_value(cap)
-                ),
-            );
+        if nan {
+            return fail("Parameter value is NaN".to_owned());
         }
+        if least <= i64::MIN as f64 {
+            return fail(format!("Scalar value {} underflows int64", signal::histogram::general(least)));
+        }
+        if most >= i64::MAX as f64 {
+            return fail(format!("Scalar value {} overflows int64", signal::histogram::general(most)));
+        }
+        Ok(Some(param))
+    }
+
+    /// `topk` and its like keep whole series and blank the steps at which they are not chosen.
+    fn pick(&self, e: &Expr, a: &Aggregation, grid: Grid) -> Result<Vec<Column>, Error> {
+        let Some(param) = self.how_many(a, grid)? else { return Ok(Vec::new()) };
+        let by_value = matches!(a.op.as_str(), "topk" | "bottomk");
         let mut out = Vec::new();
-        for (_, columns) in self.grouped(a, grid)? {
-            let mut keep: Vec<Vec<f64>> = vec![vec![ABSENT; grid.n]; columns.len()];
+        for (_, mut columns) in self.grouped(a, grid)? {
+            let mut keep: Vec<Column> = columns.iter().map(Column::emptied).collect();
+            if by_value && columns.iter().any(|c| c.histograms.is_some()) {
+                self.inform(e, ignored_in_aggregation(&a.op));
+                columns.iter_mut().for_each(|c| c.histograms = None);
+            }
             let mut order: Vec<usize> = Vec::new();
             for step in 0..grid.n {
                 let value = |i: usize| columns[i].values[step];
-                let mut here: Vec<usize> = (0..columns.len()).filter(|i| !is_absent(value(*i))).collect();
-                match a.op.as_str() {
-                    "limit_ratio" => {
-                        here.retain(|i| ratio_keeps(param[step].clamp(-1.0, 1.0), &columns[*i].labels))
+                let mut here: Vec<usize> = (0..columns.len()).filter(|i| columns[*i].has(step)).collect();
+                if a.op == "limit_ratio" {
+                    here.retain(|i| ratio_keeps(param[step].clamp(-1.0, 1.0), &columns[*i].labels));
+                } else {
+                    let k = param[step].max(0.0) as usize;
+                    if by_value {
+                        here.sort_by(|x, y| {
+                            let (x, y) = (value(*x), value(*y));
+                            match (x.is_nan(), y.is_nan()) {
+                                (true, true) => std::cmp::Ordering::Equal,
+                                (true, false) => std::cmp::Ordering::Greater,
+                                (false, true) => std::cmp::Ordering::Less,
+                                _ if a.op == "topk" => y.partial_cmp(&x).expect("neither is NaN"),
+                                _ => x.partial_cmp(&y).expect("neither is NaN"),
+                            }
+                        });
                     }
-                    op => {
-                        let k = param[step].max(0.0) as usize;
-                        if op != "limitk" {
-                            here.sort_by(|x, y| {
-                                let (x, y) = (value(*x), value(*y));
-                                match (x.is_nan(), y.is_nan()) {
-                                    (true, true) => std::cmp::Ordering::Equal,
-                                    (true, false) => std::cmp::Ordering::Greater,
-                                    (false, true) => std::cmp::Ordering::Less,
-                                    _ if op == "topk" => y.total_cmp(&x),
-                                    _ => x.total_cmp(&y),
-                                }
-                            });
-                        }
-                        here.truncate(k);
-                    }
+                    here.truncate(k);
                 }
                 for i in &here {
-                    keep[*i][step] = value(*i);
+                    if let Some(cell) = columns[*i].cell(step) {
+                        keep[*i].put(step, cell);
+                    }
                 }
                 if step == 0 {
                     order = here;
                 }
             }
             // An instant query wants them ranked; the rest follow in their own order.
-            let mut columns: Vec<Option<Column>> = columns.into_iter().map(Some).collect();
             let rest: Vec<usize> = (0..columns.len()).filter(|i| !order.contains(i)).collect();
-            for i in order.into_iter().chain(rest) {
-                let values = std::mem::take(&mut keep[i]);
-                if let Some(c) = columns[i].take()
-                    && values.iter().any(|v| !is_absent(*v))
-                {
-                    out.push(Column { values, ..c });
-                }
-            }
+            let mut keep: Vec<Option<Column>> = keep.into_iter().map(Some).collect();
+            let ranked = order.into_iter().chain(rest).filter_map(|i| keep[i].take());
+            out.extend(ranked.filter(|c| !c.is_empty()));
         }
         Ok(out)
     }
@@ -169,17 +271,28 @@ impl Evaluator<'_> {
     fn quantiles(&self, a: &Aggregation, grid: Grid) -> Result<Vec<Column>, Error> {
         let q = self.param(a, grid)?;
         if let Some(p) = &a.param {
-            self.check_quantiles(p, &q);
+            let nan = q.iter().copied().find(|q| q.is_nan());
+            let most = q.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let least = q.iter().copied().fold(f64::INFINITY, f64::min);
+            let bad =
+                nan.into_iter().chain([most, least].into_iter().filter(|q| q.is_finite() || nan.is_none()));
+            self.check_quantiles(p.unwrap_parens(), &bad.collect::<Vec<_>>());
         }
         let mut out = Vec::new();
         for (labels, columns) in self.grouped(a, grid)? {
+            if columns.iter().any(|c| c.histograms.is_some()) {
+                self.inform(a.expr.unwrap_parens(), ignored_in_aggregation("quantile"));
+            }
             let values = (0..grid.n).map(|step| {
                 let mut here: Vec<f64> =
                     columns.iter().map(|c| c.values[step]).filter(|v| !is_absent(*v)).collect();
                 if here.is_empty() { ABSENT } else { quantile(q[step], &mut here) }
             });
-            let values = values.collect();
-            out.push(Column { labels, drop_name: columns.iter().any(|c| c.drop_name), values });
+            let drop_name = columns.iter().any(|c| c.drop_name);
+            let c = Column::floats(labels, drop_name, values.collect());
+            if !c.is_empty() {
+                out.push(c);
+            }
         }
         Ok(out)
     }
@@ -193,9 +306,14 @@ impl Evaluator<'_> {
         let mut counts: HashMap<Labels, Vec<f64>, ahash::RandomState> = HashMap::default();
         for (labels, columns) in self.grouped(a, grid)? {
             for c in &columns {
-                for (step, v) in c.values.iter().enumerate().filter(|(_, v)| !is_absent(**v)) {
+                for step in 0..grid.n {
+                    let value = match c.cell(step) {
+                        None => continue,
+                        Some(Cell::Float(v)) => format_value(v),
+                        Some(Cell::Histogram(h)) => h.to_string(),
+                    };
                     let mut b = labels.builder();
-                    b.set(label, &format_value(*v));
+                    b.set(label, &value);
                     let labels = b.build();
                     if !counts.contains_key(&labels) {
                         self.charge(grid.n * 8 + 64)?;
@@ -205,7 +323,7 @@ impl Evaluator<'_> {
                 }
             }
         }
-        let columns = counts.into_iter().map(|(labels, values)| Column { labels, drop_name: false, values });
+        let columns = counts.into_iter().map(|(labels, values)| Column::floats(labels, false, values));
         let mut out: Vec<Column> = columns.collect();
         out.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(out)
@@ -230,7 +348,7 @@ fn ratio_keeps(ratio: f64, labels: &Labels) -> bool {
     if ratio >= 0.0 { place < ratio } else { place >= 1.0 + ratio }
 }
 
-impl Cell {
+impl Floats {
     fn add(&mut self, op: &str, v: f64) {
         self.n += 1.0;
         match op {

@@ -233,6 +233,32 @@ impl Expr {
         }
     }
 
+    /// All selectors of the expression, from left to right.
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        let mut out = Vec::new();
+        self.collect_selectors(&mut out);
+        out.into_iter()
+    }
+
+    fn collect_selectors<'a>(&'a self, out: &mut Vec<&'a Selector>) {
+        match &self.kind {
+            Kind::Number(_) | Kind::String(_) => {}
+            Kind::Selector(s) | Kind::Matrix { selector: s, .. } => out.push(s),
+            Kind::Subquery { expr, .. } | Kind::Unary { expr, .. } | Kind::Paren(expr) => {
+                expr.collect_selectors(out);
+            }
+            Kind::Binary { lhs, rhs, .. } => {
+                lhs.collect_selectors(out);
+                rhs.collect_selectors(out);
+            }
+            Kind::Call { args, .. } => args.iter().for_each(|a| a.collect_selectors(out)),
+            Kind::Aggregate(a) => {
+                a.param.iter().for_each(|p| p.collect_selectors(out));
+                a.expr.collect_selectors(out);
+            }
+        }
+    }
+
     /// The expression inside any parentheses.
     pub fn unwrap_parens(&self) -> &Expr {
         match &self.kind {

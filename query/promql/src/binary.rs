@@ -1,13 +1,17 @@
 //! Binary operators between scalars and vectors.
 
+mod trim;
+
 use std::collections::HashMap;
 
-use signal::{Labels, METRIC_NAME};
+use signal::{FloatHistogram, Labels, METRIC_NAME};
 
-use crate::ast::{BinaryOp, Cardinality, Expr, Matching};
+use crate::annotations::{Doing, bounds_reconciled, reset_conflict};
+use crate::ast::{BinaryOp, Cardinality, Expr, Kind, Matching};
 use crate::error::Error;
 use crate::eval::Evaluator;
-use crate::value::{ABSENT, Column, Grid, Out, is_absent, merge_equal, without_name};
+use crate::value::{ABSENT, Cell, Column, Grid, Out, is_absent, merge_equal, without_name};
+use trim::Keep;
 
 fn arithmetic(op: BinaryOp, a: f64, b: f64) -> f64 {
     match op {
@@ -45,36 +49,173 @@ fn apply(op: BinaryOp, a: f64, b: f64, kept: f64, bool_modifier: bool) -> f64 {
     }
 }
 
+/// What is said of an operation at one step.
+#[derive(Clone, Debug)]
+enum Note {
+    Info(String),
+    Warning(String),
+}
+
+fn kind(c: &Cell) -> &'static str {
+    match c {
+        Cell::Float(_) => "float",
+        Cell::Histogram(_) => "histogram",
+    }
+}
+
+fn incompatible(op: BinaryOp, l: &Cell, r: &Cell) -> Note {
+    let (op, l, r) = (op.as_str(), kind(l), kind(r));
+    Note::Info(format!("incompatible sample types encountered for binary operator {op:?}: {l} {op} {r}"))
+}
+
+/// The result for two values of which one at least is a histogram, or which no operator of floats is for: the
+/// value, whether a comparison keeps it, and what must be said. An error is a value that is dropped.
+fn combine(op: BinaryOp, l: &Cell, r: &Cell) -> Result<(Cell, bool, Option<Note>), Note> {
+    let with = |h: &FloatHistogram, f: &dyn Fn(&mut FloatHistogram)| {
+        let mut h = h.clone();
+        f(&mut h);
+        Ok((Cell::from(h), true, None))
+    };
+    match (op, l, r) {
+        (BinaryOp::Mul, Cell::Histogram(h), Cell::Float(v))
+        | (BinaryOp::Mul, Cell::Float(v), Cell::Histogram(h)) => with(h, &|h| h.scale(*v)),
+        (BinaryOp::Div, Cell::Histogram(h), Cell::Float(v)) => with(h, &|h| h.divide(*v)),
+        (BinaryOp::TrimUpper, Cell::Histogram(h), Cell::Float(v)) => {
+            Ok((Cell::from(trim::trim(h, *v, Keep::Below)), true, None))
+        }
+        (BinaryOp::TrimLower, Cell::Histogram(h), Cell::Float(v)) => {
+            Ok((Cell::from(trim::trim(h, *v, Keep::Above)), true, None))
+        }
+        (BinaryOp::Add | BinaryOp::Sub, Cell::Histogram(a), Cell::Histogram(b)) => {
+            let mut out = (**a).clone();
+            let adds = op == BinaryOp::Add;
+            let done = if adds { out.add(b) } else { out.sub(b) };
+            let doing = if adds { Doing::Addition } else { Doing::Subtraction };
+            let Ok(done) = done else {
+                return Err(Note::Warning(format!(
+                    "incompatible bucket layout encountered for binary operator {}",
+                    op.as_str()
+                )));
+            };
+            if done.reset_conflict {
+                return Err(Note::Warning(reset_conflict(doing)));
+            }
+            if !adds {
+                out.hint = signal::histogram::ResetHint::Gauge;
+            }
+            Ok((Cell::from(out), true, done.bounds_reconciled.then(|| Note::Info(bounds_reconciled(doing)))))
+        }
+        (BinaryOp::Eq, Cell::Histogram(a), Cell::Histogram(b)) => Ok((l.clone(), a == b, None)),
+        (BinaryOp::Ne, Cell::Histogram(a), Cell::Histogram(b)) => Ok((l.clone(), a != b, None)),
+        _ => Err(incompatible(op, l, r)),
+    }
+}
+
+fn is_trim(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
+}
+
+/// One operation, and what was said last at each of its steps: Prometheus keeps no more.
+struct Operation<'a> {
+    ev: &'a Evaluator<'a>,
+    e: &'a Expr,
+    op: BinaryOp,
+    bool_modifier: bool,
+    notes: std::cell::RefCell<HashMap<usize, Note>>,
+}
+
+impl Operation<'_> {
+    /// The result at a step for cells of any kind; `kept` is what a filtering comparison lets through.
+    fn cell(&self, i: usize, l: &Cell, r: &Cell, kept: &Cell) -> Option<Cell> {
+        if let (Cell::Float(a), Cell::Float(b), false) = (l, r, is_trim(self.op)) {
+            let kept = if let Cell::Float(v) = kept { *v } else { *a };
+            let v = apply(self.op, *a, *b, kept, self.bool_modifier);
+            return (!is_absent(v)).then_some(Cell::Float(v));
+        }
+        match combine(self.op, l, r) {
+            Err(note) => {
+                self.notes.borrow_mut().insert(i, note);
+                None
+            }
+            Ok((cell, keep, note)) => {
+                if let Some(note) = note {
+                    self.notes.borrow_mut().insert(i, note);
+                }
+                if self.bool_modifier {
+                    return Some(Cell::Float(f64::from(u8::from(keep))));
+                }
+                keep.then_some(cell)
+            }
+        }
+    }
+
+    /// True if two columns can be combined as plain columns of floats.
+    fn plain(&self, a: &Column, b: Option<&Column>) -> bool {
+        a.histograms.is_none() && b.is_none_or(|b| b.histograms.is_none()) && !is_trim(self.op)
+    }
+
+    /// Does the name go, because the result means something else?
+    fn renames(&self) -> bool {
+        !(self.op.is_comparison() || is_trim(self.op)) || self.bool_modifier
+    }
+
+    fn finish(self) {
+        for note in self.notes.into_inner().into_values() {
+            match note {
+                Note::Info(m) => self.ev.inform(self.e, m),
+                Note::Warning(m) => self.ev.warn(self.e, m),
+            }
+        }
+    }
+
+    fn with_scalar(&self, columns: Vec<Column>, s: &[f64], scalar_first: bool) -> Out {
+        let mut columns = columns;
+        for c in &mut columns {
+            c.drop_name |= self.renames();
+            if self.plain(c, None) {
+                for (v, s) in c.values.iter_mut().zip(s).filter(|(v, _)| !is_absent(**v)) {
+                    let (l, r) = if scalar_first { (*s, *v) } else { (*v, *s) };
+                    *v = apply(self.op, l, r, *v, self.bool_modifier);
+                }
+                continue;
+            }
+            for (i, s) in s.iter().enumerate() {
+                let Some(cell) = c.cell(i) else { continue };
+                let s = Cell::Float(*s);
+                let (l, r) = if scalar_first { (&s, &cell) } else { (&cell, &s) };
+                let result = self.cell(i, l, r, &cell);
+                c.blank(i);
+                if let Some(result) = result {
+                    c.put(i, result);
+                }
+            }
+        }
+        Out::Vector(columns)
+    }
+}
+
 type Groups<'a> = HashMap<Labels, Vec<&'a Column>, ahash::RandomState>;
 
 impl Evaluator<'_> {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one node of the tree")]
-    pub(crate) fn binary(
-        &self,
-        op: BinaryOp,
-        lhs: &Expr,
-        rhs: &Expr,
-        bool_modifier: bool,
-        matching: Option<&Matching>,
-        grid: Grid,
-    ) -> Result<Out, Error> {
-        if matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
-            return Err(Error::Execution(format!(
-                "{} needs native histograms, which are not supported yet",
-                op.as_str()
-            )));
-        }
+    pub(crate) fn binary(&self, e: &Expr, grid: Grid) -> Result<Out, Error> {
+        let Kind::Binary { op, lhs, rhs, bool_modifier, matching } = &e.kind else {
+            return Err(Error::Execution("expected a binary expression".to_owned()));
+        };
+        let (op, bool_modifier) = (*op, *bool_modifier);
         let (l, r) = (self.eval(lhs, grid)?, self.eval(rhs, grid)?);
-        match (l, r) {
+        let operation = Operation { ev: self, e, op, bool_modifier, notes: Default::default() };
+        let out = match (l, r) {
+            (Out::Scalar(_), Out::Scalar(_)) if is_trim(op) => {
+                return Err(Error::Execution(format!(
+                    "operator {:?} not allowed for Scalar operations",
+                    op.as_str()
+                )));
+            }
             (Out::Scalar(a), Out::Scalar(b)) => {
-                Ok(Out::Scalar(a.into_iter().zip(b).map(|(a, b)| apply(op, a, b, a, true)).collect()))
+                Out::Scalar(a.into_iter().zip(b).map(|(a, b)| apply(op, a, b, a, true)).collect())
             }
-            (Out::Vector(columns), Out::Scalar(s)) => {
-                Ok(with_scalar(columns, &s, |v, s| apply(op, v, s, v, bool_modifier), op, bool_modifier))
-            }
-            (Out::Scalar(s), Out::Vector(columns)) => {
-                Ok(with_scalar(columns, &s, |v, s| apply(op, s, v, v, bool_modifier), op, bool_modifier))
-            }
+            (Out::Vector(columns), Out::Scalar(s)) => operation.with_scalar(columns, &s, false),
+            (Out::Scalar(s), Out::Vector(columns)) => operation.with_scalar(columns, &s, true),
             (Out::Vector(a), Out::Vector(b)) => {
                 let default = Matching {
                     on: false,
@@ -83,24 +224,25 @@ impl Evaluator<'_> {
                     include: Vec::new(),
                     fill: (None, None),
                 };
-                let m = matching.unwrap_or(&default);
+                let m = matching.as_ref().unwrap_or(&default);
                 if op.is_set() {
-                    set(op, a, b, m, grid).map(Out::Vector)
+                    Out::Vector(set(op, a, b, m, grid)?)
                 } else {
-                    self.pairs(op, &a, &b, m, bool_modifier, grid).map(Out::Vector)
+                    Out::Vector(self.pairs(&operation, &a, &b, m, grid)?)
                 }
             }
-            _ => Err(Error::Execution("strings have no operators".to_owned())),
-        }
+            _ => return Err(Error::Execution("strings have no operators".to_owned())),
+        };
+        operation.finish();
+        Ok(out)
     }
 
     fn pairs(
         &self,
-        op: BinaryOp,
+        operation: &Operation<'_>,
         a: &[Column],
         b: &[Column],
         m: &Matching,
-        bool_modifier: bool,
         grid: Grid,
     ) -> Result<Vec<Column>, Error> {
         // `many` may hold several series of a group at once, `one` only one at each step.
@@ -109,34 +251,27 @@ impl Evaluator<'_> {
         // Prometheus: with group_right the two sides change places but their fills do not.
         let (fill_many, fill_one) = m.fill;
         let one_by_group = group(one, m);
-        for (labels, columns) in &one_by_group {
-            // Two of the "one" side at the same step are an error, whatever stands on the other side.
-            if columns.len() > 1
-                && let Some((x, y)) = overlap(columns)
-            {
-                let side = if swapped { "left" } else { "right" };
-                return Err(Error::Execution(format!(
-                    "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
-                    braces(labels),
-                    braces(&x.labels),
-                    braces(&y.labels)
-                )));
-            }
-        }
-        let drop = !op.is_comparison() || bool_modifier;
-        let value = |x: f64, y: f64| {
+        refuse_many_to_many(many, &one_by_group, m, swapped, grid)?;
+        let drop = operation.renames();
+        let value = |i: usize, x: &Cell, y: &Cell| {
             let (l, r) = if swapped { (y, x) } else { (x, y) };
-            apply(op, l, r, l, bool_modifier)
+            operation.cell(i, l, r, l)
+        };
+        let float = |x: f64, y: f64| {
+            let (l, r) = if swapped { (y, x) } else { (x, y) };
+            apply(operation.op, l, r, l, operation.bool_modifier)
         };
         let mut out: Vec<Column> = Vec::new();
-        let mut push =
-            |many: &Labels, one: Option<&Labels>, drop_name: bool, values: Vec<f64>| -> Result<(), Error> {
-                if values.iter().any(|v| !is_absent(*v)) {
-                    self.charge(values.len() * 8 + 100)?;
-                    out.push(Column { labels: result_labels(many, one, m), drop_name, values });
-                }
-                Ok(())
-            };
+        let mut push = |c: Column| -> Result<(), Error> {
+            if !c.is_empty() {
+                self.charge(c.size())?;
+                out.push(c);
+            }
+            Ok(())
+        };
+        let column = |many: &Labels, one: &Labels, drop_name: bool| {
+            Column::floats(result_labels(many, Some(one), m), drop_name, vec![ABSENT; grid.n])
+        };
         // For one-to-one, two of the left side that both find a partner at one step are an error.
         let mut taken: HashMap<Labels, Vec<bool>, ahash::RandomState> = HashMap::default();
         for x in many {
@@ -146,8 +281,7 @@ impl Evaluator<'_> {
             if m.cardinality == Cardinality::OneToOne && (!partners.is_empty() || fill_one.is_some()) {
                 let seen = taken.entry(key.clone()).or_insert_with(|| vec![false; grid.n]);
                 for (i, seen) in seen.iter_mut().enumerate() {
-                    let both = !is_absent(x.values[i])
-                        && (fill_one.is_some() || partners.iter().any(|p| !is_absent(p.values[i])));
+                    let both = x.has(i) && (fill_one.is_some() || partners.iter().any(|p| p.has(i)));
                     if both && std::mem::replace(seen, true) {
                         return Err(Error::Execution(
                             "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)".to_owned(),
@@ -156,17 +290,34 @@ impl Evaluator<'_> {
                 }
             }
             for y in partners {
-                let values = x.values.iter().zip(&y.values);
-                let values =
-                    values.map(|(x, y)| if is_absent(*x) || is_absent(*y) { ABSENT } else { value(*x, *y) });
-                push(&x.labels, Some(&y.labels), drop_name, values.collect())?;
+                let mut c = column(&x.labels, &y.labels, drop_name);
+                if operation.plain(x, Some(y)) {
+                    for (out, (x, y)) in c.values.iter_mut().zip(x.values.iter().zip(&y.values)) {
+                        if !is_absent(*x) && !is_absent(*y) {
+                            *out = float(*x, *y);
+                        }
+                    }
+                } else {
+                    for i in 0..grid.n {
+                        if let (Some(x), Some(y)) = (x.cell(i), y.cell(i))
+                            && let Some(cell) = value(i, &x, &y)
+                        {
+                            c.put(i, cell);
+                        }
+                    }
+                }
+                push(c)?;
             }
             if let Some(fill) = fill_one {
-                let alone = |i: usize| partners.iter().all(|p| is_absent(p.values[i]));
-                let values = x.values.iter().enumerate();
-                let values =
-                    values.map(|(i, x)| if is_absent(*x) || !alone(i) { ABSENT } else { value(*x, fill) });
-                push(&x.labels, Some(&key), drop_name, values.collect())?;
+                let mut c = column(&x.labels, &key, drop_name);
+                for i in (0..grid.n).filter(|i| partners.iter().all(|p| !p.has(*i))) {
+                    if let Some(x) = x.cell(i)
+                        && let Some(cell) = value(i, &x, &Cell::Float(fill))
+                    {
+                        c.put(i, cell);
+                    }
+                }
+                push(c)?;
             }
         }
         if let Some(fill) = fill_many {
@@ -174,11 +325,15 @@ impl Evaluator<'_> {
             for y in one {
                 let key = signature(&y.labels, m);
                 let partners = many_by_group.get(&key).map_or(&[][..], Vec::as_slice);
-                let alone = |i: usize| partners.iter().all(|p| is_absent(p.values[i]));
-                let values = y.values.iter().enumerate();
-                let values =
-                    values.map(|(i, y)| if is_absent(*y) || !alone(i) { ABSENT } else { value(fill, *y) });
-                push(&key, Some(&y.labels), drop || y.drop_name, values.collect())?;
+                let mut c = column(&key, &y.labels, drop || y.drop_name);
+                for i in (0..grid.n).filter(|i| partners.iter().all(|p| !p.has(*i))) {
+                    if let Some(y) = y.cell(i)
+                        && let Some(cell) = value(i, &Cell::Float(fill), &y)
+                    {
+                        c.put(i, cell);
+                    }
+                }
+                push(c)?;
             }
         }
         merge_equal(out).ok_or_else(|| {
@@ -189,21 +344,34 @@ impl Evaluator<'_> {
     }
 }
 
-fn with_scalar(
-    columns: Vec<Column>,
-    s: &[f64],
-    f: impl Fn(f64, f64) -> f64,
-    op: BinaryOp,
-    bool_modifier: bool,
-) -> Out {
-    let mut columns = columns;
-    for c in &mut columns {
-        c.drop_name |= !op.is_comparison() || bool_modifier;
-        for (v, s) in c.values.iter_mut().zip(s).filter(|(v, _)| !is_absent(**v)) {
-            *v = f(*v, *s);
+/// Two of the "one" side in one group at the same step are an error, unless there is nothing to match them with.
+fn refuse_many_to_many(
+    many: &[Column],
+    one: &Groups<'_>,
+    m: &Matching,
+    swapped: bool,
+    grid: Grid,
+) -> Result<(), Error> {
+    let fills = m.fill != (None, None);
+    for (labels, columns) in one.iter().filter(|(_, c)| c.len() > 1) {
+        let both = (0..grid.n).find_map(|i| {
+            let mut here = columns.iter().filter(|c| c.has(i));
+            let pair = (here.next()?, here.next()?);
+            (fills || many.iter().any(|c| c.has(i))).then_some(pair)
+        });
+        if let Some((x, y)) = both {
+            let side = if swapped { "left" } else { "right" };
+            let (mut x, mut y) = (braces(&x.labels), braces(&y.labels));
+            if x > y {
+                std::mem::swap(&mut x, &mut y);
+            }
+            return Err(Error::Execution(format!(
+                "found duplicate series for the match group {} on the {side} hand-side of the operation: [{x}, {y}];many-to-many matching not allowed: matching labels must be unique on one side",
+                braces(labels),
+            )));
         }
     }
-    Out::Vector(columns)
+    Ok(())
 }
 
 /// The labels by which series of two sides find each other.
@@ -223,15 +391,6 @@ fn group<'a>(columns: &'a [Column], m: &Matching) -> Groups<'a> {
         groups.entry(signature(&c.labels, m)).or_default().push(c);
     }
     groups
-}
-
-/// Two columns with a value at the same step.
-fn overlap<'a>(columns: &[&'a Column]) -> Option<(&'a Column, &'a Column)> {
-    let steps = columns.first()?.values.len();
-    (0..steps).find_map(|i| {
-        let mut here = columns.iter().filter(|c| !is_absent(c.values[i]));
-        Some((*here.next()?, *here.next()?))
-    })
 }
 
 fn braces(l: &Labels) -> String {
@@ -260,7 +419,7 @@ fn set(op: BinaryOp, a: Vec<Column>, b: Vec<Column>, m: &Matching, grid: Grid) -
         let mut p: HashMap<Labels, Vec<bool>, ahash::RandomState> = HashMap::default();
         for c in columns {
             let here = p.entry(signature(&c.labels, m)).or_insert_with(|| vec![false; grid.n]);
-            here.iter_mut().zip(&c.values).for_each(|(p, v)| *p |= !is_absent(*v));
+            here.iter_mut().enumerate().for_each(|(i, p)| *p |= c.has(i));
         }
         p
     };
@@ -268,13 +427,13 @@ fn set(op: BinaryOp, a: Vec<Column>, b: Vec<Column>, m: &Matching, grid: Grid) -
         |mut columns: Vec<Column>, p: &HashMap<Labels, Vec<bool>, ahash::RandomState>, keep: bool| {
             for c in &mut columns {
                 let there = p.get(&signature(&c.labels, m));
-                for (i, v) in c.values.iter_mut().enumerate() {
+                for i in 0..grid.n {
                     if there.is_some_and(|t| t[i]) != keep {
-                        *v = ABSENT;
+                        c.blank(i);
                     }
                 }
             }
-            columns.retain(|c| c.values.iter().any(|v| !is_absent(*v)));
+            columns.retain(|c| !c.is_empty());
             columns
         };
     match op {

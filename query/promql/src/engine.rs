@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::eval::Evaluator;
 use crate::parse::parse;
 use crate::value::{
-    Column, Grid, Out, QueryResult, Sample, Series, Value, is_absent, merge_equal, without_name,
+    Cell, Column, Grid, HistogramPoint, Out, Point, QueryResult, Sample, Series, Value, is_absent,
+    merge_equal, without_name,
 };
 
 /// What one query may use.
@@ -86,8 +87,11 @@ impl Engine {
                     finish(columns)?
                         .into_iter()
                         .filter_map(|c| {
-                            let value = *c.values.first()?;
-                            (!is_absent(value)).then_some((c.labels, Sample { timestamp: time, value }))
+                            let (value, histogram) = match c.cell(0)? {
+                                Cell::Float(v) => (v, None),
+                                Cell::Histogram(h) => (f64::NAN, Some(h)),
+                            };
+                            Some((c.labels, Point { timestamp: time, value, histogram }))
                         })
                         .collect(),
                 ),
@@ -142,21 +146,26 @@ impl Engine {
         let ev = Evaluator::new(&*self.source, &self.limits, options, query, grid, step);
         let columns = match ev.eval(expr, grid)? {
             Out::Vector(c) => finish(c)?,
-            Out::Scalar(values) => vec![Column { labels: signal::Labels::empty(), drop_name: false, values }],
+            Out::Scalar(values) => vec![Column::floats(signal::Labels::empty(), false, values)],
             Out::String(_) => Vec::new(),
         };
         let mut series: Vec<Series> = columns
             .into_iter()
             .map(|c| Series {
-                labels: c.labels,
                 samples: grid
                     .times()
                     .zip(c.values)
                     .filter(|(_, v)| !is_absent(*v))
                     .map(|(timestamp, value)| Sample { timestamp, value })
                     .collect(),
+                histograms: grid
+                    .times()
+                    .zip(c.histograms.unwrap_or_default())
+                    .filter_map(|(timestamp, h)| Some(HistogramPoint { timestamp, histogram: h? }))
+                    .collect(),
+                labels: c.labels,
             })
-            .filter(|s: &Series| !s.samples.is_empty())
+            .filter(|s: &Series| !s.samples.is_empty() || !s.histograms.is_empty())
             .collect();
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(ev.result(Value::Matrix(series)))

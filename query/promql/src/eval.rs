@@ -1,17 +1,25 @@
 //! The evaluator: expressions into columns.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+mod range;
+mod smoothed;
+
+use std::cell::{Cell as Slot, RefCell};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use signal::{Labels, METRIC_NAME, Matcher, Select, SeriesSource, is_stale_nan};
+use signal::histogram::ResetHint;
+use signal::{
+    FloatHistogram, HistogramSample, Labels, METRIC_NAME, Matcher, Select, SeriesSource, is_stale_nan,
+};
 
-use crate::ast::{At, Edges, Expr, Kind, Length, Selector};
+pub(crate) use range::Range;
+
+use crate::annotations::Annotations;
+use crate::ast::{At, BinaryOp, Edges, Expr, Kind, Length, Selector};
 use crate::engine::{Limits, Options};
-use crate::error::{Error, line_column};
-use crate::value::{ABSENT, Column, Grid, Out, QueryResult, Sample, Series, Value};
-use crate::window::Window;
+use crate::error::Error;
+use crate::value::{ABSENT, Cell, Column, Grid, Out, QueryResult, Value};
 
 pub(crate) struct Evaluator<'a> {
     source: &'a dyn SeriesSource,
@@ -24,45 +32,69 @@ pub(crate) struct Evaluator<'a> {
     query_step: i64,
     pub(crate) lookback: i64,
     deadline: Instant,
-    bytes: Cell<usize>,
-    samples: Cell<u64>,
-    warnings: RefCell<BTreeSet<String>>,
-    infos: RefCell<BTreeSet<String>>,
+    bytes: Slot<usize>,
+    peak: Slot<usize>,
+    samples: Slot<u64>,
+    pub(crate) notes: RefCell<Annotations>,
+    /// Only counts and sums of native histograms are looked at, so their buckets need not be kept.
+    counts_only: Slot<bool>,
+    /// Somebody further out needs buckets all the same.
+    buckets_needed: Slot<bool>,
 }
 
-/// The range vector of one series: the samples of all windows, and how to cut them.
-pub(crate) struct Range<'a> {
+/// Samples of one series as the source gave them, stale markers included.
+#[derive(Clone, Copy)]
+pub(crate) struct Raw<'a> {
     pub(crate) labels: &'a Labels,
-    pub(crate) drop_name: bool,
-    t: &'a [i64],
-    v: &'a [f64],
-    /// The right edge of each step's window.
-    ends: &'a [i64],
-    length: i64,
+    pub(crate) t: &'a [i64],
+    pub(crate) v: &'a [f64],
+    /// Start times of the floats; may be empty.
+    pub(crate) starts: &'a [i64],
+    pub(crate) h: &'a [HistogramSample],
 }
 
-impl Range<'_> {
-    /// The value of each step, by a function of the window's samples. Windows without samples are absent.
-    pub(crate) fn map(&self, mut f: impl FnMut(usize, Window<'_>) -> Option<f64>) -> Vec<f64> {
-        let (mut lo, mut hi) = (0, 0);
-        let mut out = Vec::with_capacity(self.ends.len());
-        for (i, end) in self.ends.iter().enumerate() {
-            let start = end - self.length;
-            // Edges only move forward, so both ends of the window do too.
-            while self.t.get(hi).is_some_and(|t| t <= end) {
-                hi += 1;
+/// The newest sample at or before a time.
+pub(crate) struct Newest<'a> {
+    pub(crate) timestamp: i64,
+    pub(crate) start: i64,
+    pub(crate) float: f64,
+    pub(crate) histogram: Option<&'a Arc<FloatHistogram>>,
+}
+
+impl<'a> Raw<'a> {
+    /// The newest sample for each of the ascending times, if it is younger than `lookback` and not stale.
+    pub(crate) fn newest(self, ends: &[i64], lookback: i64, mut f: impl FnMut(usize, Newest<'a>)) {
+        let (mut at, mut h_at) = (0, 0);
+        for (i, end) in ends.iter().enumerate() {
+            while self.t.get(at).is_some_and(|t| t <= end) {
+                at += 1;
             }
-            while lo < hi && self.t[lo] <= start {
-                lo += 1;
+            while self.h.get(h_at).is_some_and(|h| h.timestamp <= *end) {
+                h_at += 1;
             }
-            let value = if lo == hi {
-                None
-            } else {
-                f(i, Window { t: &self.t[lo..hi], v: &self.v[lo..hi], start, end: *end })
+            let float = at.checked_sub(1).map(|i| (self.t[i], self.v[i], self.starts.get(i).copied()));
+            let histogram = h_at.checked_sub(1).map(|i| &self.h[i]);
+            let newest = match (float, histogram) {
+                (f, Some(h)) if f.is_none_or(|f| f.0 < h.timestamp) => {
+                    if h.histogram.is_stale() {
+                        continue;
+                    }
+                    Newest {
+                        timestamp: h.timestamp,
+                        start: h.start,
+                        float: ABSENT,
+                        histogram: Some(&h.histogram),
+                    }
+                }
+                (Some((timestamp, float, start)), _) if !is_stale_nan(float) => {
+                    Newest { timestamp, start: start.unwrap_or(0), float, histogram: None }
+                }
+                _ => continue,
             };
-            out.push(value.unwrap_or(ABSENT));
+            if newest.timestamp > end - lookback {
+                f(i, newest);
+            }
         }
-        out
     }
 }
 
@@ -85,33 +117,32 @@ impl<'a> Evaluator<'a> {
             lookback: options.lookback.unwrap_or(limits.lookback).as_millis() as i64,
             deadline: signal::time::monotonic()
                 + options.timeout.unwrap_or(limits.timeout).min(limits.timeout),
-            bytes: Cell::new(0),
-            samples: Cell::new(0),
-            warnings: RefCell::default(),
-            infos: RefCell::default(),
+            bytes: Slot::new(0),
+            peak: Slot::new(0),
+            samples: Slot::new(0),
+            notes: RefCell::default(),
+            counts_only: Slot::new(false),
+            buckets_needed: Slot::new(false),
         }
     }
 
     pub(crate) fn result(self, value: Value) -> QueryResult {
+        let (warnings, infos) = self.notes.into_inner().finish(self.text);
         QueryResult {
             value,
-            warnings: self.warnings.into_inner().into_iter().collect(),
-            infos: self.infos.into_inner().into_iter().collect(),
+            warnings,
+            infos,
             samples_read: self.samples.get(),
+            peak_bytes: self.peak.get() as u64,
         }
     }
 
-    fn place(&self, e: &Expr) -> String {
-        let (line, column) = line_column(self.text, e.span.0);
-        format!("({line}:{column})")
+    pub(crate) fn warn(&self, e: &Expr, message: impl Into<String>) {
+        self.notes.borrow_mut().warn(e.span.0, message.into());
     }
 
-    pub(crate) fn warn(&self, e: &Expr, message: &str) {
-        self.warnings.borrow_mut().insert(format!("PromQL warning: {message} {}", self.place(e)));
-    }
-
-    pub(crate) fn inform(&self, e: &Expr, message: &str) {
-        self.infos.borrow_mut().insert(format!("PromQL info: {message} {}", self.place(e)));
+    pub(crate) fn inform(&self, e: &Expr, message: impl Into<String>) {
+        self.notes.borrow_mut().inform(e.span.0, message.into());
     }
 
     /// Called for every series: the query's deadline, cancellation and budget.
@@ -127,6 +158,7 @@ impl<'a> Evaluator<'a> {
             return Err(Error::Limit(format!("{used} bytes, the limit is {}", self.limits.bytes)));
         }
         self.bytes.set(used);
+        self.peak.set(self.peak.get().max(used));
         Ok(())
     }
 
@@ -141,18 +173,19 @@ impl<'a> Evaluator<'a> {
             Kind::Paren(inner) => self.eval(inner, grid),
             Kind::Unary { negate, expr } => Ok(match self.eval(expr, grid)? {
                 Out::Scalar(v) if *negate => Out::Scalar(v.into_iter().map(|v| -v).collect()),
-                Out::Vector(c) if *negate => Out::Vector(c.into_iter().map(|c| c.map(|v| -v)).collect()),
+                Out::Vector(c) if *negate => Out::Vector(c.into_iter().map(negated).collect()),
                 out => out,
             }),
-            Kind::Binary { op, lhs, rhs, bool_modifier, matching } => {
-                self.binary(*op, lhs, rhs, *bool_modifier, matching.as_ref(), grid)
+            Kind::Binary { op, .. } => {
+                let trims = matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper);
+                self.with_buckets(trims, || self.binary(e, grid))
             }
-            Kind::Aggregate(a) => self.aggregate(a, grid).map(Out::Vector),
+            Kind::Aggregate(a) => self.aggregate(e, a, grid).map(Out::Vector),
             Kind::Call { name, args } => self.call(e, name, args, grid),
             Kind::Selector(_) => {
                 let mut columns = Vec::new();
                 self.each(e, grid, &mut |c| {
-                    self.charge(c.values.len() * 8 + 64)?;
+                    self.charge(c.size())?;
                     columns.push(c);
                     Ok(())
                 })?;
@@ -178,6 +211,23 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// Evaluates what needs only counts and sums of native histograms.
+    pub(crate) fn with_counts_only<T>(&self, f: impl FnOnce() -> T) -> T {
+        let before = self.counts_only.replace(true);
+        let out = f();
+        self.counts_only.set(before);
+        out
+    }
+
+    /// Evaluates what needs whole native histograms, if so.
+    pub(crate) fn with_buckets<T>(&self, needed: bool, f: impl FnOnce() -> T) -> T {
+        let before = self.buckets_needed.get();
+        self.buckets_needed.set(before || needed);
+        let out = f();
+        self.buckets_needed.set(before);
+        out
+    }
+
     /// Series of an instant vector one after the other; what can stream is never held together.
     pub(crate) fn each(
         &self,
@@ -187,22 +237,14 @@ impl<'a> Evaluator<'a> {
     ) -> Result<(), Error> {
         match &e.kind {
             Kind::Paren(inner) => self.each(inner, grid, f),
-            Kind::Selector(s) => self.instants(s, grid, &mut |labels, t, v, ends| {
-                let mut at = 0;
-                let values = ends.iter().map(|end| {
-                    while t.get(at).is_some_and(|t| t <= end) {
-                        at += 1;
-                    }
-                    match at.checked_sub(1) {
-                        Some(i) if t[i] > end - self.lookback && !is_stale_nan(v[i]) => v[i],
-                        _ => ABSENT,
-                    }
+            Kind::Selector(s) if s.edges == Edges::Smoothed => self.smoothed(e, s, grid, f),
+            Kind::Selector(s) => self.instants(s, grid, &mut |raw, ends| {
+                let mut c = Column::floats(raw.labels.clone(), false, vec![ABSENT; grid.n]);
+                raw.newest(ends, self.lookback, |i, n| match n.histogram {
+                    Some(h) => c.put(i, Cell::Histogram(h.clone())),
+                    None => c.values[i] = n.float,
                 });
-                let values: Vec<f64> = values.collect();
-                if values.iter().all(|v| crate::value::is_absent(*v)) {
-                    return Ok(());
-                }
-                f(Column { labels: labels.clone(), drop_name: false, values })
+                if c.is_empty() { Ok(()) } else { f(c) }
             }),
             Kind::Call { name, args } if crate::functions::is_range_function(name) => {
                 self.range_call(e, name, args, grid, f)
@@ -221,158 +263,80 @@ impl<'a> Evaluator<'a> {
         &self,
         s: &Selector,
         grid: Grid,
-        f: &mut dyn FnMut(&Labels, &[i64], &[f64], &[i64]) -> Result<(), Error>,
+        f: &mut dyn FnMut(Raw<'_>, &[i64]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let ends = self.reference_times(s.at, s.offset.as_ref(), grid)?;
-        self.select(s, &ends, self.lookback, &mut |labels, t, v| f(labels, t, v, &ends))
+        self.select(&s.matchers, &ends, self.lookback, 0, &mut |raw| f(raw, &ends))
     }
 
-    fn select(
+    /// Series with their samples from `back` before the first of `ends` (exclusively) to `ahead` after the last.
+    pub(crate) fn select(
         &self,
-        s: &Selector,
+        matchers: &[Matcher],
         ends: &[i64],
         back: i64,
-        f: &mut dyn FnMut(&Labels, &[i64], &[f64]) -> Result<(), Error>,
+        ahead: i64,
+        f: &mut dyn FnMut(Raw<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (Some(first), Some(last)) = (ends.first(), ends.last()) else { return Ok(()) };
-        let mut matchers: Vec<Matcher> = s.matchers.clone();
+        let mut matchers: Vec<Matcher> = matchers.to_vec();
         matchers.extend(self.options.enforce.iter().cloned());
-        let select = Select { matchers, start: first - back + 1, end: *last };
+        let select = Select { matchers, start: first - back + 1, end: last + ahead };
+        let counts_only = self.counts_only.get() && !self.buckets_needed.get();
         for series in self.source.select(&select)? {
-            let series = series?;
-            let bytes = series.timestamps.len() * 16;
+            let mut series = series?;
+            let histograms: usize = series.histograms.iter().map(|h| h.histogram.size()).sum();
+            let bytes = series.timestamps.len() * 16 + histograms;
             self.charge(bytes)?;
-            self.samples.set(self.samples.get() + series.timestamps.len() as u64);
-            f(&series.labels, &series.timestamps, &series.values)?;
+            let samples = series.timestamps.len() + series.histograms.len();
+            self.samples.set(self.samples.get() + samples as u64);
+            if counts_only {
+                strip(&mut series.histograms);
+            }
+            f(Raw {
+                labels: &series.labels,
+                t: &series.timestamps,
+                v: &series.values,
+                starts: &series.starts,
+                h: &series.histograms,
+            })?;
             self.release(bytes);
         }
         Ok(())
     }
 
     /// For each step the time a selector looks at.
-    fn reference_times(
+    pub(crate) fn reference_times(
         &self,
         at: Option<At>,
         offset: Option<&Length>,
         grid: Grid,
     ) -> Result<Vec<i64>, Error> {
         let offset = offset.map_or(Ok(0), |l| self.length(l))?;
-        let fixed = at.map(|a| match a {
-            At::Time(t) => t,
-            At::Start => self.query.start,
-            At::End => self.query.time(self.query.n.saturating_sub(1)),
-        });
+        let fixed = at.map(|a| self.fixed_time(a));
         Ok(grid.times().map(|t| fixed.unwrap_or(t) - offset).collect())
     }
 
-    fn length(&self, l: &Length) -> Result<i64, Error> {
+    pub(crate) fn fixed_time(&self, at: At) -> i64 {
+        match at {
+            At::Time(t) => t,
+            At::Start => self.query.start,
+            At::End => self.query.time(self.query.n.saturating_sub(1)),
+        }
+    }
+
+    pub(crate) fn length(&self, l: &Length) -> Result<i64, Error> {
         let range = self.query.step * (self.query.n as i64 - 1);
         let range = if self.query_step == 0 { 0 } else { range };
         l.resolve(self.query_step, range)
             .ok_or_else(|| Error::Execution("division by zero in duration expression".to_owned()))
     }
 
-    fn range_length(&self, l: &Length) -> Result<i64, Error> {
+    pub(crate) fn range_length(&self, l: &Length) -> Result<i64, Error> {
         match self.length(l)? {
             ms if ms > 0 => Ok(ms),
             _ => Err(Error::Execution("duration must be greater than 0".to_owned())),
         }
-    }
-
-    /// Series of a range vector one after the other.
-    pub(crate) fn each_range(
-        &self,
-        e: &Expr,
-        grid: Grid,
-        f: &mut dyn FnMut(&Range<'_>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        match &e.unwrap_parens().kind {
-            Kind::Matrix { selector, range } => {
-                if selector.edges != Edges::Plain {
-                    return Err(Error::Execution("anchored and smoothed are not supported yet".to_owned()));
-                }
-                let length = self.range_length(range)?;
-                let ends = self.reference_times(selector.at, selector.offset.as_ref(), grid)?;
-                let (mut ts, mut vs) = (Vec::new(), Vec::new());
-                self.select(selector, &ends, length, &mut |labels, t, v| {
-                    // Stale markers end a series; they are no samples.
-                    let stale = v.iter().any(|v| is_stale_nan(*v));
-                    let (t, v) = if stale {
-                        ts.clear();
-                        vs.clear();
-                        for (t, v) in t.iter().zip(v).filter(|(_, v)| !is_stale_nan(**v)) {
-                            ts.push(*t);
-                            vs.push(*v);
-                        }
-                        (ts.as_slice(), vs.as_slice())
-                    } else {
-                        (t, v)
-                    };
-                    f(&Range { labels, drop_name: false, t, v, ends: &ends, length })
-                })
-            }
-            Kind::Subquery { expr, range, step, offset, at } => {
-                let length = self.range_length(range)?;
-                let step = match step {
-                    Some(s) => self.range_length(s)?,
-                    None => self.limits.default_step.as_millis() as i64,
-                };
-                let ends = self.reference_times(*at, offset.as_ref(), grid)?;
-                let (Some(first), Some(last)) = (ends.first(), ends.last()) else { return Ok(()) };
-                // Steps of a subquery lie at multiples of its step, whatever the outer query's times are.
-                let from = first - length;
-                let start = from.div_euclid(step) * step + step;
-                if start > *last {
-                    return Ok(());
-                }
-                let n = usize::try_from((last - start) / step + 1).unwrap_or(usize::MAX);
-                if n > 1_000_000 {
-                    return Err(Error::Limit(format!("{n} steps in a subquery")));
-                }
-                let inner = Grid { start, step, n };
-                let (mut ts, mut vs) = (Vec::new(), Vec::new());
-                self.each(expr, inner, &mut |c| {
-                    ts.clear();
-                    vs.clear();
-                    for (t, v) in inner.times().zip(&c.values).filter(|(_, v)| !crate::value::is_absent(**v))
-                    {
-                        ts.push(t);
-                        vs.push(*v);
-                    }
-                    self.charge(0)?;
-                    f(&Range {
-                        labels: &c.labels,
-                        drop_name: c.drop_name,
-                        t: &ts,
-                        v: &vs,
-                        ends: &ends,
-                        length,
-                    })
-                })
-            }
-            _ => Err(Error::Execution("expected a range vector".to_owned())),
-        }
-    }
-
-    /// The samples of a range vector at one time: the result of an instant query for it.
-    pub(crate) fn raw_matrix(&self, e: &Expr, time: i64) -> Result<Vec<Series>, Error> {
-        let mut out = Vec::new();
-        self.each_range(e, Grid { start: time, step: 1, n: 1 }, &mut |r| {
-            let mut samples = Vec::new();
-            r.map(|_, w| {
-                samples.extend(w.t.iter().zip(w.v).map(|(t, v)| Sample { timestamp: *t, value: *v }));
-                None
-            });
-            if !samples.is_empty() {
-                self.charge(samples.len() * 16)?;
-                let labels =
-                    if r.drop_name { crate::value::without_name(r.labels) } else { r.labels.clone() };
-                out.push(Series { labels, samples });
-            }
-            Ok(())
-        })?;
-        out.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(out)
     }
 
     /// A counter's function on something that is not named like a counter.
@@ -381,15 +345,13 @@ impl<'a> Evaluator<'a> {
         if !name.is_empty() && !["_total", "_sum", "_count", "_bucket"].iter().any(|s| name.ends_with(s)) {
             self.inform(
                 arg,
-                &format!(
+                format!(
                     "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
                 ),
             );
         }
     }
-}
 
-impl Evaluator<'_> {
     pub(crate) fn is_range_query(&self) -> bool {
         self.query_step > 0
     }
@@ -397,4 +359,33 @@ impl Evaluator<'_> {
     pub(crate) fn query_grid(&self) -> Grid {
         self.query
     }
+}
+
+/// Leaves only counts and sums, and says of each whether it was a reset while the buckets are still there to tell.
+fn strip(histograms: &mut [HistogramSample]) {
+    let mut last: Option<Arc<FloatHistogram>> = None;
+    for s in histograms {
+        let h = s.histogram.clone();
+        let mut hint = h.hint;
+        if !h.is_stale() {
+            if hint == ResetHint::Unknown
+                && let Some(l) = &last
+            {
+                hint = if h.is_reset_after(l) { ResetHint::Reset } else { ResetHint::NotReset };
+            }
+            last = Some(h.clone());
+        }
+        let (schema, count, sum) = (h.schema, h.count, h.sum);
+        s.histogram = Arc::new(FloatHistogram { hint, schema, count, sum, ..FloatHistogram::default() });
+    }
+}
+
+fn negated(c: Column) -> Column {
+    let histograms = c.histograms.clone();
+    let mut out = c.map(|v| -v);
+    out.histograms = histograms;
+    for h in out.histograms.iter_mut().flatten().flatten() {
+        Arc::make_mut(h).scale(-1.0);
+    }
+    out
 }

@@ -1,17 +1,27 @@
 //! The functions: their signatures, and how each is applied.
 
+mod classic;
 mod histogram;
 mod info;
 mod labels;
+mod native;
+pub(crate) mod over_time;
+pub(crate) mod rate;
 mod time;
+
+use std::cell::Cell as Slot;
 
 use signal::{Labels, METRIC_NAME, MatchOp};
 
-use crate::ast::{Expr, Kind, ValueType};
+use crate::ast::{Edges, Expr, Kind, ValueType};
 use crate::error::Error;
-use crate::eval::Evaluator;
+use crate::eval::{Evaluator, Range};
 use crate::value::{ABSENT, Column, Grid, Out, is_absent};
 use crate::window::{self, Window};
+
+pub(crate) use native::share_below;
+use over_time::Mixed;
+pub(crate) use time::civil;
 
 /// What a function takes and gives.
 pub(crate) struct Signature {
@@ -89,6 +99,102 @@ pub(crate) fn is_range_function(name: &str) -> bool {
     name != "absent_over_time" && signature(name).is_some_and(|f| f.args.contains(&M))
 }
 
+/// Which functions know what to do at the edges of an extended selector.
+fn check_edges(name: &str, matrix: &Expr) -> Result<(), Error> {
+    let Kind::Matrix { selector, .. } = &matrix.unwrap_parens().kind else { return Ok(()) };
+    let (word, allowed) = match selector.edges {
+        Edges::Plain => return Ok(()),
+        Edges::Anchored => ("anchored", &["changes", "delta", "increase", "rate", "resets"][..]),
+        Edges::Smoothed => ("smoothed", &["delta", "increase", "rate"][..]),
+    };
+    if allowed.contains(&name) {
+        return Ok(());
+    }
+    let allowed = allowed.join(", ");
+    Err(Error::Execution(format!("{word} modifier can only be used with: {allowed} - not with {name}")))
+}
+
+/// A function of a range vector's floats, with its other arguments.
+struct OfFloats<'a> {
+    ev: &'a Evaluator<'a>,
+    name: &'a str,
+    params: &'a [Vec<f64>],
+    grid: Grid,
+    /// The argument that a note about a quantile points at.
+    quantile: &'a Expr,
+    failure: Slot<Option<String>>,
+}
+
+impl OfFloats<'_> {
+    fn param(&self, n: usize, i: usize) -> f64 {
+        self.params.get(n).and_then(|p| p.get(i)).copied().unwrap_or(f64::NAN)
+    }
+
+    /// All windows of a series that has nothing but floats.
+    fn column(&self, r: &Range<'_>) -> Vec<f64> {
+        // The function is looked up once for all windows.
+        match self.name {
+            "rate" => r.map(|_, w| window::extrapolated(w, true, true)),
+            "increase" => r.map(|_, w| window::extrapolated(w, true, false)),
+            "delta" => r.map(|_, w| window::extrapolated(w, false, false)),
+            "irate" => r.map(|_, w| window::instant_delta(w, true)),
+            "idelta" => r.map(|_, w| window::instant_delta(w, false)),
+            "sum_over_time" => r.map(|_, w| window::sum(w)),
+            "avg_over_time" => r.map(|_, w| window::avg(w)),
+            "min_over_time" => r.map(|_, w| window::min(w)),
+            "max_over_time" => r.map(|_, w| window::max(w)),
+            "count_over_time" => r.map(|_, w| Some(w.v.len() as f64)),
+            "last_over_time" => r.map(|_, w| w.v.last().copied()),
+            "first_over_time" => r.map(|_, w| w.v.first().copied()),
+            "present_over_time" => r.map(|_, _| Some(1.0)),
+            "changes" => r.map(|_, w| window::changes(w)),
+            "resets" => r.map(|_, w| window::resets(w)),
+            "ts_of_last_over_time" => r.map(|_, w| w.t.last().map(|t| *t as f64 / 1000.0)),
+            "ts_of_first_over_time" => r.map(|_, w| w.t.first().map(|t| *t as f64 / 1000.0)),
+            _ => r.map(|i, w| self.window(i, w)),
+        }
+    }
+
+    /// One window, for functions that have no use for histograms.
+    fn window(&self, i: usize, w: Window<'_>) -> Option<f64> {
+        match self.name {
+            "sum_over_time" => window::sum(w),
+            "avg_over_time" => window::avg(w),
+            "min_over_time" => window::min(w),
+            "max_over_time" => window::max(w),
+            "stdvar_over_time" => window::variance(w.v),
+            "stddev_over_time" => window::variance(w.v).map(f64::sqrt),
+            "mad_over_time" => window::mad(w),
+            "ts_of_min_over_time" => window::time_of(w, |a, b| a <= b),
+            "ts_of_max_over_time" => window::time_of(w, |a, b| a >= b),
+            "quantile_over_time" => {
+                let q = self.param(0, i);
+                self.ev.check_quantiles(self.quantile, &[q]);
+                Some(window::quantile(q, &mut w.v.to_vec()))
+            }
+            "deriv" if w.v.len() >= 2 => Some(window::regression(w, w.t[0])?.0),
+            "predict_linear" if w.v.len() >= 2 => {
+                // The line is taken at the step itself, wherever offset or `@` put the window.
+                let (slope, value) = window::regression(w, self.grid.time(i))?;
+                Some(slope * self.param(0, i) + value)
+            }
+            "double_exponential_smoothing" | "holt_winters" => {
+                for (n, word, short) in [(0, "smoothing", "sf"), (1, "trend", "tf")] {
+                    let v = self.param(n, i);
+                    if v <= 0.0 || v >= 1.0 {
+                        let message =
+                            format!("invalid {word} factor. Expected: 0 < {short} < 1, got: {v:.6}");
+                        self.failure.set(Some(message));
+                        return None;
+                    }
+                }
+                window::smooth(w, self.param(0, i), self.param(1, i))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Evaluator<'_> {
     pub(crate) fn range_call(
         &self,
@@ -106,90 +212,39 @@ impl Evaluator<'_> {
                 params.push(self.scalar(a, grid)?);
             }
         }
-        let param = |n: usize, i: usize| params.get(n).and_then(|p| p.get(i)).copied().unwrap_or(f64::NAN);
-        if name == "quantile_over_time"
-            && let Some(q) = params.first().into_iter().flatten().find(|q| !(0.0..=1.0).contains(*q))
-        {
-            self.warn(
-                args.first().unwrap_or(e),
-                &format!("quantile value should be between 0 and 1, got {}", crate::value::format_value(*q)),
-            );
-        }
+        let first = args.first().unwrap_or(e);
+        check_edges(name, matrix)?;
         let keeps_name = matches!(name, "last_over_time" | "first_over_time");
-        let mut failure = None;
+        let f_ =
+            OfFloats { ev: self, name, params: &params, grid, quantile: first, failure: Slot::default() };
+        let arg = matrix.unwrap_parens();
         self.each_range(matrix, grid, &mut |r| {
-            if matches!(name, "rate" | "increase" | "irate") {
-                self.check_counter_name(matrix, r.labels);
-            }
-            let mut scratch = Vec::new();
-            let values = match name {
-                "rate" => r.map(|_, w| window::extrapolated(w, true, true)),
-                "increase" => r.map(|_, w| window::extrapolated(w, true, false)),
-                "delta" => r.map(|_, w| window::extrapolated(w, false, false)),
-                "irate" => r.map(|_, w| window::instant_delta(w, true)),
-                "idelta" => r.map(|_, w| window::instant_delta(w, false)),
-                "sum_over_time" => r.map(|_, w| window::sum(w)),
-                "avg_over_time" => r.map(|_, w| window::avg(w)),
-                "min_over_time" => r.map(|_, w| window::min(w)),
-                "max_over_time" => r.map(|_, w| window::max(w)),
-                "count_over_time" => r.map(|_, w| Some(w.v.len() as f64)),
-                "last_over_time" => r.map(|_, w| w.v.last().copied()),
-                "first_over_time" => r.map(|_, w| w.v.first().copied()),
-                "present_over_time" => r.map(|_, _| Some(1.0)),
-                "stdvar_over_time" => r.map(|_, w| window::variance(w.v)),
-                "stddev_over_time" => r.map(|_, w| window::variance(w.v).map(f64::sqrt)),
-                "mad_over_time" => r.map(|_, w| window::mad(w)),
-                "changes" => r.map(|_, w| window::changes(w)),
-                "resets" => r.map(|_, w| window::resets(w)),
-                "ts_of_min_over_time" => r.map(|_, w| window::time_of(w, |a, b| a <= b)),
-                "ts_of_max_over_time" => r.map(|_, w| window::time_of(w, |a, b| a >= b)),
-                "ts_of_last_over_time" => r.map(|_, w| w.t.last().map(|t| *t as f64 / 1000.0)),
-                "ts_of_first_over_time" => r.map(|_, w| w.t.first().map(|t| *t as f64 / 1000.0)),
-                "quantile_over_time" => r.map(|i, w| {
-                    scratch.clear();
-                    scratch.extend_from_slice(w.v);
-                    Some(window::quantile(param(0, i), &mut scratch))
-                }),
-                "deriv" => r.map(
-                    |_, w: Window<'_>| {
-                        if w.v.len() < 2 { None } else { Some(window::regression(w, w.t[0])?.0) }
-                    },
-                ),
-                "predict_linear" => r.map(|i, w| {
-                    if w.v.len() < 2 {
-                        return None;
-                    }
-                    // The line is taken at the step itself, wherever offset or `@` put the window.
-                    let (slope, value) = window::regression(w, grid.time(i))?;
-                    Some(slope * param(0, i) + value)
-                }),
-                _ => r.map(|i, w| {
-                    for (n, word) in [(0, "smoothing factor"), (1, "trend factor")] {
-                        let v = param(n, i);
-                        if v.is_nan() || v <= 0.0 || v >= 1.0 {
-                            failure = Some(format!(
-                                "invalid {word}. Expected: 0 < {} < 1, got: {v}",
-                                &word[..2].replace("sm", "sf").replace("tr", "tf")
-                            ));
-                            return None;
-                        }
-                    }
-                    window::smooth(w, param(0, i), param(1, i))
-                }),
+            let mut c = if r.is_plain() {
+                Column::floats(r.labels.clone(), r.drop_name, f_.column(r))
+            } else {
+                let metric = r.labels.metric_name();
+                let mixed = Mixed { ev: self, arg, metric, edges: r.edges };
+                r.cells(|i, w| mixed.value(name, w, |w| f_.window(i, w)))
             };
-            if values.iter().all(|v| is_absent(*v)) {
+            c.drop_name |= !keeps_name;
+            if let Some(message) = f_.failure.take() {
+                return Err(Error::Execution(message));
+            }
+            if c.is_empty() {
                 return Ok(());
             }
-            f(Column { labels: r.labels.clone(), drop_name: r.drop_name || !keeps_name, values })
-        })?;
-        failure.map_or(Ok(()), |m| Err(Error::Execution(m)))
+            if matches!(name, "rate" | "increase") && c.values.iter().any(|v| !is_absent(*v)) {
+                self.check_counter_name(arg, r.labels);
+            }
+            f(c)
+        })
     }
 
     pub(crate) fn call(&self, e: &Expr, name: &str, args: &[Expr], grid: Grid) -> Result<Out, Error> {
         if is_range_function(name) {
             let mut columns = Vec::new();
             self.range_call(e, name, args, grid, &mut |c| {
-                self.charge(c.values.len() * 8 + 64)?;
+                self.charge(c.size())?;
                 columns.push(c);
                 Ok(())
             })?;
@@ -207,15 +262,7 @@ impl Evaluator<'_> {
             "range" => constant(seconds(self.query_bounds().1 - self.query_bounds().0)),
             "min_of" | "max_of" => {
                 let (a, b) = (self.scalar(arg(0)?, grid)?, self.scalar(arg(1)?, grid)?);
-                let pick = |(a, b): (f64, f64)| {
-                    if a.is_nan() || b.is_nan() {
-                        f64::NAN
-                    } else if name == "min_of" {
-                        a.min(b)
-                    } else {
-                        a.max(b)
-                    }
-                };
+                let pick = |(a, b)| if name == "min_of" { go_min(a, b) } else { go_max(a, b) };
                 Ok(Out::Scalar(a.into_iter().zip(b).map(pick).collect()))
             }
             "scalar" => {
@@ -232,13 +279,14 @@ impl Evaluator<'_> {
             }
             "vector" => {
                 let values = self.scalar(arg(0)?, grid)?;
-                Ok(Out::Vector(vec![Column { labels: Labels::empty(), drop_name: false, values }]))
+                Ok(Out::Vector(vec![Column::floats(Labels::empty(), false, values)]))
             }
             "absent" | "absent_over_time" => self.absent(name, arg(0)?, grid),
             "clamp" | "clamp_min" | "clamp_max" | "round" => self.two_sided(name, args, grid),
             "sort" | "sort_desc" => {
                 self.warn_of_sort(e);
                 let mut c = self.vector(arg(0)?, grid)?;
+                c.iter_mut().for_each(|c| c.histograms = None);
                 let key = |c: &Column| c.values.first().copied().unwrap_or(ABSENT);
                 c.sort_by(|a, b| {
                     let (a, b) = (key(a), key(b));
@@ -247,8 +295,8 @@ impl Evaluator<'_> {
                         (true, true) => std::cmp::Ordering::Equal,
                         (true, false) => std::cmp::Ordering::Greater,
                         (false, true) => std::cmp::Ordering::Less,
-                        _ if name == "sort" => a.total_cmp(&b),
-                        _ => b.total_cmp(&a),
+                        _ if name == "sort" => a.partial_cmp(&b).expect("neither is NaN"),
+                        _ => b.partial_cmp(&a).expect("neither is NaN"),
                     }
                 });
                 Ok(Out::Vector(c))
@@ -260,15 +308,14 @@ impl Evaluator<'_> {
                 self.warn_of_sort(e);
                 self.sort_by_label(name, args, grid)
             }
-            "histogram_quantile" => self.histogram_quantile(args, grid),
-            "histogram_quantiles" => self.histogram_quantiles(args, grid),
-            "histogram_fraction" => self.histogram_fraction(args, grid),
-            // Only native histograms have these; floats are passed over, as Prometheus does.
-            "histogram_avg" | "histogram_count" | "histogram_sum" | "histogram_stddev"
-            | "histogram_stdvar" | "start_timestamp" => {
-                self.vector(arg(0)?, grid)?;
-                Ok(Out::Vector(Vec::new()))
+            "histogram_quantile" => self.with_buckets(true, || self.histogram_quantile(args, grid)),
+            "histogram_quantiles" => self.with_buckets(true, || self.histogram_quantiles(args, grid)),
+            "histogram_fraction" => self.with_buckets(true, || self.histogram_fraction(args, grid)),
+            "histogram_avg" | "histogram_count" | "histogram_sum" => {
+                self.with_counts_only(|| self.of_histograms(name, arg(0)?, grid))
             }
+            "histogram_stddev" | "histogram_stdvar" => self.of_histograms(name, arg(0)?, grid),
+            "start_timestamp" => self.start_timestamp(arg(0)?, grid),
             "info" => self.info(args, grid),
             _ => match time::part(name) {
                 Some(part) => self.date(args, part, grid),
@@ -296,6 +343,7 @@ impl Evaluator<'_> {
         let mut columns = self.vector(&args[0], grid)?;
         for c in &mut columns {
             c.drop_name = true;
+            c.histograms = None;
             for (i, v) in c.values.iter_mut().enumerate().filter(|(_, v)| !is_absent(**v)) {
                 let (a, b) = (p(0, i).unwrap_or(1.0), p(1, i).unwrap_or(f64::NAN));
                 *v = match name {
@@ -318,18 +366,18 @@ impl Evaluator<'_> {
         let mut present = vec![false; grid.n];
         if name == "absent" {
             self.each(arg, grid, &mut |c| {
-                c.values.iter().zip(&mut present).for_each(|(v, p)| *p |= !is_absent(*v));
+                present.iter_mut().enumerate().for_each(|(i, p)| *p |= c.has(i));
                 Ok(())
             })?;
         } else {
+            check_edges(name, arg)?;
             self.each_range(arg, grid, &mut |r| {
-                let has = r.map(|_, _| Some(1.0));
-                has.iter().zip(&mut present).for_each(|(v, p)| *p |= !is_absent(*v));
+                r.windows(|i, _| present[i] = true);
                 Ok(())
             })?;
         }
         let values: Vec<f64> = present.iter().map(|p| if *p { ABSENT } else { 1.0 }).collect();
-        let labels = match &arg.kind {
+        let labels = match &arg.unwrap_parens().kind {
             Kind::Selector(s) | Kind::Matrix { selector: s, .. } => {
                 let mut b = Labels::empty().builder();
                 let mut seen: Vec<&str> = Vec::new();
@@ -347,17 +395,23 @@ impl Evaluator<'_> {
             }
             _ => Labels::empty(),
         };
-        Ok(Out::Vector(vec![Column { labels, drop_name: false, values }]))
+        Ok(Out::Vector(vec![Column::floats(labels, false, values)]))
     }
 }
 
-/// Go's math.Max and math.Min give NaN if either side is.
+/// Go's math.Max: infinity whatever the other side is, else NaN if either side is.
 fn go_max(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+    if a == f64::INFINITY || b == f64::INFINITY {
+        f64::INFINITY
+    } else if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else {
+        a.max(b)
+    }
 }
 
 fn go_min(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+    -go_max(-a, -b)
 }
 
 fn math(name: &str) -> Option<fn(f64) -> f64> {

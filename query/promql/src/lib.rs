@@ -1,6 +1,6 @@
 //! PromQL: parsing, printing and evaluating.
 //!
-//! Promises: the language as Prometheus 3 has it (floats; native histograms are parsed), its error texts with
+//! Promises: the language as Prometheus 3 has it, experimental parts included, its error texts with
 //! `line:column`, its warnings and infos. Every query has a deadline, a budget of bytes and can be cancelled.
 //! The API blocks: call it off the async threads.
 //!
@@ -12,6 +12,7 @@
 //! [`print`] turns an expression back into text; [`promqltest`] runs Prometheus' test scripts.
 
 mod aggregate;
+mod annotations;
 mod ast;
 mod binary;
 mod check;
@@ -34,4 +35,4 @@ pub use lex::{parse_duration, print_duration};
 pub use parse::parse;
 pub use parse::parse_selector;
 pub use print::pretty;
-pub use value::{QueryResult, Sample, Series, Value, format_value};
+pub use value::{HistogramPoint, Point, QueryResult, Sample, Series, Value, format_value};

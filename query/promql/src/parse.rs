@@ -218,8 +218,8 @@ impl Parser<'_> {
                 // Binds looser than `^` and tighter than everything else: -1^2 is -(1^2).
                 let expr = self.expr(BinaryOp::Pow.precedence())?;
                 let span = (start, expr.span.1);
-                if let (Kind::Number(v), true) = (&expr.kind, negate) {
-                    return Ok(Expr { kind: Kind::Number(-v), span });
+                if let Kind::Number(v) = &expr.kind {
+                    return Ok(Expr { kind: Kind::Number(if negate { -v } else { *v }), span });
                 }
                 let t = expr.value_type();
                 if t != ValueType::Scalar && t != ValueType::Vector {

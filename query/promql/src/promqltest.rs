@@ -1,7 +1,10 @@
 //! Runs test scripts in Prometheus' promqltest language (promql/promqltest/README.md there).
 //!
-//! Every instant query is evaluated again as one step of a range query and must give the same.
+//! Every instant query is evaluated again as the middle step of a range query, and, if its result cannot depend on
+//! the time of evaluation once every selector has an `@`, that way at several other times too.
 
+mod compare;
+mod nhcb;
 mod script;
 mod series;
 
@@ -9,19 +12,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use signal::Labels;
-
+use crate::ast::{At, Expr, Kind};
 use crate::engine::{Engine, Limits};
+use crate::error::Error;
 use crate::memory::MemorySeries;
-use crate::value::{QueryResult, Value};
-use script::{Command, Eval, Expect, When, parse_script};
+use crate::parse::parse;
+use crate::value::{Point, QueryResult, Sample, Value};
+use compare::{check_annotations, check_failure, check_value};
+use script::{Command, Eval, When, parse_script};
+use series::Item;
 
 /// What a script gave.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub passed: usize,
     pub failed: usize,
-    /// `line: query: why`, one for each failed evaluation.
+    /// `line N: query: why`, one for each failed evaluation.
     pub failures: Vec<String>,
 }
 
@@ -34,24 +40,18 @@ pub fn run_file(path: &Path) -> Result<Report, String> {
 /// Runs a script.
 pub fn run(text: &str) -> Result<Report, String> {
     let mut report = Report::default();
-    let mut storage = MemorySeries::default();
+    let mut storage = Arc::new(MemorySeries::default());
     for command in parse_script(text)? {
         match command {
-            Command::Clear => storage = MemorySeries::default(),
-            Command::Load { step, series } => {
-                for (labels, values) in series {
-                    for (i, v) in values.iter().enumerate() {
-                        if let Some(v) = v {
-                            storage.push(&labels, step * i as i64, *v);
-                        }
-                    }
-                }
+            Command::Clear => storage = Arc::default(),
+            Command::Load { step, series, with_custom } => {
+                load(Arc::make_mut(&mut storage), step, &series, with_custom)?;
             }
             Command::Eval(eval) => match check(&eval, &storage) {
                 Ok(()) => report.passed += 1,
                 Err(why) => {
                     report.failed += 1;
-                    report.failures.push(format!("{}: {}: {why}", eval.line, eval.query));
+                    report.failures.push(format!("line {}: {}: {why}", eval.line, eval.query));
                 }
             },
         }
@@ -59,155 +59,157 @@ pub fn run(text: &str) -> Result<Report, String> {
     Ok(report)
 }
 
-fn check(eval: &Eval, storage: &MemorySeries) -> Result<(), String> {
-    let limits = Limits { timeout: Duration::from_secs(100), ..Limits::default() };
-    let engine = Engine::new(Arc::new(storage.clone()), limits);
-    let result = match eval.when {
-        When::Instant(t) => engine.instant(&eval.query, t),
-        When::Range(start, end, step) => engine.range(&eval.query, start, end, step),
-    };
-    let result = match (result, &eval.fail) {
-        (Err(e), Some(wanted)) => return wanted.check(&[e.to_string()], "error"),
-        (Err(e), None) => return Err(format!("failed: {e}")),
-        (Ok(_), Some(_)) => return Err("should have failed".to_owned()),
-        (Ok(r), None) => r,
-    };
-    if eval.native {
-        return Err("native histograms are not supported yet".to_owned());
+fn load(
+    storage: &mut MemorySeries,
+    step: i64,
+    all: &[series::Described],
+    with_custom: bool,
+) -> Result<(), String> {
+    for s in all {
+        for (i, item) in s.items.iter().enumerate() {
+            let t = step * i as i64;
+            let start = s.starts.get(i).copied().flatten().map_or(0, |offset| t + offset);
+            match item {
+                Item::Omitted => {}
+                Item::Float(v) => storage.push_started(&s.labels, t, *v, start),
+                Item::Histogram { histogram, .. } => {
+                    storage.push_histogram(&s.labels, t, (**histogram).clone(), start);
+                }
+            }
+        }
     }
-    check_annotations(&eval.warn, &result.warnings, "warning")?;
-    check_annotations(&eval.info, &result.infos, "info")?;
-    check_value(eval, &result)?;
-    if let When::Instant(t) = eval.when
-        && !matches!(result.value, Value::String(_) | Value::Matrix(_))
-        && !["start()", "end()", "range()", "step()"].iter().any(|w| eval.query.contains(w))
-    {
-        again_as_range(&engine, eval, t, &result)?;
+    if with_custom {
+        for (labels, t, h) in nhcb::convert(step, all)? {
+            storage.push_histogram(&labels, t, h, 0);
+        }
     }
     Ok(())
 }
 
-fn check_annotations(expect: &Option<Expect>, got: &[String], what: &str) -> Result<(), String> {
-    match expect {
-        None => Ok(()),
-        Some(Expect::None) if got.is_empty() => Ok(()),
-        Some(Expect::None) => Err(format!("unexpected {what}: {got:?}")),
-        Some(e) if got.is_empty() => Err(format!("expected a {what}: {e:?}")),
-        Some(e) => e.check(got, what),
-    }
-}
-
-impl Expect {
-    fn check(&self, got: &[String], what: &str) -> Result<(), String> {
-        let found = match self {
-            Expect::Any | Expect::None => true,
-            Expect::Message(m) => {
-                got.iter().any(|g| g == m || g.starts_with(m.as_str()) || g.contains(m.as_str()))
-            }
-            Expect::Pattern(p) => {
-                let r = regex::Regex::new(p).map_err(|e| e.to_string())?;
-                got.iter().any(|g| r.is_match(g))
-            }
+fn check(eval: &Eval, storage: &Arc<MemorySeries>) -> Result<(), String> {
+    let limits = Limits { timeout: Duration::from_secs(100), ..Limits::default() };
+    let engine = Engine::new(storage.clone(), limits);
+    let When::Instant(time) = eval.when else {
+        let When::Range(start, end, step) = eval.when else {
+            return Err("neither instant nor range".to_owned());
         };
-        if found { Ok(()) } else { Err(format!("expected {what} {self:?}, got {got:?}")) }
-    }
-}
-
-/// Prometheus: util/almost, with its test epsilon.
-fn close(a: f64, b: f64) -> bool {
-    if a.is_nan() && b.is_nan() || a == b {
-        return true;
-    }
-    let (sum, diff) = (a.abs() + b.abs(), (a - b).abs());
-    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
-        return diff < 1e-6 * f64::MIN_POSITIVE;
-    }
-    diff / sum.min(f64::MAX) < 1e-6
-}
-
-fn check_value(eval: &Eval, result: &QueryResult) -> Result<(), String> {
-    if let Some(s) = &eval.string {
-        return match &result.value {
-            Value::String(got) if got == s => Ok(()),
-            v => Err(format!("expected the string {s:?}, got {v:?}")),
-        };
-    }
-    match &result.value {
-        Value::Scalar(s) => match eval.scalar {
-            Some(e) if close(e, s.value) => Ok(()),
-            e => Err(format!("expected {e:?}, got the scalar {}", s.value)),
-        },
-        Value::String(s) => Err(format!("unexpected string {s:?}")),
-        Value::Vector(got) => {
-            if let Some(e) = eval.scalar {
-                return Err(format!("expected the scalar {e}, got a vector {got:?}"));
-            }
-            if got.len() != eval.series.len() {
-                return Err(format!("expected {} series, got {got:?}", eval.series.len()));
-            }
-            for (i, (labels, values)) in eval.series.iter().enumerate() {
-                let at = got.iter().position(|(l, _)| l == labels);
-                let Some(at) = at else { return Err(format!("{labels} is missing in {got:?}")) };
-                if eval.ordered && at != i {
-                    return Err(format!("{labels} should stand at {i}, stands at {at}"));
-                }
-                let expect = values.first().copied().flatten();
-                if !expect.is_some_and(|e| close(e, got[at].1.value)) {
-                    return Err(format!("{labels}: expected {expect:?}, got {}", got[at].1.value));
-                }
-            }
-            Ok(())
+        return outcome(eval, engine.range(&eval.query, start, end, step)).map(|_| ());
+    };
+    // A range vector is asked for at its end.
+    let time = eval.vector_grid.map_or(time, |(_, end, _)| end);
+    instant(&engine, eval, &eval.query, time)?;
+    if let Some(pinned) = pinned(&eval.query, time) {
+        let times =
+            if time == 0 { vec![-1000, 0, 1000] } else { vec![-10 * time, 0, time / 5, time, 10 * time] };
+        for t in times {
+            instant(&engine, eval, &pinned, t).map_err(|e| format!("as {pinned} at {t} ms: {e}"))?;
         }
-        Value::Matrix(got) => {
-            let (start, step) = match (eval.when, eval.vector_grid) {
-                (When::Range(start, _, step), _) => (start, step),
-                (_, Some((start, _, step))) => (start, step),
-                _ => return Err("got a range vector".to_owned()),
-            };
-            if got.len() != eval.series.len() {
-                return Err(format!("expected {} series, got {} ({got:?})", eval.series.len(), got.len()));
-            }
-            for (labels, values) in &eval.series {
-                let Some(s) = got.iter().find(|s| s.labels == *labels) else {
-                    return Err(format!("{labels} is missing in {got:?}"));
-                };
-                let expect: Vec<(i64, f64)> = values
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(i, v)| Some((start + step * i as i64, (*v)?)))
-                    .collect();
-                let same = expect.len() == s.samples.len()
-                    && expect
-                        .iter()
-                        .zip(&s.samples)
-                        .all(|((t, v), g)| *t == g.timestamp && close(*v, g.value));
-                if !same {
-                    return Err(format!("{labels}: expected {expect:?}, got {:?}", s.samples));
-                }
-            }
-            Ok(())
+    }
+    Ok(())
+}
+
+/// What a query gave, if it was to succeed.
+fn outcome(eval: &Eval, result: Result<QueryResult, Error>) -> Result<Option<QueryResult>, String> {
+    match result {
+        Err(e) if eval.fails() => check_failure(eval, &e.to_string()).map(|()| None),
+        Err(e) => Err(format!("failed: {e}")),
+        Ok(_) if eval.fails() => Err("should have failed".to_owned()),
+        Ok(r) => {
+            check_annotations(eval, &r)?;
+            check_value(eval, &r.value)?;
+            Ok(Some(r))
         }
     }
 }
 
-fn again_as_range(engine: &Engine, eval: &Eval, t: i64, first: &QueryResult) -> Result<(), String> {
+fn instant(engine: &Engine, eval: &Eval, query: &str, time: i64) -> Result<(), String> {
+    let Some(result) = outcome(eval, engine.instant(query, time))? else { return Ok(()) };
+    if eval.vector_grid.is_some()
+        || eval.string.is_some()
+        || matches!(result.value, Value::String(_) | Value::Matrix(_))
+        || ["start()", "end()", "range()", "step()"].iter().any(|w| query.contains(w))
+    {
+        return Ok(());
+    }
     let step = 60_000;
     let again = engine
-        .range(&eval.query, t - step, t + step, step)
+        .range(query, time - step, time + step, step)
         .map_err(|e| format!("failed as a range query: {e}"))?;
+    if eval.is_ordered() {
+        return Ok(());
+    }
     let Value::Matrix(series) = again.value else { return Err("a range query gave no matrix".to_owned()) };
-    let here: Vec<(&Labels, f64)> = series
-        .iter()
-        .filter_map(|s| Some((&s.labels, s.samples.iter().find(|p| p.timestamp == t)?.value)))
-        .collect();
-    let expect: Vec<(Labels, f64)> = match &first.value {
-        Value::Scalar(s) => vec![(Labels::empty(), s.value)],
-        Value::Vector(v) => v.iter().map(|(l, s)| (l.clone(), s.value)).collect(),
-        _ => return Ok(()),
+    let mut here: Vec<_> = Vec::new();
+    for s in series {
+        let float = s.samples.iter().find(|p| p.timestamp == time).map(|p| (p.value, None));
+        let histogram = s.histograms.iter().find(|p| p.timestamp == time);
+        let histogram = histogram.map(|p| (f64::NAN, Some(p.histogram.clone())));
+        for (value, histogram) in float.into_iter().chain(histogram) {
+            here.push((s.labels.clone(), Point { timestamp: time, value, histogram }));
+        }
+    }
+    let value = match (&result.value, here.first()) {
+        (Value::Scalar(_), Some((_, p))) => Value::Scalar(Sample { timestamp: time, value: p.value }),
+        (Value::Scalar(_), None) => return Err("a range query gave no value".to_owned()),
+        _ => Value::Vector(here),
     };
-    let same = here.len() == expect.len()
-        && expect.iter().all(|(l, v)| here.iter().any(|(k, w)| *k == l && close(*v, *w)));
-    if same { Ok(()) } else { Err(format!("as a range query: expected {expect:?}, got {here:?}")) }
+    check_value(eval, &value).map_err(|e| format!("as a range query: {e}"))
+}
+
+/// Functions whose result can depend on the time of evaluation even if their arguments do not.
+const TIMELY: [&str; 16] = [
+    "days_in_month",
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "end",
+    "hour",
+    "minute",
+    "month",
+    "year",
+    "predict_linear",
+    "range",
+    "start",
+    "step",
+    "time",
+    "timestamp",
+    "holt_winters",
+];
+
+/// The query with `@` at every selector, or at the outermost subquery around it; `None` if that does not pin it.
+fn pinned(query: &str, time: i64) -> Option<String> {
+    // What does not parse has failed already, as it may have been expected to.
+    let mut e = parse(query).ok()?;
+    pin(&mut e, At::Time(time), false).then(|| e.to_string())
+}
+
+fn pin(e: &mut Expr, time: At, inside: bool) -> bool {
+    match &mut e.kind {
+        Kind::Number(_) | Kind::String(_) => true,
+        Kind::Selector(s) | Kind::Matrix { selector: s, .. } => {
+            if !inside {
+                s.at.get_or_insert(time);
+            }
+            true
+        }
+        Kind::Subquery { expr, at, .. } => {
+            if !inside {
+                at.get_or_insert(time);
+            }
+            pin(expr, time, true)
+        }
+        Kind::Unary { expr, .. } | Kind::Paren(expr) => pin(expr, time, inside),
+        Kind::Binary { lhs, rhs, .. } => pin(lhs, time, inside) & pin(rhs, time, inside),
+        Kind::Call { name, args } => {
+            // What stands inside a pinned subquery is not looked at, as in Prometheus.
+            let timely = !inside && TIMELY.contains(&name.as_str());
+            args.iter_mut().fold(!timely, |ok, a| pin(a, time, inside) & ok)
+        }
+        Kind::Aggregate(a) => {
+            let param = a.param.as_deref_mut().is_none_or(|p| pin(p, time, inside));
+            pin(&mut a.expr, time, inside) & param
+        }
+    }
 }
 
 #[cfg(test)]

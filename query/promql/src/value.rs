@@ -1,14 +1,16 @@
 //! Values: columns while a query is evaluated, typed results at its end.
 
-use signal::{Labels, METRIC_NAME, STALE_NAN_BITS};
+use std::sync::Arc;
+
+use signal::{FloatHistogram, Labels, METRIC_NAME, STALE_NAN_BITS};
 
 /// What a query gives.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Scalar(Sample),
     String(String),
-    /// One sample for each series, in the order the query asks for.
-    Vector(Vec<(Labels, Sample)>),
+    /// One point for each series, in the order the query asks for.
+    Vector(Vec<(Labels, Point)>),
     /// In order of labels.
     Matrix(Vec<Series>),
 }
@@ -20,10 +22,28 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// A float or a native histogram.
 #[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Milliseconds.
+    pub timestamp: i64,
+    /// NaN if the point is a histogram.
+    pub value: f64,
+    pub histogram: Option<Arc<FloatHistogram>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramPoint {
+    /// Milliseconds.
+    pub timestamp: i64,
+    pub histogram: Arc<FloatHistogram>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
     pub labels: Labels,
     pub samples: Vec<Sample>,
+    pub histograms: Vec<HistogramPoint>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +53,8 @@ pub struct QueryResult {
     pub infos: Vec<String>,
     /// Samples read from the source.
     pub samples_read: u64,
+    /// The most bytes of columns held at once, about.
+    pub peak_bytes: u64,
 }
 
 /// As Prometheus prints a value: no exponent, `+Inf`, `-Inf`, `NaN`.
@@ -53,6 +75,22 @@ pub(crate) fn is_absent(v: f64) -> bool {
     v.to_bits() == STALE_NAN_BITS
 }
 
+/// What one step of one series holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Cell {
+    Float(f64),
+    Histogram(Arc<FloatHistogram>),
+}
+
+impl From<FloatHistogram> for Cell {
+    fn from(h: FloatHistogram) -> Self {
+        Cell::Histogram(Arc::new(h))
+    }
+}
+
+/// Native histograms over the steps; where one stands, the float is absent.
+pub(crate) type Histograms = Vec<Option<Arc<FloatHistogram>>>;
+
 /// One series of an instant vector, over all steps.
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
@@ -60,17 +98,77 @@ pub(crate) struct Column {
     /// The name is to be removed at the end (Prometheus: delayed name removal).
     pub(crate) drop_name: bool,
     pub(crate) values: Vec<f64>,
+    /// `None` for the many series without any, whose floats are then all there is.
+    pub(crate) histograms: Option<Histograms>,
 }
 
 impl Column {
+    pub(crate) fn floats(labels: Labels, drop_name: bool, values: Vec<f64>) -> Self {
+        Column { labels, drop_name, values, histograms: None }
+    }
+
+    pub(crate) fn histogram(&self, i: usize) -> Option<&Arc<FloatHistogram>> {
+        self.histograms.as_ref().and_then(|h| h.get(i)).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn cell(&self, i: usize) -> Option<Cell> {
+        match self.values.get(i) {
+            Some(v) if !is_absent(*v) => Some(Cell::Float(*v)),
+            _ => self.histogram(i).cloned().map(Cell::Histogram),
+        }
+    }
+
+    pub(crate) fn has(&self, i: usize) -> bool {
+        self.values.get(i).is_some_and(|v| !is_absent(*v)) || self.histogram(i).is_some()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.iter().all(|v| is_absent(*v))
+            && self.histograms.as_ref().is_none_or(|h| h.iter().all(Option::is_none))
+    }
+
+    /// Leaves a step without a value.
+    pub(crate) fn blank(&mut self, i: usize) {
+        self.values[i] = ABSENT;
+        if let Some(h) = &mut self.histograms {
+            h[i] = None;
+        }
+    }
+
+    pub(crate) fn put(&mut self, i: usize, cell: Cell) {
+        match cell {
+            Cell::Float(v) => self.values[i] = v,
+            Cell::Histogram(h) => {
+                let n = self.values.len();
+                self.histograms.get_or_insert_with(|| vec![None; n])[i] = Some(h);
+            }
+        }
+    }
+
+    /// An empty column of this one's labels.
+    pub(crate) fn emptied(&self) -> Self {
+        Column::floats(self.labels.clone(), self.drop_name, vec![ABSENT; self.values.len()])
+    }
+
+    /// A function of floats: histograms have no part in it.
     pub(crate) fn map(mut self, f: impl Fn(f64) -> f64) -> Column {
         for v in &mut self.values {
             if !is_absent(*v) {
                 *v = f(*v);
             }
         }
+        self.histograms = None;
         self.drop_name = true;
         self
+    }
+
+    /// Bytes, about.
+    pub(crate) fn size(&self) -> usize {
+        let histograms = self.histograms.as_ref().map_or(0, |h| {
+            h.len() * size_of::<Option<Arc<FloatHistogram>>>()
+                + h.iter().flatten().map(|h| h.size()).sum::<usize>()
+        });
+        self.values.len() * size_of::<f64>() + 64 + histograms
     }
 }
 
@@ -120,13 +218,14 @@ pub(crate) fn merge_equal(columns: Vec<Column>) -> Option<Vec<Column>> {
                 by_labels.insert(c.labels.clone(), out.len());
                 out.push(c);
             }
-            Some(i) => {
-                let kept = out.get_mut(*i)?;
-                for (a, b) in kept.values.iter_mut().zip(c.values) {
-                    match (is_absent(*a), is_absent(b)) {
-                        (_, true) => {}
-                        (true, false) => *a = b,
-                        (false, false) => return None,
+            Some(at) => {
+                let kept = out.get_mut(*at)?;
+                for i in 0..c.values.len() {
+                    if let Some(cell) = c.cell(i) {
+                        if kept.has(i) {
+                            return None;
+                        }
+                        kept.put(i, cell);
                     }
                 }
             }

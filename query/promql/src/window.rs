@@ -1,6 +1,9 @@
 //! Functions over the samples of one window, each a plain loop over two slices.
 //!
-//! Windows are open on the left and closed on the right, and hold no stale markers.
+//! Windows are open on the left and closed on the right, and hold no stale markers. Those of `anchored` and
+//! `smoothed` selectors also hold samples beyond their edges.
+
+use signal::HistogramSample;
 
 /// The samples of one series in one window.
 #[derive(Clone, Copy)]
@@ -8,6 +11,9 @@ pub(crate) struct Window<'a> {
     /// Milliseconds, ascending.
     pub(crate) t: &'a [i64],
     pub(crate) v: &'a [f64],
+    /// Start times of the floats, 0 if not known; empty if none is.
+    pub(crate) starts: &'a [i64],
+    pub(crate) h: &'a [HistogramSample],
     /// The window's edges in milliseconds.
     pub(crate) start: i64,
     pub(crate) end: i64,
@@ -142,7 +148,7 @@ pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
         (true, true) => std::cmp::Ordering::Equal,
         (true, false) => std::cmp::Ordering::Less,
         (false, true) => std::cmp::Ordering::Greater,
-        _ => a.total_cmp(b),
+        _ => a.partial_cmp(b).expect("neither is NaN"),
     });
     let n = values.len() as f64;
     let rank = q * (n - 1.0);
@@ -219,6 +225,98 @@ pub(crate) fn mad(w: Window<'_>) -> Option<f64> {
     if w.v.is_empty() {
         return None;
     }
+    if w.v.iter().any(|v| v.is_nan()) {
+        return Some(f64::NAN);
+    }
     let median = quantile(0.5, &mut w.v.to_vec());
     Some(quantile(0.5, &mut w.v.iter().map(|v| (v - median).abs()).collect::<Vec<_>>()))
+}
+
+/// A straight line between two points. A counter that was reset in between began at zero.
+pub(crate) fn interpolate(a: (i64, f64), b: (i64, f64), at: i64, counter: bool) -> f64 {
+    let from = if counter && b.1 < a.1 { 0.0 } else { a.1 };
+    from + (b.1 - from) * (at - a.0) as f64 / (b.0 - a.0) as f64
+}
+
+/// Of ascending times, the last at or before the window's start (or the first of all), and the first at or after
+/// its end if the selector is smoothed, else the last of all. `None` if nothing lies in the window.
+pub(crate) fn extent(
+    times: impl Fn(usize) -> i64,
+    n: usize,
+    start: i64,
+    end: i64,
+    smoothed: bool,
+) -> Option<(usize, usize)> {
+    let mut last = n.checked_sub(1)?;
+    let before = |limit: usize, f: &dyn Fn(i64) -> bool| (0..limit).take_while(|i| f(times(*i))).count();
+    let first = before(last, &|t| t <= start).saturating_sub(1);
+    if smoothed {
+        last = before(last, &|t| t < end);
+    }
+    (times(last) > start && !(smoothed && times(first) > end)).then_some((first, last))
+}
+
+/// The values at the two edges of an extended window.
+fn edges(w: Window<'_>, first: usize, last: usize, smoothed: bool, counter: bool) -> (f64, f64) {
+    let point = |i: usize| (w.t[i], w.v[i]);
+    let left = if smoothed && w.t[first] < w.start {
+        interpolate(point(first), point(first + 1), w.start, counter)
+    } else {
+        w.v[first]
+    };
+    let right = if smoothed && last > 0 && w.t[last] > w.end {
+        interpolate(point(last - 1), point(last), w.end, counter)
+    } else {
+        w.v[last]
+    };
+    (left, right)
+}
+
+/// `rate`, `increase` and `delta` of anchored and smoothed selectors (Prometheus: extendedRate).
+pub(crate) fn extended(w: Window<'_>, smoothed: bool, counter: bool, rate: bool) -> Option<f64> {
+    let (first, last) = extent(|i| w.t[i], w.t.len(), w.start, w.end, smoothed)?;
+    let (left, right) = edges(w, first, last, smoothed, counter);
+    let mut out = right - left;
+    if counter {
+        // The edges have seen to resets across them; those inside remain.
+        let from = first + usize::from(w.t[first] <= w.start);
+        let to = if w.t[last] >= w.end { last } else { last + 1 };
+        let mut before = left;
+        for v in w.v.get(from..to).unwrap_or(&[]).iter().copied().chain([right]) {
+            if v < before {
+                out += before;
+            }
+            before = v;
+        }
+    }
+    Some(if rate { out / ((w.end - w.start) as f64 / 1000.0) } else { out })
+}
+
+/// The samples inside an extended window, with one at each edge.
+pub(crate) fn extended_points(w: Window<'_>, smoothed: bool) -> Vec<(i64, f64)> {
+    let Some((first, last)) = extent(|i| w.t[i], w.t.len(), w.start, w.end, smoothed) else {
+        return Vec::new();
+    };
+    let (left, right) = edges(w, first, last, smoothed, false);
+    let from = first + usize::from(w.t[first] <= w.start);
+    let to = if w.t[last] >= w.end { last } else { last + 1 };
+    let inside = (from..to.max(from)).map(|i| (w.t[i], w.v[i]));
+    [(w.start, left)].into_iter().chain(inside).chain([(w.end, right)]).collect()
+}
+
+/// Where a window that may be anchored begins to count: the first float and the first histogram. The last sample at
+/// or before the start is the anchor, what stands before it is not looked at. `None` if nothing lies in the window.
+pub(crate) fn anchor(w: Window<'_>) -> Option<(usize, usize)> {
+    let floats = w.t.partition_point(|t| *t <= w.start);
+    let histograms = w.h.partition_point(|h| h.timestamp <= w.start);
+    if floats >= w.t.len() && histograms >= w.h.len() {
+        return None;
+    }
+    let float = floats.checked_sub(1).map(|i| w.t[i]);
+    let histogram = histograms.checked_sub(1).map(|i| w.h[i].timestamp);
+    Some(match (float, histogram) {
+        (None, None) => (0, 0),
+        (Some(f), h) if h.is_none_or(|h| f >= h) => (floats - 1, histograms),
+        _ => (floats, histograms - 1),
+    })
 }

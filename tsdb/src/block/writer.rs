@@ -5,13 +5,28 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use signal::{Labels, Sample};
+use signal::{HistogramSample, Labels, Sample};
 
 use super::chunk::{self, encode_times, encode_values};
-use super::{ChunkRef, FOOTER_MAGIC, MAGIC, Meta, SeriesEntry, TimesRef, VERSION, path};
-use crate::codec::put_uvarint;
+use super::{
+    ChunkRef, ExtraRefs, FOOTER_MAGIC, HistogramsRef, MAGIC, Meta, SeriesEntry, StartsRef, TimesRef, VERSION,
+    path,
+};
+use crate::codec::{HistogramState, StreamState, put_uvarint};
 use crate::error::Error;
 use crate::index::Postings;
+
+/// Histograms in a chunk at most.
+const HISTOGRAMS: usize = 480;
+
+/// All that a block keeps of one series; each list in order of time.
+#[derive(Default)]
+pub(crate) struct SeriesData {
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) histograms: Vec<HistogramSample>,
+    /// What start holds from which time on.
+    pub(crate) starts: Vec<(i64, i64)>,
+}
 
 type TimesKey = (u64, u64, usize, i64, i64);
 
@@ -37,11 +52,16 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn create(dir: &Path, meta: Meta) -> Result<Writer, Error> {
+        Writer::create_version(dir, Meta { version: VERSION, ..meta })
+    }
+
+    /// Of an older version, for tests.
+    pub(super) fn create_version(dir: &Path, meta: Meta) -> Result<Writer, Error> {
         let temporary = dir.join(format!("{:016x}.tmp", meta.seq));
         let mut out =
             BufWriter::with_capacity(1 << 18, File::create(&temporary).map_err(Error::io(&temporary))?);
         let mut header = MAGIC.to_vec();
-        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.extend_from_slice(&meta.version.to_le_bytes());
         out.write_all(&header).map_err(Error::io(&temporary))?;
         Ok(Writer {
             dir: dir.to_owned(),
@@ -56,17 +76,25 @@ impl Writer {
         })
     }
 
-    /// Adds the next series. Its samples ascend; an empty one is left out.
-    pub(crate) fn add(&mut self, labels: &Labels, samples: &[Sample]) -> Result<(), Error> {
-        let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Ok(()) };
-        let (min, max) = (first.timestamp, last.timestamp);
+    /// Adds the next series; an empty one is left out.
+    pub(crate) fn add(&mut self, labels: &Labels, data: &SeriesData) -> Result<(), Error> {
+        let SeriesData { samples, histograms, starts } = data;
+        let ends = [
+            samples.first().map(|s| s.timestamp),
+            samples.last().map(|s| s.timestamp),
+            histograms.first().map(|s| s.timestamp),
+            histograms.last().map(|s| s.timestamp),
+        ];
+        let ends = || ends.into_iter().flatten();
+        let (Some(min), Some(max)) = (ends().min(), ends().max()) else { return Ok(()) };
         if self.meta.samples == 0 {
             (self.meta.min, self.meta.max) = (min, max);
         }
         self.meta.min = self.meta.min.min(min);
         self.meta.max = self.meta.max.max(max);
-        self.meta.samples += samples.len() as u64;
+        self.meta.samples += (samples.len() + histograms.len()) as u64;
         self.meta.series += 1;
+        let extra = self.extra(histograms, starts)?;
         let mut chunks = Vec::new();
         for part in samples.chunks(chunk::SAMPLES) {
             let times = self.times(part.iter().map(|s| s.timestamp).collect())?;
@@ -80,8 +108,38 @@ impl Writer {
             chunks.push(ChunkRef { times, offset, len, crc, low, high, sum });
         }
         self.postings.add(labels);
-        self.series.push(SeriesEntry { labels: labels.clone(), chunks });
+        self.series.push(SeriesEntry { labels: labels.clone(), chunks, extra });
         Ok(())
+    }
+
+    fn extra(
+        &mut self,
+        histograms: &[HistogramSample],
+        starts: &[(i64, i64)],
+    ) -> Result<Option<Box<ExtraRefs>>, Error> {
+        if histograms.is_empty() && starts.is_empty() {
+            return Ok(None);
+        }
+        let mut refs = ExtraRefs::default();
+        for part in histograms.chunks(HISTOGRAMS) {
+            let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
+            let (mut state, mut stream) = (HistogramState::default(), Vec::new());
+            part.iter().for_each(|s| state.push(&mut stream, s));
+            let packed = zstd::bulk::compress(&stream, 3).expect("compressing in memory cannot fail");
+            let (offset, len, crc) = self.put(&packed)?;
+            let (min, max) = (first.timestamp, last.timestamp);
+            let raw = stream.len() as u32;
+            refs.histograms.push(HistogramsRef { offset, len, raw, crc, count: state.count, min, max });
+        }
+        if !starts.is_empty() {
+            let (mut state, mut stream) = (StreamState::default(), Vec::new());
+            for (t, start) in starts {
+                state.push(&mut stream, *t, f64::from_bits(*start as u64));
+            }
+            let (offset, len, crc) = self.put(&stream)?;
+            refs.starts = Some(StartsRef { offset, len, crc, count: state.count });
+        }
+        Ok(Some(Box::new(refs)))
     }
 
     /// The column with exactly these times, written once.
@@ -157,8 +215,38 @@ impl Writer {
             for c in &s.chunks {
                 c.encode(&mut b);
             }
+            if self.meta.version >= 2 {
+                let head =
+                    s.extra.as_ref().map_or(0, |e| 2 * e.histograms.len() + usize::from(e.starts.is_some()));
+                put_uvarint(&mut b, head as u64);
+                if let Some(e) = &s.extra {
+                    e.encode(&mut b);
+                }
+            }
         }
         self.postings.encode(&mut b);
         b
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Block;
+    use super::*;
+
+    #[test]
+    fn blocks_of_version_1_are_read() {
+        let dir = tempfile::tempdir().expect("dir");
+        let meta = Meta { version: 1, seq: 1, order: 1, ..Meta::default() };
+        let mut w = Writer::create_version(dir.path(), meta).expect("creates");
+        let labels = Labels::from_pairs([("__name__", "up")]);
+        let samples = vec![Sample { timestamp: 5, value: 1.0 }];
+        w.add(&labels, &SeriesData { samples: samples.clone(), ..SeriesData::default() }).expect("adds");
+        let block = Block::open(w.finish().expect("writes").expect("not empty")).expect("opens");
+        assert_eq!(block.meta.version, 1);
+        let index = block.index().expect("reads");
+        let mut got = Vec::new();
+        block.read(&index, 0, 0, 9, |s| got.push(s)).expect("reads");
+        assert_eq!(got, samples);
     }
 }

@@ -218,3 +218,99 @@ proptest! {
         prop_assert_eq!(got, model);
     }
 }
+
+#[test]
+fn histograms_starts_and_exemplars_outlive_flush_restart_and_merge() {
+    use signal::histogram::ResetHint;
+    use signal::{FloatHistogram, HistogramSample};
+    let dir = tempfile::tempdir().expect("dir");
+    let labels = Labels::from_pairs([("__name__", "h")]);
+    let histogram = |t: i64, counts: &[f64]| {
+        let h = FloatHistogram {
+            count: counts.iter().sum(),
+            sum: 1.0,
+            positive: FloatHistogram::buckets(0, counts),
+            ..FloatHistogram::default()
+        };
+        HistogramSample { timestamp: NOW + t, start: NOW - 9000, histogram: h.into() }
+    };
+    let one = |samples: Vec<HistogramSample>| {
+        let mut b = batch(&[("c_total", "a", samples[0].timestamp - NOW, 1.0)]);
+        b.histograms.push(HistogramSeries { labels: labels.clone(), samples });
+        b.starts.push(StartTimes {
+            labels: b.series[0].labels.clone(),
+            times: vec![(b.series[0].samples[0].timestamp, NOW - 8000)],
+        });
+        b
+    };
+    let check = |db: &Tsdb, expect: &[(i64, f64, ResetHint)]| {
+        let select = |m| Select { matchers: name(m), start: i64::MIN, end: i64::MAX };
+        let s = db.select(&select("h")).expect("selects").next().expect("is there").expect("reads");
+        let got: Vec<_> =
+            s.histograms.iter().map(|h| (h.timestamp - NOW, h.histogram.count, h.histogram.hint)).collect();
+        assert_eq!(got, expect);
+        assert!(s.histograms.iter().all(|h| h.start == NOW - 9000));
+        let s = db.select(&select("c_total")).expect("selects").next().expect("is there").expect("reads");
+        assert!(s.starts.len() == s.timestamps.len() && s.starts.iter().all(|s| *s == NOW - 8000), "{s:?}");
+    };
+    use ResetHint::{NotReset, Unknown};
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        let mut b = one(vec![histogram(-5000, &[1.0, 2.0]), histogram(-4000, &[2.0, 2.0])]);
+        let exemplar = Exemplar {
+            series: labels.clone(),
+            labels: Labels::from_pairs([("trace_id", "t")]),
+            value: 0.5,
+            timestamp: NOW - 4000,
+        };
+        b.exemplars.push(exemplar);
+        assert_eq!(db.append(b).await.expect("appends").accepted, 3);
+        check(&db, &[(-5000, 3.0, Unknown), (-4000, 4.0, NotReset)]);
+        db.flush().await.expect("flushes");
+        db.append(one(vec![histogram(-3000, &[3.0, 2.0]), histogram(-2000, &[1.0, 0.0])]))
+            .await
+            .expect("appends");
+    });
+    let all = [(-5000, 3.0, Unknown), (-4000, 4.0, NotReset), (-3000, 5.0, Unknown), (-2000, 1.0, Unknown)];
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        check(&db, &all);
+        db.flush().await.expect("flushes");
+        let blocks = db.state.read().blocks.clone();
+        crate::compact::merge(dir.path(), db.next_seq(), &blocks).expect("merges");
+    });
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        assert_eq!(db.stats().blocks, 1);
+        check(&db, &all);
+        // Out of order: nobody knows any more what follows what.
+        db.append(one(vec![histogram(-4500, &[9.0])])).await.expect("appends");
+        let with_late = [all[0], (-4500, 9.0, Unknown), (-4000, 4.0, Unknown), all[2], all[3]];
+        check(&db, &with_late);
+        let bad = HistogramSample {
+            histogram: FloatHistogram { count: -1.0, ..FloatHistogram::default() }.into(),
+            ..histogram(-1000, &[1.0])
+        };
+        assert_eq!(db.append(one(vec![bad])).await.expect("appends").rejected, 1);
+        let m = Matcher::equal("__name__", "h");
+        assert_eq!(db.close_series(std::slice::from_ref(&m)).await.expect("closes"), 1);
+        assert_eq!(db.close_series(&[m]).await.expect("closes"), 0);
+    });
+}
+
+#[test]
+fn exemplars_come_back_with_the_log() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut b = batch(&[("up", "a", 0, 1.0)]);
+    let series = b.series[0].labels.clone();
+    let exemplar =
+        Exemplar { series, labels: Labels::from_pairs([("trace_id", "t")]), value: 0.5, timestamp: NOW };
+    b.exemplars.push(exemplar.clone());
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        db.append(b).await.expect("appends");
+    });
+    let db = Tsdb::open(config(dir.path())).expect("opens");
+    assert_eq!(db.exemplars(&[name("up")], NOW, NOW), [exemplar]);
+    assert_eq!(db.exemplars(&[name("down")], NOW, NOW), []);
+}

@@ -27,7 +27,7 @@ fn set_label(c: &mut Column, name: &str, value: &str) {
     }
 }
 
-fn unique(columns: Vec<Column>) -> Result<Out, Error> {
+pub(super) fn unique(columns: Vec<Column>) -> Result<Out, Error> {
     merge_equal(columns)
         .map(Out::Vector)
         .ok_or_else(|| Error::Execution("vector cannot contain metrics with the same labelset".to_owned()))

@@ -2,13 +2,13 @@
 
 use signal::Labels;
 
-use crate::ast::{Expr, Kind};
+use crate::ast::{Expr, Kind, Selector};
 use crate::error::Error;
-use crate::eval::Evaluator;
-use crate::value::{ABSENT, Column, Grid, Out, is_absent};
+use crate::eval::{Evaluator, Newest};
+use crate::value::{ABSENT, Column, Grid, Out};
 
 /// Days since 1970-01-01 as year, month, day (Howard Hinnant's civil_from_days).
-fn civil(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);
@@ -58,7 +58,7 @@ impl Evaluator<'_> {
             Some(a) => self.vector(a, grid)?,
             None => {
                 let values = grid.times().map(|t| t as f64 / 1000.0).collect();
-                vec![Column { labels: Labels::empty(), drop_name: false, values }]
+                vec![Column::floats(Labels::empty(), false, values)]
             }
         };
         let of = |v: f64| if v.is_finite() { part(v as i64) as f64 } else { f64::NAN };
@@ -67,36 +67,39 @@ impl Evaluator<'_> {
 
     pub(super) fn timestamp(&self, arg: &Expr, grid: Grid) -> Result<Out, Error> {
         if let Kind::Selector(s) = &arg.unwrap_parens().kind {
-            let mut columns = Vec::new();
-            self.instants(s, grid, &mut |labels, t, v, ends| {
-                let mut at = 0;
-                let values: Vec<f64> = ends
-                    .iter()
-                    .map(|end| {
-                        while t.get(at).is_some_and(|t| t <= end) {
-                            at += 1;
-                        }
-                        match at.checked_sub(1) {
-                            Some(i) if t[i] > end - self.lookback && !signal::is_stale_nan(v[i]) => {
-                                t[i] as f64 / 1000.0
-                            }
-                            _ => ABSENT,
-                        }
-                    })
-                    .collect();
-                self.charge(values.len() * 8)?;
-                columns.push(Column { labels: labels.clone(), drop_name: true, values });
-                Ok(())
-            })?;
-            return Ok(Out::Vector(columns));
+            return self.of_newest(s, grid, |n| n.timestamp);
         }
         let mut columns = self.vector(arg, grid)?;
         for c in &mut columns {
             c.drop_name = true;
-            for (i, v) in c.values.iter_mut().enumerate().filter(|(_, v)| !is_absent(**v)) {
-                *v = grid.time(i) as f64 / 1000.0;
+            for i in 0..grid.n {
+                if c.has(i) {
+                    c.values[i] = grid.time(i) as f64 / 1000.0;
+                }
             }
+            c.histograms = None;
         }
+        Ok(Out::Vector(columns))
+    }
+
+    /// Nothing for anything but a selector: results of expressions have no start times.
+    pub(super) fn start_timestamp(&self, arg: &Expr, grid: Grid) -> Result<Out, Error> {
+        match &arg.unwrap_parens().kind {
+            Kind::Selector(s) => self.of_newest(s, grid, |n| n.start),
+            _ => self.vector(arg, grid).map(|_| Out::Vector(Vec::new())),
+        }
+    }
+
+    /// A time of each newest sample, in seconds.
+    fn of_newest(&self, s: &Selector, grid: Grid, time: impl Fn(Newest<'_>) -> i64) -> Result<Out, Error> {
+        let mut columns = Vec::new();
+        self.instants(s, grid, &mut |raw, ends| {
+            let mut c = Column::floats(raw.labels.clone(), true, vec![ABSENT; grid.n]);
+            raw.newest(ends, self.lookback, |i, n| c.values[i] = time(n) as f64 / 1000.0);
+            self.charge(c.size())?;
+            columns.push(c);
+            Ok(())
+        })?;
         Ok(Out::Vector(columns))
     }
 

@@ -1,8 +1,8 @@
 //! A script's lines into commands.
 
-use signal::Labels;
+use regex::Regex;
 
-use super::series::{number, parse_series};
+use super::series::{Described, number, parse_series, parse_starts};
 use crate::lex::parse_duration;
 
 pub(super) enum Command {
@@ -10,7 +10,9 @@ pub(super) enum Command {
     /// Values of each series, one for each step from time zero.
     Load {
         step: i64,
-        series: Vec<(Labels, Vec<Option<f64>>)>,
+        series: Vec<Described>,
+        /// Classic histograms are loaded as native ones too.
+        with_custom: bool,
     },
     Eval(Box<Eval>),
 }
@@ -22,11 +24,20 @@ pub(super) enum When {
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Expect {
+pub(super) enum Match {
     Any,
-    None,
     Message(String),
-    Pattern(String),
+    Pattern(Regex),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Expect {
+    Fail(Match),
+    Warn(Match),
+    Info(Match),
+    NoWarn,
+    NoInfo,
+    Ordered,
 }
 
 #[derive(Debug)]
@@ -34,24 +45,29 @@ pub(super) struct Eval {
     pub(super) line: usize,
     pub(super) query: String,
     pub(super) when: When,
-    pub(super) fail: Option<Expect>,
-    pub(super) warn: Option<Expect>,
-    pub(super) info: Option<Expect>,
-    pub(super) ordered: bool,
+    pub(super) expects: Vec<Expect>,
     pub(super) string: Option<String>,
     pub(super) scalar: Option<f64>,
-    pub(super) series: Vec<(Labels, Vec<Option<f64>>)>,
+    pub(super) series: Vec<Described>,
     /// What `expect range vector from … to … step …` says.
     pub(super) vector_grid: Option<(i64, i64, i64)>,
-    /// Native histograms are expected.
-    pub(super) native: bool,
+}
+
+impl Eval {
+    pub(super) fn fails(&self) -> bool {
+        self.expects.iter().any(|e| matches!(e, Expect::Fail(_)))
+    }
+
+    pub(super) fn is_ordered(&self) -> bool {
+        self.expects.iter().any(|e| matches!(e, Expect::Ordered))
+    }
 }
 
 fn time(word: &str) -> Result<i64, String> {
     let (sign, word) = word.strip_prefix('-').map_or((1, word), |w| (-1, w));
-    let ms = match number(word) {
-        Some(seconds) => (seconds * 1000.0).round() as i64,
-        None => parse_duration(word).ok_or_else(|| format!("not a time: {word:?}"))?,
+    let ms = match parse_duration(word) {
+        Some(ms) => ms,
+        None => (number(word).ok_or_else(|| format!("not a time: {word:?}"))? * 1000.0).round() as i64,
     };
     Ok(sign * ms)
 }
@@ -70,100 +86,161 @@ pub(super) fn parse_script(text: &str) -> Result<Vec<Command>, String> {
         // A command's block goes on until a blank line.
         let end = (i + 1..lines.len()).find(|j| lines[*j].is_empty()).unwrap_or(lines.len());
         let block: Vec<&str> = lines[i + 1..end].iter().copied().filter(|l| !l.starts_with('#')).collect();
-        let word = line.split_whitespace().next().unwrap_or("");
-        if word == "clear" {
-            commands.push(Command::Clear);
-            i += 1;
-            continue;
-        } else if word == "load" || word == "load_with_nhcb" {
-            let step = time(line[word.len()..].trim()).map_err(at)?;
-            let mut series = Vec::new();
-            // Start timestamps stand in lines of their own, which only their own feature would read.
-            for l in block.into_iter().filter(|l| !l.contains("@st")) {
-                let (labels, values, _) = parse_series(l).map_err(at)?;
-                series.push((labels, values));
+        let word = line.split_whitespace().next().unwrap_or("").to_ascii_lowercase();
+        match word.as_str() {
+            "clear" => {
+                commands.push(Command::Clear);
+                i += 1;
+                continue;
             }
-            commands.push(Command::Load { step, series });
-        } else if word.starts_with("eval") {
-            commands.push(Command::Eval(Box::new(parse_eval(line, &block, i + 1).map_err(at)?)));
-        } else {
-            return Err(at(format!("unknown command {word:?}")));
+            "load" | "load_with_nhcb" => {
+                let step = time(line[word.len()..].trim()).map_err(at)?;
+                let series = parse_load(&block).map_err(at)?;
+                commands.push(Command::Load { step, series, with_custom: word != "load" });
+            }
+            "eval" | "eval_fail" | "eval_warn" | "eval_info" | "eval_ordered" => {
+                commands.push(Command::Eval(Box::new(parse_eval(&word, line, &block, i + 1).map_err(at)?)));
+            }
+            _ => return Err(at(format!("invalid command {line:?}"))),
         }
         i = end;
     }
     Ok(commands)
 }
 
-fn parse_eval(line: &str, block: &[&str], number_of_line: usize) -> Result<Eval, String> {
-    let mut words = line.split_whitespace();
-    let command = words.next().unwrap_or("");
-    let (query, when) = match words.next() {
+fn parse_load(block: &[&str]) -> Result<Vec<Described>, String> {
+    let mut all: Vec<Described> = Vec::new();
+    let mut starts: Option<Described> = None;
+    for l in block {
+        if let Some((head, tail)) = l.split_once(char::is_whitespace)
+            && let Some(head) = head.strip_suffix("@st")
+        {
+            let mut described = parse_series(head)?;
+            described.starts = parse_starts(tail)?;
+            if starts.replace(described).is_some() {
+                return Err("@st line has no following sample line".to_owned());
+            }
+            continue;
+        }
+        let mut described = parse_series(l)?;
+        if let Some(s) = starts.take() {
+            if s.labels != described.labels {
+                return Err("@st metric does not match the following sample line metric".to_owned());
+            }
+            if s.starts.len() != described.items.len() {
+                return Err(format!(
+                    "@st line has {} values but sample line has {}",
+                    s.starts.len(),
+                    described.items.len()
+                ));
+            }
+            described.starts = s.starts;
+        }
+        // A series that is described twice is the later one.
+        all.retain(|s| s.labels != described.labels);
+        all.push(described);
+    }
+    if starts.is_some() {
+        return Err("@st line has no following sample line".to_owned());
+    }
+    Ok(all)
+}
+
+/// Takes the next word off a text.
+fn word<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let text = rest.trim_start();
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    let (word, after) = text.split_at(end);
+    *rest = after;
+    (!word.is_empty()).then_some(word)
+}
+
+fn parse_eval(command: &str, line: &str, block: &[&str], number_of_line: usize) -> Result<Eval, String> {
+    let mut rest = line.get(command.len()..).unwrap_or("");
+    let when = match word(&mut rest) {
         Some("instant") => {
-            let rest = line.split_once("at ").map(|(_, r)| r.trim_start()).ok_or("no time")?;
-            let (t, query) = rest.split_once(char::is_whitespace).ok_or("no query")?;
-            (query.trim().to_owned(), When::Instant(time(t)?))
+            let before = rest;
+            match word(&mut rest) {
+                Some("at") => When::Instant(time(word(&mut rest).ok_or("no time")?)?),
+                _ => {
+                    rest = before;
+                    When::Instant(0)
+                }
+            }
         }
         Some("range") => {
-            let mut next = |name: &str| match (words.next(), words.next()) {
-                (Some(w), Some(v)) if w == name => Ok(v),
-                _ => Err(format!("expected {name}")),
+            let mut next = |wanted: &str| match (word(&mut rest), word(&mut rest)) {
+                (Some(w), Some(v)) if w == wanted => time(v),
+                _ => Err(format!("expected {wanted} and a time")),
             };
-            let (from, to, step) = (next("from")?, next("to")?, next("step")?);
-            let after = line.split_once("step").map(|(_, r)| r.trim_start()).ok_or("no step")?;
-            let query = after.strip_prefix(step).ok_or("no query")?.trim();
-            (query.to_owned(), When::Range(time(from)?, time(to)?, time(step)?))
+            When::Range(next("from")?, next("to")?, next("step")?)
         }
         _ => return Err("expected instant or range".to_owned()),
     };
     let mut e = Eval {
         line: number_of_line,
-        query,
+        query: rest.trim().to_owned(),
         when,
-        fail: (command == "eval_fail").then_some(Expect::Any),
-        warn: (command == "eval_warn").then_some(Expect::Any),
-        info: (command == "eval_info").then_some(Expect::Any),
-        ordered: command == "eval_ordered",
+        expects: match command {
+            "eval_fail" => vec![Expect::Fail(Match::Any)],
+            "eval_warn" => vec![Expect::Warn(Match::Any)],
+            "eval_info" => vec![Expect::Info(Match::Any)],
+            "eval_ordered" => vec![Expect::Ordered],
+            _ => Vec::new(),
+        },
         string: None,
         scalar: None,
         series: Vec::new(),
         vector_grid: None,
-        native: false,
     };
+    if e.query.is_empty() {
+        return Err("no query".to_owned());
+    }
     for l in block {
         if let Some(rest) = l.strip_prefix("expect ") {
             expectation(&mut e, rest.trim())?;
-        } else if let Some(m) = l.strip_prefix("expected_fail_message ") {
-            e.fail = Some(Expect::Message(m.trim().to_owned()));
-        } else if let Some(m) = l.strip_prefix("expected_fail_regexp ") {
-            e.fail = Some(Expect::Pattern(m.trim().to_owned()));
+        } else if let Some(m) = l.strip_prefix("expected_fail_message") {
+            e.expects = vec![Expect::Fail(Match::Message(m.trim().to_owned()))];
+        } else if let Some(m) = l.strip_prefix("expected_fail_regexp") {
+            e.expects = vec![Expect::Fail(pattern(m.trim())?)];
         } else if let Some(v) = number(l) {
             e.scalar = Some(v);
         } else {
-            let (labels, values, native) = parse_series(l)?;
-            e.native |= native;
-            e.series.push((labels, values));
+            let described = parse_series(l)?;
+            if described.items.len() > 1 && matches!(e.when, When::Instant(_)) && e.vector_grid.is_none() {
+                return Err("expecting multiple values in instant evaluation not allowed".to_owned());
+            }
+            e.series.push(described);
         }
     }
     Ok(e)
 }
 
+fn pattern(text: &str) -> Result<Match, String> {
+    Regex::new(text).map(Match::Pattern).map_err(|e| e.to_string())
+}
+
 fn expectation(e: &mut Eval, text: &str) -> Result<(), String> {
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let rest = rest.trim();
-    let detail = if let Some(m) = rest.strip_prefix("msg:") {
-        Expect::Message(m.trim().to_owned())
-    } else if let Some(p) = rest.strip_prefix("regex:") {
-        Expect::Pattern(p.trim().to_owned())
-    } else {
-        Expect::Any
+    let detail = || {
+        Ok(if let Some(m) = rest.strip_prefix("msg:") {
+            Match::Message(m.trim().to_owned())
+        } else if let Some(p) = rest.strip_prefix("regex:") {
+            pattern(p.trim())?
+        } else if rest.is_empty() {
+            Match::Any
+        } else {
+            return Err(format!("invalid token {rest:?} after {word}"));
+        })
     };
     match word {
-        "fail" => e.fail = Some(detail),
-        "warn" => e.warn = Some(detail),
-        "info" => e.info = Some(detail),
-        "no_warn" => e.warn = Some(Expect::None),
-        "no_info" => e.info = Some(Expect::None),
-        "ordered" => e.ordered = true,
+        "fail" => e.expects.push(Expect::Fail(detail()?)),
+        "warn" => e.expects.push(Expect::Warn(detail()?)),
+        "info" => e.expects.push(Expect::Info(detail()?)),
+        "no_warn" => e.expects.push(Expect::NoWarn),
+        "no_info" => e.expects.push(Expect::NoInfo),
+        "ordered" => e.expects.push(Expect::Ordered),
         "string" => {
             let tokens = crate::lex::lex(rest).map_err(|e| e.to_string())?;
             match tokens.first().map(|t| &t.token) {
@@ -175,7 +252,7 @@ fn expectation(e: &mut Eval, text: &str) -> Result<(), String> {
             let w: Vec<&str> = rest.split_whitespace().collect();
             match w.as_slice() {
                 ["vector", "from", a, "to", b, "step", c] => {
-                    e.vector_grid = Some((time(a)?, time(b)?, time(c)?))
+                    e.vector_grid = Some((time(a)?, time(b)?, time(c)?));
                 }
                 _ => return Err(format!("not understood: expect {text:?}")),
             }

@@ -1,0 +1,140 @@
+//! Remote write, native histograms, exemplars and statistics over the metrics API.
+
+use super::*;
+
+/// Fields of a protobuf message, put together by hand: the test must not use the code it tests.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(mut self, field: u32, mut v: u64) -> Self {
+        self.0.push((field << 3) as u8);
+        if field >= 16 {
+            self.0.pop();
+            self.0.extend([(field << 3 & 0x7f) as u8 | 0x80, (field >> 4) as u8]);
+        }
+        while v >= 0x80 {
+            self.0.push(v as u8 | 0x80);
+            v >>= 7;
+        }
+        self.0.push(v as u8);
+        self
+    }
+
+    fn zigzag(self, field: u32, v: i64) -> Self {
+        self.varint(field, ((v << 1) ^ (v >> 63)) as u64)
+    }
+
+    fn double(mut self, field: u32, v: f64) -> Self {
+        self.0.push((field << 3 | 1) as u8);
+        self.0.extend(v.to_le_bytes());
+        self
+    }
+
+    fn bytes(mut self, field: u32, v: &[u8]) -> Self {
+        self.0.push((field << 3 | 2) as u8);
+        self.0.push(u8::try_from(v.len()).expect("short"));
+        self.0.extend(v);
+        self
+    }
+
+    fn packed(&self) -> Vec<u8> {
+        snap::raw::Encoder::new().compress_vec(&self.0).expect("compresses")
+    }
+}
+
+async fn push(w: &World, kind: &str, m: &Message) -> (StatusCode, http::HeaderMap, String) {
+    let mut req = Request::post("/api/v1/write")
+        .header("content-type", kind)
+        .body(Body::from(m.packed()))
+        .expect("request");
+    req.extensions_mut().insert(Scope::All);
+    let response = w.router.clone().oneshot(req).await.expect("answers");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("body");
+    (status, headers, String::from_utf8_lossy(&body).into_owned())
+}
+
+const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+
+/// A histogram of schema 0 with one observation in (1,2] and two in (2,4].
+fn histogram(ms: i64) -> Message {
+    let span = Message::default().zigzag(1, 1).varint(2, 2);
+    Message::default()
+        .varint(1, 3)
+        .double(3, 7.5)
+        .bytes(11, &span.0)
+        .zigzag(12, 1)
+        .zigzag(12, 1)
+        .varint(15, ms as u64)
+}
+
+#[tokio::test]
+async fn remote_write_2_takes_histograms_starts_and_exemplars() {
+    let w = world().await;
+    let now = w.now.millis();
+    let mut request = Message::default();
+    for s in ["", "__name__", "latency", "jobs_total", "trace_id", "abc", "how long", "seconds"] {
+        request = request.bytes(4, s.as_bytes());
+    }
+    let exemplar = Message::default().bytes(1, &[4, 5]).double(2, 1.5).varint(3, now as u64);
+    let metadata = Message::default().varint(1, 3).varint(3, 6).varint(4, 7);
+    let latency = Message::default()
+        .bytes(1, &[1, 2])
+        .bytes(3, &histogram(now).0)
+        .bytes(4, &exemplar.0)
+        .bytes(5, &metadata.0);
+    let sample = Message::default().double(1, 4.0).varint(2, now as u64).varint(3, (now - 2000) as u64);
+    let jobs = Message::default().bytes(1, &[1, 3]).bytes(2, &sample.0);
+    let (status, headers, text) = push(&w, V2, &request.bytes(5, &latency.0).bytes(5, &jobs.0)).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
+    for (name, n) in [("samples", "1"), ("histograms", "1"), ("exemplars", "1")] {
+        assert_eq!(headers[format!("x-prometheus-remote-write-{name}-written")], n, "{name}");
+    }
+    let time = now as f64 / 1000.0;
+    let v = w.ok(&format!("/api/v1/query?query=latency&time={time}")).await;
+    let h = &v["data"]["result"][0]["histogram"][1];
+    assert_eq!(*h, json!({"count": "3", "sum": "7.5", "buckets": [[0, "1", "2", "1"], [0, "2", "4", "2"]]}));
+    let v = w.ok(&format!("/api/v1/query_range?query=latency&start={time}&end={time}&step=1")).await;
+    assert_eq!(v["data"]["result"][0]["histograms"][0][1]["count"], "3");
+    let v = w.ok(&format!("/api/v1/query?query=start_timestamp(jobs_total)&time={time}")).await;
+    assert_eq!(v["data"]["result"][0]["value"][1], ((now - 2000) as f64 / 1000.0).to_string());
+    let v = w
+        .ok(&format!("/api/v1/query_exemplars?query=rate(latency[5m])&start={}&end={time}", time - 10.0))
+        .await;
+    assert_eq!(v["data"][0]["exemplars"][0]["labels"], json!({"trace_id": "abc"}));
+    assert_eq!(v["data"][0]["seriesLabels"], json!({"__name__": "latency"}));
+    let v = w.ok("/api/v1/metadata?metric=latency").await;
+    assert_eq!(v["data"]["latency"][0], json!({"type": "histogram", "help": "how long", "unit": "seconds"}));
+}
+
+#[tokio::test]
+async fn remote_write_refuses_what_it_does_not_understand() {
+    let w = world().await;
+    let check = async |kind: &str, m: Message, status: StatusCode, text: &str| {
+        let (got, _, body) = push(&w, kind, &m).await;
+        assert_eq!(got, status, "{body}");
+        assert!(body.contains(text), "{body}");
+    };
+    let media = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    check("text/plain", Message::default(), media, "x-protobuf").await;
+    check("application/x-protobuf;proto=x.Y", Message::default(), media, "x.Y").await;
+    let outside =
+        Message::default().bytes(4, b"").bytes(5, &Message::default().bytes(1, &[1, 2]).bytes(2, &[]).0);
+    check(V2, outside, StatusCode::BAD_REQUEST, "outside of symbols table").await;
+    // Version 1, with a histogram.
+    let label = Message::default().bytes(1, b"__name__").bytes(2, b"old");
+    let series = Message::default().bytes(1, &label.0).bytes(4, &histogram(w.now.millis()).0);
+    check("application/x-protobuf", Message::default().bytes(1, &series.0), StatusCode::NO_CONTENT, "").await;
+    let v = w.ok("/api/v1/query?query=histogram_count(old)").await;
+    assert_eq!(v["data"]["result"][0]["value"][1], "3");
+}
+
+#[tokio::test]
+async fn statistics_are_told_when_asked_for() {
+    let w = world().await;
+    let v = w.ok("/api/v1/query?query=sum(rate(requests_total[1m]))&stats=all").await;
+    assert!(v["data"]["stats"]["samples"]["samplesRead"].as_u64().is_some_and(|n| n >= 100), "{v}");
+    assert!(v["data"]["stats"]["timings"]["evalTotalTime"].is_number(), "{v}");
+    assert_eq!(w.ok("/api/v1/query?query=1").await["data"]["stats"], Value::Null);
+}
