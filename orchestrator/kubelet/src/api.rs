@@ -1,10 +1,13 @@
-//! The node's own API, reached only by the API server: logs, exec, attach, health, metrics.
+//! The node's own API, reached only by the API server: logs, exec, attach, port-forward, health, metrics.
 //!
 //! TLS; who shows no certificate of our CA with the API server's name gets nothing.
 
 mod exec;
 mod logs;
+mod portforward;
 mod query;
+mod spdy;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,6 +69,7 @@ impl Server {
             .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
             .route("/exec/{namespace}/{pod}/{container}", get(exec::serve_exec).post(exec::serve_exec))
             .route("/attach/{namespace}/{pod}/{container}", get(exec::serve_attach).post(exec::serve_attach))
+            .route("/portForward/{namespace}/{pod}", get(portforward::serve).post(portforward::serve))
             .with_state(Shared { node: node.clone(), pods });
         Ok(Server { listener, addr, tls, router })
     }

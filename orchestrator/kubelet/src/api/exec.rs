@@ -1,44 +1,27 @@
-//! `exec` and `attach` over WebSocket: channel numbers in front of each binary message.
+//! `exec` and `attach`: a container's streams for a client, which comes by WebSocket or by SPDY.
 //!
-//! 0 stdin, 1 stdout, 2 stderr, 3 the end as a Status, 4 terminal size; 255 closes a channel (v5 only).
+//! Channels: 0 stdin, 1 stdout, 2 stderr, 3 the end as a Status, 4 terminal size; 255 closes a channel (v5 only).
 //! Source: kubernetes: staging/src/k8s.io/apimachinery/pkg/util/remotecommand.
 
-use axum::body::Bytes;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+mod remote;
+
+use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{Request, StatusCode};
 use axum::response::Response;
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
 use super::query::Query;
 use super::{Shared, refuse};
 use crate::logs::{Progress, Query as LogQuery, Reader};
-use crate::runtime::{Exec, ExecIo, State as ContainerState};
+use crate::runtime::{Exec, ExecIo, Runtime, State as ContainerState};
+use crate::worker::find_container;
+use remote::{Input, Inputs, Output, STDERR, STDOUT, Wanted};
 
-const V5: &str = "v5.channel.k8s.io";
-const V4: &str = "v4.channel.k8s.io";
-/// Messages that may wait for a slow client; the process blocks then.
-const QUEUE: usize = 16;
 const CHUNK: usize = 32 << 10;
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Size {
-    width: u32,
-    height: u32,
-}
 
 fn success() -> Value {
     json!({"metadata": {}, "status": "Success"})
@@ -61,18 +44,11 @@ fn exit_status(code: i32) -> Value {
     })
 }
 
-fn frame(channel: u8, data: &[u8]) -> Message {
-    let mut b = Vec::with_capacity(data.len() + 1);
-    b.push(channel);
-    b.extend_from_slice(data);
-    Message::Binary(Bytes::from(b))
-}
-
 pub(super) async fn serve_exec(
     State(shared): State<Shared>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     RawQuery(raw): RawQuery,
-    upgrade: WebSocketUpgrade,
+    request: Request<Body>,
 ) -> Response {
     let q = Query::parse(raw.as_deref());
     let record = match shared.record(&namespace, &pod, &container, false) {
@@ -86,56 +62,24 @@ pub(super) async fn serve_exec(
     if command.is_empty() {
         return refuse(StatusCode::BAD_REQUEST, "you must specify at least 1 command for the container");
     }
-    let (stdin, tty) = (q.is("stdin"), q.is("tty"));
-    upgrade.protocols([V5, V4]).on_upgrade(move |socket| async move {
-        let (out, input, writer) = split(socket);
-        let last = match shared.node.runtime.exec(&record.id, command, stdin, tty).await {
-            Ok((exec, io)) => run(exec, io, input, &out).await,
+    let wanted = Wanted::of(&q);
+    remote::open(request, wanted, move |out, inputs| async move {
+        match shared.node.runtime.exec(&record.id, command, wanted.stdin, wanted.tty).await {
+            Ok((exec, io)) => run(exec, io, inputs, &out).await,
             Err(e) => failure(&format!("Internal error occurred: {e}")),
-        };
-        finish(out, writer, &last).await;
-    })
-}
-
-/// Splits a socket: all output goes through one bounded queue.
-fn split(socket: WebSocket) -> (mpsc::Sender<Message>, SplitStream<WebSocket>, tokio::task::JoinHandle<()>) {
-    let (sink, input) = socket.split();
-    let (out, queue) = mpsc::channel(QUEUE);
-    (out, input, telemetry::task::spawn("exec-output", write(sink, queue)))
-}
-
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Message>) {
-    while let Some(m) = queue.recv().await {
-        if sink.send(m).await.is_err() {
-            // The client is gone: the queue closes, and the process' reader with it.
-            return;
         }
-    }
-    // The other side may have closed first.
-    let _closed = sink.close().await;
-}
-
-async fn finish(out: mpsc::Sender<Message>, writer: tokio::task::JoinHandle<()>, last: &Value) {
-    let text = last.to_string();
-    // A client that is gone needs no last word.
-    let _sent = out.send(frame(ERROR, text.as_bytes())).await;
-    // client-go takes an end without a status code for a broken connection.
-    let end = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() };
-    let _closing = out.send(Message::Close(Some(end))).await;
-    drop(out);
-    if let Err(e) = writer.await {
-        tracing::debug!(error = %e, "ending an exec");
-    }
+    })
+    .await
 }
 
 /// Copies a stream of the process to a channel until its end; false if the client is gone.
-async fn copy(mut from: impl AsyncRead + Unpin, channel: u8, out: &mpsc::Sender<Message>) -> bool {
+async fn copy(mut from: impl AsyncRead + Unpin, channel: u8, out: &Output) -> bool {
     let mut buf = vec![0; CHUNK];
     loop {
         match from.read(&mut buf).await {
             Ok(0) => return true,
             Ok(n) => {
-                if out.send(frame(channel, &buf[..n])).await.is_err() {
+                if !out.send(channel, &buf[..n]).await {
                     return false;
                 }
             }
@@ -147,12 +91,7 @@ async fn copy(mut from: impl AsyncRead + Unpin, channel: u8, out: &mpsc::Sender<
     }
 }
 
-async fn run(
-    exec: Exec,
-    io: ExecIo,
-    mut input: SplitStream<WebSocket>,
-    out: &mpsc::Sender<Message>,
-) -> Value {
+async fn run(exec: Exec, io: ExecIo, mut inputs: Inputs, out: &Output) -> Value {
     let ExecIo { mut stdin, stdout, stderr } = io;
     let output = async {
         let errors = async {
@@ -165,33 +104,24 @@ async fn run(
         a && b
     };
     let from_client = async {
-        while let Some(Ok(message)) = input.next().await {
-            let data: Bytes = match message {
-                Message::Binary(b) => b,
-                Message::Text(t) => t.into(),
-                Message::Close(_) => return,
-                _ => continue,
-            };
-            match data.split_first() {
-                Some((&STDIN, rest)) => {
+        while let Some(input) = inputs.recv().await {
+            match input {
+                Input::Data(data) => {
                     if let Some(s) = &mut stdin
-                        && s.write_all(rest).await.is_err()
+                        && s.write_all(&data).await.is_err()
                     {
                         stdin = None;
                     }
                 }
-                Some((&RESIZE, rest)) => {
-                    if let Ok(s) = serde_json::from_slice::<Size>(rest)
-                        && let Err(e) = exec.resize(s.width, s.height).await
-                    {
-                        tracing::debug!(error = %e, "resizing a terminal");
-                    }
-                }
-                Some((&CLOSE, [STDIN])) => {
+                Input::End => {
                     stdin = None;
                     exec.close_stdin().await;
                 }
-                _ => {}
+                Input::Size { width, height } => {
+                    if let Err(e) = exec.resize(width, height).await {
+                        tracing::debug!(error = %e, "resizing a terminal");
+                    }
+                }
             }
         }
     };
@@ -215,16 +145,29 @@ pub(super) async fn serve_attach(
     State(shared): State<Shared>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     RawQuery(raw): RawQuery,
-    upgrade: WebSocketUpgrade,
+    request: Request<Body>,
 ) -> Response {
     let q = Query::parse(raw.as_deref());
     let record = match shared.record(&namespace, &pod, &container, false) {
         Ok(r) => r,
         Err(response) => return response,
     };
-    if q.is("stdin") {
-        return refuse(StatusCode::BAD_REQUEST, format!("container {container} was started without stdin"));
+    if !matches!(record.state, ContainerState::Running { .. }) {
+        return refuse(StatusCode::BAD_REQUEST, format!("container {container} is not running"));
     }
+    let wanted = Wanted::of(&q);
+    let stdin = match wanted.stdin.then(|| shared.node.runtime.stdin(&record.identity)) {
+        None => None,
+        Some(Ok(s)) => Some(s),
+        Some(Err(_)) => {
+            let text = format!("container {container} was started without stdin");
+            return refuse(StatusCode::BAD_REQUEST, text);
+        }
+    };
+    let pod = shared.pods.find(&namespace, &pod);
+    let once = pod.is_some_and(|p| {
+        find_container(&p, &container).is_some_and(|c| c.stdin.is_some() && c.stdin_once == Some(true))
+    });
     let logs = shared.node.runtime.logs();
     let path = logs.path(&record.identity);
     let progress = logs.progress(&path);
@@ -237,24 +180,49 @@ pub(super) async fn serve_attach(
     let (Ok(stdout), Ok(stderr)) = (open("stdout"), open("stderr")) else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "opening the container's output");
     };
-    upgrade.protocols([V5, V4]).on_upgrade(move |socket| async move {
-        let (out, mut input, writer) = split(socket);
-        let client_gone = async { while let Some(Ok(_)) = input.next().await {} };
+    remote::open(request, wanted, move |out, inputs| async move {
+        let (runtime, close) = (shared.node.runtime.clone(), once && stdin.is_some());
         tokio::select! {
             () = follow(stdout, stderr, progress, &out) => {}
-            () = client_gone => {}
+            () = feed(&runtime, &record.id, stdin, inputs) => {}
         }
-        finish(out, writer, &success()).await;
+        if close {
+            // Nobody else will send anything: the process sees the end of its input.
+            runtime.close_stdin(&record.id).await;
+        }
+        success()
     })
+    .await
+}
+
+/// Hands on what an attached client types and the size of its window, until it is gone.
+async fn feed(runtime: &Runtime, id: &str, mut stdin: Option<pipe::Sender>, mut inputs: Inputs) {
+    while let Some(input) = inputs.recv().await {
+        match input {
+            Input::Data(data) => {
+                if let Some(s) = &mut stdin
+                    && let Err(e) = s.write_all(&data).await
+                {
+                    tracing::debug!(error = %e, "writing to a container's input");
+                    stdin = None;
+                }
+            }
+            Input::End => {
+                if stdin.take().is_some() {
+                    runtime.close_stdin(id).await;
+                }
+            }
+            Input::Size { width, height } => {
+                if let Err(e) = runtime.resize(id, width, height).await {
+                    tracing::debug!(error = %e, "resizing a terminal");
+                }
+            }
+        }
+    }
 }
 
 /// Sends what a container writes from now on, until it ends.
-async fn follow(
-    stdout: Reader,
-    stderr: Reader,
-    progress: Option<watch::Receiver<Progress>>,
-    out: &mpsc::Sender<Message>,
-) {
+async fn follow(stdout: Reader, stderr: Reader, progress: Option<watch::Receiver<Progress>>, out: &Output) {
     let Some(mut progress) = progress else { return };
     let mut readers = [(STDOUT, stdout), (STDERR, stderr)];
     loop {
@@ -264,7 +232,7 @@ async fn follow(
                 if data.is_empty() {
                     break;
                 }
-                if out.send(frame(*channel, &data)).await.is_err() {
+                if !out.send(*channel, &data).await {
                     return;
                 }
             }
