@@ -10,6 +10,7 @@
 pub mod cron;
 pub mod fieldset;
 pub mod name;
+pub mod placement;
 pub mod protobuf;
 pub mod quantity;
 pub mod schema;

@@ -19,6 +19,7 @@ use tracing::Instrument;
 use crate::context::{Context, Error};
 use crate::owner::{controller_of, is_controlled_by};
 use crate::replicaset::until;
+pub(crate) use rollout::template_hash;
 use rollout::{Action, plan};
 
 struct Controller {

@@ -5,27 +5,23 @@ use std::time::Duration;
 
 use apimachinery::selector::Selector;
 use apimachinery::trace::TRACEPARENT_ANNOTATION;
-use client::{Change, EventRecorder, Key, Reconcile, WorkQueue};
-use futures::StreamExt;
+use client::{Change, Key, Reconcile, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::context::{Context, Error};
-use crate::expectations::Expectations;
 use crate::owner::{controller_of, controller_ref, is_controlled_by};
 use crate::pod;
+use crate::podcontrol::{self, PodControl};
 
 /// Most pods created or deleted in one reconcile (kubernetes: BurstReplicas).
 const BURST: usize = 500;
-/// Writes on their way at once.
-const PARALLEL: usize = 16;
 
 /// What to do about one ReplicaSet.
 #[derive(Debug, Default, PartialEq)]
@@ -89,61 +85,41 @@ pub(crate) fn plan(rs: &ReplicaSet, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     plan
 }
 
-struct Controller {
-    context: Context,
-    recorder: EventRecorder,
-    expectations: Arc<Expectations>,
-}
-
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
     let queue = WorkQueue::new("replicaset");
     let sets = context.informers.of::<ReplicaSet>();
     let pods = context.informers.of::<Pod>();
-    let expectations = Arc::new(Expectations::default());
-    let (q, e) = (queue.clone(), expectations.clone());
-    sets.on_change(move |c| {
-        if c.new.is_none() {
-            e.forget(&Key::of(&**c.object()));
+    let control = PodControl::new(context, "replicaset-controller");
+    let (q, c) = (queue.clone(), control.clone());
+    sets.on_change(move |change| {
+        let key = Key::of(&**change.object());
+        if change.new.is_none() {
+            c.forget(&key);
         }
-        q.add(Key::of(&**c.object()));
+        q.add(key);
     });
-    let (q, e, s) = (queue.clone(), expectations.clone(), sets.clone());
-    pods.on_change(move |c| on_pod(c, &q, &e, &s));
+    let (q, c, s) = (queue.clone(), control.clone(), sets.clone());
+    pods.on_change(move |change| on_pod(change, &q, &c, &s));
     sets.synced().await;
     pods.synced().await;
-    let controller =
-        Arc::new(Controller { recorder: context.recorder("replicaset-controller"), context, expectations });
-    queue.run(2, stop, move |key| reconcile(controller.clone(), key)).await;
+    queue.run(2, stop, move |key| reconcile(control.clone(), key)).await;
 }
 
 fn on_pod(
     change: &Change<Pod>,
     queue: &Arc<WorkQueue<Key>>,
-    expectations: &Expectations,
+    control: &PodControl,
     sets: &client::Informer<ReplicaSet>,
 ) {
     let p = change.object();
-    let namespace = p.namespace().unwrap_or_default();
-    match controller_of(&p.metadata) {
-        Some(o) if o.kind == "ReplicaSet" => {
-            let owner = Key::new(namespace, &o.name);
-            let uid = p.uid().unwrap_or_default();
-            if change.new.is_none() || p.metadata.deletion_timestamp.is_some() {
-                expectations.deleted(&owner, &uid);
-            } else {
-                expectations.created(&owner, &uid);
-            }
-            queue.add(owner);
-        }
-        Some(_) => {}
-        None if change.new.is_some() => {
-            for rs in sets.list_in(&namespace) {
-                if selector(&rs).is_ok_and(|s| s.matches_labels(p.metadata.labels.as_ref())) {
-                    queue.add(Key::of(&*rs));
-                }
+    if let Some(owner) = control.observe(change, "ReplicaSet") {
+        queue.add(owner);
+    } else if change.new.is_some() && controller_of(&p.metadata).is_none() {
+        for rs in sets.list_in(&p.namespace().unwrap_or_default()) {
+            if selector(&rs).is_ok_and(|s| s.matches_labels(p.metadata.labels.as_ref())) {
+                queue.add(Key::of(&*rs));
             }
         }
-        None => {}
     }
 }
 
@@ -151,7 +127,7 @@ fn selector(rs: &ReplicaSet) -> Result<Selector, Error> {
     Ok(Selector::from_label_selector(rs.spec.as_ref().map(|s| &s.selector))?)
 }
 
-async fn reconcile(c: Arc<Controller>, key: Key) -> Result<Reconcile, Error> {
+async fn reconcile(c: Arc<PodControl>, key: Key) -> Result<Reconcile, Error> {
     let sets = c.context.informers.of::<ReplicaSet>();
     let Some(rs) = sets.get(&key) else { return Ok(Reconcile::Done) };
     let selector = selector(&rs)?;
@@ -168,15 +144,15 @@ async fn reconcile(c: Arc<Controller>, key: Key) -> Result<Reconcile, Error> {
         .collect();
     let plan = plan(&rs, &pods, c.context.now());
     let work = plan.create > 0 || !plan.delete.is_empty() || !plan.adopt.is_empty();
-    if work && c.expectations.satisfied(&key) {
+    if work && c.satisfied(&key) {
         let span = tracing::info_span!("replicaset scale", namespace = %key.namespace, name = %key.name,
             create = plan.create, delete = plan.delete.len());
         if let Some(parent) = rs.annotations().get(TRACEPARENT_ANNOTATION) {
             telemetry::propagation::set_parent_from(&span, parent);
         }
-        c.scale(&rs, &key, &plan).instrument(span).await?;
+        scale(&c, &rs, &key, &plan).instrument(span).await?;
     }
-    c.update_status(&rs, plan.status).await?;
+    update_status(&c.context, &rs, plan.status).await?;
     Ok(match plan.look_again {
         Some(at) => Reconcile::After(until(at, c.context.now())),
         None => Reconcile::Done,
@@ -187,104 +163,27 @@ pub(crate) fn until(at: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO) + Duration::from_millis(10)
 }
 
-impl Controller {
-    async fn scale(&self, rs: &ReplicaSet, key: &Key, plan: &Plan) -> Result<(), Error> {
-        let api: Api<Pod> = Api::namespaced(self.context.client(), &key.namespace);
-        let cache = self.context.informers.of::<Pod>();
-        for name in &plan.adopt {
-            let patch = json!({"metadata": {"ownerReferences": [controller_ref(rs)]}});
-            api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
-        }
-        let template = pod_from_template(rs);
-        let mut writes = futures::stream::iter(0..plan.create)
-            .map(|_| {
-                let (api, pod) = (api.clone(), template.clone());
-                async move { api.create(&PostParams::default(), &pod).await }
-            })
-            .buffer_unordered(PARALLEL);
-        let mut failed = None;
-        while let Some(r) = writes.next().await {
-            match r {
-                Ok(p) => {
-                    let uid = p.uid().unwrap_or_default();
-                    let seen = || cache.get(&Key::of(&p)).is_some_and(|s| s.uid() == p.uid());
-                    self.expectations.expect_creation(key, uid, seen);
-                    self.recorder
-                        .normal(rs, "SuccessfulCreate", "Create", format!("Created pod: {}", p.name_any()))
-                        .await;
-                }
-                Err(e) => failed = Some(e),
-            }
-        }
-        drop(writes);
-        if let Some(e) = failed {
-            self.recorder.warning(rs, "FailedCreate", "Create", format!("Error creating: {e}")).await;
-            return Err(e.into());
-        }
-        for name in &plan.delete {
-            let pod_key = Key::new(&key.namespace, name);
-            let Some(p) = cache.get(&pod_key) else { continue };
-            let uid = p.uid().unwrap_or_default();
-            let params = DeleteParams {
-                preconditions: Some(Preconditions { uid: p.uid(), resource_version: None }),
-                ..DeleteParams::background()
-            };
-            match api.delete(name, &params).await {
-                Ok(_) => {
-                    let still = || {
-                        cache.get(&pod_key).is_some_and(|s| {
-                            s.uid().as_deref() == Some(&uid) && s.metadata.deletion_timestamp.is_none()
-                        })
-                    };
-                    self.expectations.expect_deletion(key, uid.clone(), still);
-                    self.recorder
-                        .normal(rs, "SuccessfulDelete", "Delete", format!("Deleted pod: {name}"))
-                        .await;
-                }
-                Err(e) if client::error::is_not_found(&e) || client::error::is_conflict(&e) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
+async fn scale(c: &PodControl, rs: &ReplicaSet, key: &Key, plan: &Plan) -> Result<(), Error> {
+    let api: Api<Pod> = Api::namespaced(c.context.client(), &key.namespace);
+    for name in &plan.adopt {
+        let patch = json!({"metadata": {"ownerReferences": [controller_ref(rs)]}});
+        api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
     }
-
-    async fn update_status(&self, rs: &ReplicaSet, status: ReplicaSetStatus) -> Result<(), Error> {
-        if rs.status.as_ref() == Some(&status) || rs.metadata.deletion_timestamp.is_some() {
-            return Ok(());
-        }
-        let api: Api<ReplicaSet> =
-            Api::namespaced(self.context.client(), &rs.namespace().unwrap_or_default());
-        let patch = json!({"status": status});
-        client::error::optional(
-            api.patch_status(&rs.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await,
-        )?;
-        Ok(())
-    }
+    let template = rs.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
+    c.create(rs, key, vec![podcontrol::from_template(rs, template); plan.create]).await?;
+    c.delete(rs, key, &plan.delete).await
 }
 
-/// A pod of this set. It carries its owner's trace, so that one trace tells the whole change.
-fn pod_from_template(rs: &ReplicaSet) -> Pod {
-    let template = rs.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
-    let meta = template.metadata.unwrap_or_default();
-    let mut annotations = meta.annotations.unwrap_or_default();
-    let trace = telemetry::propagation::current_traceparent()
-        .or_else(|| rs.annotations().get(TRACEPARENT_ANNOTATION).cloned());
-    if let Some(trace) = trace {
-        annotations.insert(TRACEPARENT_ANNOTATION.to_owned(), trace);
+async fn update_status(context: &Context, rs: &ReplicaSet, status: ReplicaSetStatus) -> Result<(), Error> {
+    if rs.status.as_ref() == Some(&status) || rs.metadata.deletion_timestamp.is_some() {
+        return Ok(());
     }
-    Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", rs.name_any())),
-            namespace: rs.namespace(),
-            labels: meta.labels,
-            annotations: Some(annotations),
-            finalizers: meta.finalizers,
-            owner_references: Some(vec![controller_ref(rs)]),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec,
-        status: None,
-    }
+    let api: Api<ReplicaSet> = Api::namespaced(context.client(), &rs.namespace().unwrap_or_default());
+    let patch = json!({"status": status});
+    client::error::optional(
+        api.patch_status(&rs.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await,
+    )?;
+    Ok(())
 }
 
 #[cfg(test)]

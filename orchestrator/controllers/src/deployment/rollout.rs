@@ -70,7 +70,7 @@ fn template_without_hash(rs: &ReplicaSet) -> Result<Value, Error> {
 }
 
 /// FNV-1a of the template and the collision count, in the letters that upstream uses for it.
-fn template_hash(template: &Value, collisions: i32) -> String {
+pub(crate) fn template_hash(template: &Value, collisions: i32) -> String {
     struct Fnv(u32);
     impl Hasher for Fnv {
         fn finish(&self) -> u64 {

@@ -1,26 +1,16 @@
 //! TaintToleration: taints a pod does not tolerate keep it away, or make a node worse.
 
+use apimachinery::placement::{tolerates, untolerated};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint};
 
 use crate::snapshot::{NodeInfo, Resources};
-
-pub(super) fn tolerates(spec: &PodSpec, taint: &Taint) -> bool {
-    spec.tolerations.iter().flatten().any(|t| {
-        let key = t.key.as_deref().unwrap_or("");
-        let exists = t.operator.as_deref() == Some("Exists");
-        t.effect.as_deref().is_none_or(|e| e.is_empty() || e == taint.effect)
-            && (key == taint.key || key.is_empty() && exists)
-            && (exists || t.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""))
-    })
-}
 
 fn taints<'a>(node: &'a NodeInfo) -> impl Iterator<Item = &'a Taint> {
     node.node.spec.as_ref().and_then(|s| s.taints.as_ref()).into_iter().flatten()
 }
 
 pub(super) fn filter(_: &Pod, spec: &PodSpec, _: &Resources, node: &NodeInfo) -> Vec<String> {
-    taints(node)
-        .find(|t| (t.effect == "NoSchedule" || t.effect == "NoExecute") && !tolerates(spec, t))
+    untolerated(spec, &node.node, &["NoSchedule", "NoExecute"])
         .map(|t| format!("node(s) had untolerated taint {{{}: {}}}", t.key, t.value.as_deref().unwrap_or("")))
         .into_iter()
         .collect()

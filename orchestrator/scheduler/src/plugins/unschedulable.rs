@@ -1,8 +1,8 @@
 //! NodeUnschedulable: a cordoned node takes only pods that tolerate it.
 
+use apimachinery::placement::tolerates;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint};
 
-use super::taints::tolerates;
 use crate::snapshot::{NodeInfo, Resources};
 
 pub(super) fn filter(_: &Pod, spec: &PodSpec, _: &Resources, node: &NodeInfo) -> Vec<String> {
