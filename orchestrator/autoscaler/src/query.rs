@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::replicas::Target;
 
 /// Overrides the query of a Pods, Object or External metric: `query.binnacle.io/<metric name>: <PromQL>`. A Pods
-/// query must give one sample for each pod, with the label `pod`.
+/// query must give one sample for each pod, with the label `pod`. Whatever it says, it sees the HPA's namespace only.
 const QUERY_ANNOTATION: &str = "query.binnacle.io/";
 
 /// One sample of a query's answer.
@@ -34,10 +34,20 @@ impl Querier {
         Querier { engine }
     }
 
-    /// An instant query. Errors are the engine's words.
-    pub(crate) async fn instant(&self, query: &str, time: i64) -> Result<Vec<MetricSample>, String> {
+    /// An instant query over the series of one namespace: an HPA's author may name any query, and must not see by it
+    /// what the namespace's own people may not. Errors are the engine's words.
+    pub(crate) async fn instant(
+        &self,
+        query: &str,
+        namespace: &str,
+        time: i64,
+    ) -> Result<Vec<MetricSample>, String> {
         let (engine, query) = (self.engine.clone(), query.to_owned());
-        let result = tokio::task::spawn_blocking(move || engine.instant(&query, time))
+        let options = promql::Options {
+            enforce: vec![signal::Matcher::equal("namespace", namespace)],
+            ..Default::default()
+        };
+        let result = tokio::task::spawn_blocking(move || engine.instant_with(&query, time, &options))
             .await
             .map_err(|e| e.to_string())?
             .map_err(|e| e.to_string())?;
@@ -188,7 +198,6 @@ pub(crate) fn wanted(
         "External" => {
             let e = spec.external.as_ref().ok_or("type External without external")?;
             let name = &e.metric.name;
-            // A namespace sees its own series only, so that an HPA is no way round RBAC.
             let inside = format!("namespace={namespace:?}{}", matchers(e.metric.selector.as_ref()));
             let query = own(name).unwrap_or_else(|| format!("sum({})", expression(name, &inside, window)));
             Ok(Wanted {

@@ -34,6 +34,8 @@ const WINDOW_ANNOTATION: &str = "binnacle.io/metric-window";
 const CPU_INITIALIZATION: Duration = Duration::from_secs(10);
 /// Metrics in the status are refreshed this often when nothing else changes.
 const STATUS_EVERY: Duration = Duration::from_secs(15);
+/// Verdicts that change nothing are recorded at most this often: a metric near its tolerance swings every second.
+const UNCHANGED_EVERY: Duration = Duration::from_secs(15);
 
 /// How HPAs are run.
 #[derive(Clone)]
@@ -57,7 +59,13 @@ struct Autoscaler {
 struct Memory {
     history: History,
     last_told: String,
+    recorded: Option<i64>,
     status_written: Option<i64>,
+}
+
+/// Whether `every` has passed since `last`; both times in milliseconds.
+fn due(last: Option<i64>, every: Duration, now: i64) -> bool {
+    last.is_none_or(|t| now - t >= i64::try_from(every.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Evaluates every HPA each period until `stop`.
@@ -164,7 +172,7 @@ impl Autoscaler {
                 };
             }
         };
-        let (samples, value) = match self.querier.instant(&w.query, now).await {
+        let (samples, value) = match self.querier.instant(&w.query, namespace, now).await {
             Ok(samples) if w.per_pod => {
                 let by_pod: BTreeMap<&str, f64> =
                     samples.iter().filter_map(|s| Some((s.labels.get("pod")?, s.value))).collect();
@@ -200,7 +208,7 @@ impl Autoscaler {
             decision.constraints.iter().map(|c| (&c.name, c.after)).collect::<Vec<_>>(),
             decision.metrics.iter().map(|m| (&m.error, m.within_tolerance)).collect::<Vec<_>>()
         );
-        let new = changed || told != memory.last_told;
+        let new = changed || (told != memory.last_told && due(memory.recorded, UNCHANGED_EVERY, now));
         if new {
             let span = tracing::info_span!("hpa decision", namespace = %decision.namespace, hpa = %decision.hpa,
                 from = decision.from, to = decision.to, reason = %decision.reason);
@@ -213,16 +221,14 @@ impl Autoscaler {
             };
             done.instrument(span).await?;
             memory.last_told = told;
+            memory.recorded = Some(now);
         }
         memory.history.remember(&decision, now);
-        let due = memory
-            .status_written
-            .is_none_or(|t| now - t >= i64::try_from(STATUS_EVERY.as_millis()).unwrap_or(i64::MAX));
         let wrong = hpa
             .status
             .as_ref()
             .is_none_or(|s| s.current_replicas != Some(decision.from) || s.desired_replicas != decision.to);
-        if new || due || wrong {
+        if new || wrong || due(memory.status_written, STATUS_EVERY, now) {
             self.status(hpa, &decision, changed).await?;
             memory.status_written = Some(now);
         }
