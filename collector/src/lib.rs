@@ -5,16 +5,17 @@
 //! Does not know: Kubernetes. Targets and identities come as [`signal::Registry`] and
 //! [`signal::Identities`], filled by `discovery` and `kubelet`.
 //!
-//! The road of a sample: [`scrape`] → [`exposition`], or [`cgroup`], or [`otlp`] → `Sink`. The road of a log
+//! The road of a sample: [`scrape`] → [`exposition`], or [`cgroup`], or [`machine`], or [`otlp`] → `Sink`. The road of a log
 //! line: [`logfile`] → [`line`] → `Sink`, its checkpoint in the same batch. The road of a span: [`otlp`] → `Sink`.
 //!
-//! Tasks: one per scrape target, one per container log, one for all cgroups, one for our own metrics; OTLP
+//! Tasks: one per scrape target, one per container log, one for all cgroups, one for the machine, one for our own metrics; OTLP
 //! connections are served by tonic and axum.
 
 pub mod cgroup;
 pub mod exposition;
 mod line;
 pub mod logfile;
+pub mod machine;
 mod metrics;
 pub mod otlp;
 pub mod own;

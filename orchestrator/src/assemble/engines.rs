@@ -97,6 +97,7 @@ pub(super) fn open(shared: &Shared) -> Result<Engines> {
     };
     let logs = index("logs", Kind::Logs, c.logs_retention)?;
     let traces = index("traces", Kind::Spans, c.traces_retention)?;
+    super::engine_metrics::register(&logs, &traces);
     let sink: SharedSink =
         Arc::new(LocalSink { metrics: metrics.clone(), logs: logs.clone(), traces: traces.clone() });
     let source: Arc<dyn SeriesSource> = metrics.clone();
@@ -179,6 +180,19 @@ pub(super) fn start_collector(shared: &Shared, engines: &Engines, informers: &In
                 .set("instance", &shared.config.node_name)
                 .build(),
             OWN_INTERVAL,
+            sink.clone(),
+            clock.clone(),
+            stop.clone(),
+        ),
+    );
+    telemetry::task::spawn(
+        "machine",
+        collector::machine::run(
+            Labels::from_pairs([
+                ("job", "node"),
+                ("instance", &shared.config.node_name),
+                ("node", &shared.config.node_name),
+            ]),
             sink.clone(),
             clock.clone(),
             stop.clone(),
