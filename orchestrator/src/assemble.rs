@@ -2,6 +2,7 @@
 
 pub(crate) mod control;
 pub(crate) mod directory;
+mod engine_metrics;
 pub(crate) mod engines;
 pub(crate) mod node;
 mod startup;
@@ -71,6 +72,10 @@ async fn run(
     with_node: bool,
 ) -> Result<()> {
     let config = &shared.config;
+    if with_node {
+        // The kubelet binds it once containerd runs: a port that is in use must stop us before that.
+        drop(engines::listen(config.kubelet_addr, "--kubelet-addr").await?);
+    }
     let engines = engines::open(shared)?;
     startup.step("metrics, logs and traces");
     telemetry.connect(engines.sink.clone());
@@ -80,7 +85,8 @@ async fn run(
         http::bind(config.http_addr)
     )?;
     startup.step("API server");
-    let informers = Informers::new(control.client("system:binnacle", &["system:masters"]));
+    let client = control.client("system:binnacle", &["system:masters"]);
+    let informers = Informers::new(client, shared.stop.clone());
     control.start(shared, &informers, &engines);
 
     let otlp = engines::serve_otlp(shared, &engines, telemetry_threads).await?;

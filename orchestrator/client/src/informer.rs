@@ -16,6 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Names an object of a known kind. The namespace is empty for cluster-scoped kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,15 +81,16 @@ impl<K> Informer<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    /// Starts to list and watch. The task ends with the process's runtime.
-    pub fn start(api: Api<K>, config: watcher::Config) -> Self {
+    /// Lists and watches until `stop`.
+    pub fn start(api: Api<K>, config: watcher::Config, stop: CancellationToken) -> Self {
         let inner = Arc::new(Inner {
             objects: RwLock::default(),
             handlers: Mutex::default(),
             synced: watch::Sender::new(false),
         });
         let informer = Informer { inner };
-        telemetry::task::spawn("informer", informer.clone().run(api, config));
+        let run = informer.clone().run(api, config);
+        telemetry::task::spawn("informer", async move { stop.run_until_cancelled(run).await });
         informer
     }
 
@@ -191,12 +193,14 @@ where
 #[derive(Clone)]
 pub struct Informers {
     client: Client,
+    stop: CancellationToken,
     by_kind: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>>,
 }
 
 impl Informers {
-    pub fn new(client: Client) -> Self {
-        Informers { client, by_kind: Arc::default() }
+    /// Informers that run until `stop`.
+    pub fn new(client: Client, stop: CancellationToken) -> Self {
+        Informers { client, stop, by_kind: Arc::default() }
     }
 
     pub fn client(&self) -> &Client {
@@ -213,7 +217,8 @@ impl Informers {
             .entry(TypeId::of::<K>())
             .or_insert_with(|| {
                 let api = Api::<K>::all(self.client.clone());
-                Box::new(Informer::start(api, watcher::Config::default().any_semantic()))
+                let config = watcher::Config::default().any_semantic();
+                Box::new(Informer::start(api, config, self.stop.clone()))
             })
             .downcast_ref::<Informer<K>>()
             .expect("the map holds an Informer<K> under K's id")

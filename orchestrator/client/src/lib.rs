@@ -9,6 +9,7 @@
 
 pub mod error;
 mod informer;
+pub mod kinds;
 mod queue;
 mod record;
 
