@@ -4,6 +4,7 @@
 mod objects;
 mod session;
 mod view;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use apimachinery::user::UserInfo;
 use apiserver::{Access, ApiServer};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
@@ -202,6 +205,7 @@ async fn metrics() -> impl IntoResponse {
 async fn kubernetes(
     State(door): State<Door>,
     axum::Extension(user): axum::Extension<UserInfo>,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     mut request: Request,
 ) -> Response {
     let rest = request.uri().path_and_query().map_or("/", |p| p.as_str());
@@ -212,8 +216,12 @@ async fn kubernetes(
     }
     request.headers_mut().remove(header::COOKIE);
     request.headers_mut().remove(header::AUTHORIZATION);
+    let socket = socket.ok().filter(|_| watch::is_watch(request.uri()));
     match door.server.in_process(user).oneshot(request).await {
-        Ok(response) => response.into_response(),
+        Ok(response) => match socket {
+            Some(socket) => watch::upgrade(socket, response),
+            None => response.into_response(),
+        },
         Err(e) => match e {},
     }
 }

@@ -162,7 +162,7 @@ export function eventCount(e: KubeEvent): number {
   return e.series?.count ?? e.count ?? 1;
 }
 
-/** A list asked for again every few seconds, where a watch would hold one of the browser's six connections. */
+/** A list asked for again every few seconds: for what need not be seen at once. */
 export function useList<T>(path: string, every = 5000) {
   return useQuery({
     queryKey: ["k8s", path],
