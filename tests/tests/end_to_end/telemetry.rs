@@ -1,0 +1,92 @@
+//! What the shop does arrives as metrics, logs and traces, and one query joins them.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::{Cluster, required};
+
+use crate::{SOON, pod_of};
+
+pub(crate) fn telemetry_arrives(c: &mut Cluster) -> Result<()> {
+    let web = pod_of(c, "web")?;
+    c.wait("container CPU samples", SOON, |c| {
+        let v = c.promql(&format!("rate(container_cpu_usage_seconds_total{{namespace=\"shop\",pod=\"{web}\",container=\"web\"}}[10s])"))?;
+        Ok((v.len() == 1).then_some(()))
+    })?;
+    c.wait("scraped samples of the shop", SOON, |c| {
+        let v = c.promql("sum by (workload) (http_requests_total{namespace=\"shop\"})")?;
+        Ok((v.len() == 3).then_some(()))
+    })?;
+    c.wait("state metrics", SOON, |c| {
+        Ok((c.promql("kube_deployment_spec_replicas{namespace=\"shop\"}")?.len() == 4).then_some(()))
+    })?;
+    let out = c.kubectl(&[
+        "exec",
+        "-n",
+        "shop",
+        &web,
+        "--",
+        "wget",
+        "-qO-",
+        "http://web:8080/needle-in-the-haystack",
+    ])?;
+    ensure!(out.starts_with("web:"), "{out}");
+    let trace = c.wait("the needle in the log index", SOON, |c| {
+        let found =
+            c.query("logql", "{namespace=\"shop\",workload=\"web\"} |= \"needle-in-the-haystack\"", &[])?;
+        let line = found["data"]["result"][0]["values"][0][1].as_str().map(str::to_owned);
+        let Some(line) = line else { return Ok(None) };
+        let line: Value = serde_json::from_str(&line)?;
+        Ok(line["trace_id"].as_str().map(str::to_owned))
+    })?;
+    c.wait("the request's trace over three services", SOON, |c| {
+        let by_id = c.query("logql", &format!("{{namespace=\"shop\"}} | trace_id=\"{trace}\""), &[])?;
+        let workloads = by_id["data"]["result"].as_array().map_or(0, Vec::len);
+        let found = c.query("traceql", "{ resource.service.name = \"stock\" }", &[])?;
+        let seen = found["traces"].as_array().into_iter().flatten().any(|t| t["traceID"] == trace.as_str());
+        Ok((workloads == 3 && seen).then_some(()))
+    })?;
+    let followed = c.binnacle(&["logs", "deploy/web", "-n", "shop", "needle"])?;
+    ensure!(followed.contains("needle-in-the-haystack"), "{followed}");
+    // One query over objects, logs and metrics.
+    let sql = "select o.name, count(distinct l.body) as lines, max(m.value) as requests from objects o \
+               join logs l on l.namespace = o.namespace and l.pod = o.name \
+               join metrics m on m.namespace = o.namespace and m.pod = o.name \
+               where o.kind = 'Pod' and l.namespace = 'shop' and m.namespace = 'shop' \
+               and m.name = 'http_requests_total' group by o.name order by o.name";
+    let joined = c.query("sql", sql, &[])?;
+    let rows = joined["rows"].as_array().map_or(0, Vec::len);
+    ensure!(rows >= 3, "the join gives {rows} rows: {joined}");
+    tail(c)
+}
+
+/// `binnacle logs -f` shows a line that is written after it began.
+fn tail(c: &mut Cluster) -> Result<()> {
+    let web = pod_of(c, "web")?;
+    let bin = required("BINNACLE_BIN")?;
+    let mut child = std::process::Command::new(bin)
+        .args(["logs", "-f", "deploy/web", "-n", "shop", "tail-me", "--data-dir"])
+        .arg(c.data_dir())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = child.stdout.take().context("no stdout")?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        if BufReader::new(stdout).read_line(&mut line).is_ok() {
+            drop(sender.send(line));
+        }
+    });
+    // The tail may not be open yet at the first request: later ones are seen all the same.
+    let seen = c.wait("a followed line", SOON, |c| {
+        c.kubectl(&["exec", "-n", "shop", &web, "--", "wget", "-qO-", "http://web:8080/tail-me"])?;
+        Ok(receiver.recv_timeout(Duration::from_secs(1)).ok())
+    });
+    child.kill()?;
+    child.wait()?;
+    ensure!(seen?.contains("tail-me"), "another line was followed");
+    Ok(())
+}
