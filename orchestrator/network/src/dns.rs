@@ -10,7 +10,7 @@ use std::time::Duration;
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Header, HeaderCounts, Metadata, ResponseCode};
-use hickory_server::proto::rr::{Record, RecordType};
+use hickory_server::proto::rr::{RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use parking_lot::RwLock;
@@ -21,6 +21,9 @@ use crate::metrics::{METRICS, Query};
 use crate::{Config, Error};
 
 pub(crate) use zone::{Answer, Zone};
+
+/// Names in a row that lead to another name.
+const MAX_ALIASES: usize = 8;
 
 /// The zone in force; replaced as a whole.
 pub(crate) struct SharedZone(RwLock<Arc<Zone>>);
@@ -80,6 +83,27 @@ struct Reply {
 }
 
 impl Handler {
+    /// Appends what the last answer's other name leads to: programs' resolvers do not ask again by themselves.
+    async fn follow(&self, zone: &Zone, answers: &mut Vec<Record>, kind: RecordType) {
+        if kind == RecordType::CNAME {
+            return;
+        }
+        for _ in 0..MAX_ALIASES {
+            let Some(RData::CNAME(target)) = answers.last().map(|r| r.data.clone()) else { return };
+            match zone.answer(&target.0, kind) {
+                Answer::Records { answers: more, .. } => answers.extend(more),
+                Answer::NoData | Answer::NoName => return,
+                Answer::Elsewhere => {
+                    match self.forward.resolve(target.0, kind).await {
+                        Ok(more) => answers.extend(more),
+                        Err(e) => tracing::debug!(error = %e, "forwarding what an alias leads to"),
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
     async fn reply(&self, request: &Request) -> Reply {
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.recursion_available = true;
@@ -98,8 +122,9 @@ impl Handler {
         let zone = self.zone.get();
         let name = hickory_server::proto::rr::Name::from(query.name());
         match zone.answer(&name, query.query_type()) {
-            Answer::Records { answers, additionals } => {
+            Answer::Records { mut answers, additionals } => {
                 metadata.authoritative = true;
+                self.follow(&zone, &mut answers, query.query_type()).await;
                 reply(metadata, answers, vec![], additionals, "cluster")
             }
             Answer::NoData => {

@@ -7,10 +7,14 @@ use std::path::PathBuf;
 pub enum Error {
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
-    #[error("netlink could not {what}: {source}; the process needs root")]
+    #[error("netlink could not {what}: {source}; {}", hint(source))]
     Netlink { what: String, source: rtnetlink::Error },
     #[error("nft refused the rules: {0}")]
     Nft(String),
+    #[error(
+        "the kernel has no nftables ({0}); it needs CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_FIB_IPV4 and CONFIG_NFT_NUMGEN (modprobe nf_tables)"
+    )]
+    NoNftables(String),
     #[error("nft could not be run: {0}; install nftables")]
     NftMissing(io::Error),
     #[error("no address left in {0}; remove pods or choose a larger pod network")]
@@ -19,6 +23,16 @@ pub enum Error {
     Damaged { path: PathBuf, why: String },
     #[error("cluster DNS could not listen on {addr}: {source}")]
     Dns { addr: std::net::SocketAddr, source: io::Error },
+}
+
+/// What to do about a refusal of the kernel.
+fn hint(e: &rtnetlink::Error) -> &'static str {
+    match e {
+        rtnetlink::Error::NetlinkError(m) if m.raw_code().abs() == nix::libc::EOPNOTSUPP => {
+            "the kernel lacks it: CONFIG_BRIDGE and CONFIG_VETH are needed (modprobe bridge veth)"
+        }
+        _ => "the process needs root",
+    }
 }
 
 impl Error {
@@ -34,6 +48,6 @@ impl Error {
 
     /// True if the same call may succeed later.
     pub fn retryable(&self) -> bool {
-        !matches!(self, Error::Damaged { .. })
+        !matches!(self, Error::Damaged { .. } | Error::NoNftables(_))
     }
 }

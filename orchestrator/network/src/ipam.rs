@@ -61,6 +61,11 @@ impl Ipam {
         Ok(Ipam { cidr, file: file.to_owned(), state })
     }
 
+    /// Begins with nothing allocated, whatever the file says.
+    pub(crate) fn anew(file: &Path, cidr: Cidr) -> Self {
+        Ipam { cidr, file: file.to_owned(), state: State::default() }
+    }
+
     /// The pod's address: the one it has, or a free one. It is on disk when this returns.
     pub(crate) fn allocate(&mut self, uid: &str) -> Result<Ipv4Addr, Error> {
         if let Some(ip) = self.state.by_uid.get(uid) {

@@ -9,7 +9,8 @@
 //! (an address, on disk before it is used) → `link` (veth, bridge, routes through netlink) → `pod::rules`
 //! (masquerade and host ports).
 //! The road of a service: `watch` (reflectors, debounced) → `proxy` (pure plan) → `proxy::render` (nft text) →
-//! `nft` (one transaction). The same change → `dns::zone` (pure) → `dns` (answers and forwards).
+//! `nft` (one transaction) → `conntrack` (UDP connections to endpoints that are gone are forgotten). The same change →
+//! `dns::zone` (pure) → `dns` (answers and forwards).
 //!
 //! Pods have `/32` addresses and a route through the bridge's address, so that traffic between two pods of one
 //! node is routed, not bridged: the answer of a service's endpoint then passes conntrack and is translated back.
@@ -19,6 +20,7 @@
 
 mod cidr;
 mod config;
+mod conntrack;
 mod dns;
 mod error;
 mod ipam;

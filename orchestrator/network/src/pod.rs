@@ -4,7 +4,7 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -80,7 +80,18 @@ impl PodNetwork {
     pub async fn open(config: &Config) -> Result<Self, Error> {
         let dir = config.netns_dir();
         std::fs::create_dir_all(&dir).map_err(Error::io(format!("create {dir:?}")))?;
-        let ipam = Ipam::open(&config.ipam_file(), config.pod_cidr)?;
+        let ipam = match Ipam::open(&config.ipam_file(), config.pod_cidr) {
+            // A power cut may tear the file, but then no pod is left that it could speak of.
+            Err(Error::Damaged { path, why }) if !any_pinned(&dir) => {
+                tracing::warn!(
+                    ?path,
+                    why,
+                    "the address file is damaged and no pod is attached: it begins anew"
+                );
+                Ipam::anew(&config.ipam_file(), config.pod_cidr)
+            }
+            other => other?,
+        };
         let netlink = link::connect().map_err(Error::io("open netlink"))?;
         let bridge = link::ensure_bridge(&netlink, config).await?;
         link::enable_forwarding(config)?;
@@ -188,6 +199,12 @@ impl PodNetwork {
         let ports: Vec<_> = self.inner.host_ports.lock().values().cloned().collect();
         nft::apply(&rules::render(&self.inner.config, &ports)).await
     }
+}
+
+/// True if a namespace of some pod is pinned: pods of an earlier process may run.
+fn any_pinned(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.into_iter().any(|e| Namespaces::at(&e.path()).pinned())
 }
 
 /// Removes what pods of this configuration left, also without an open `PodNetwork`.

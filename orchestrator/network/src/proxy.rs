@@ -32,6 +32,8 @@ pub struct ServicePort {
     pub affinity: Option<u32>,
     /// True if only endpoints of this node serve traffic from outside.
     pub local_external: bool,
+    /// The same for traffic from within the cluster.
+    pub local_internal: bool,
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -40,6 +42,42 @@ pub struct Endpoint {
     pub ip: Ipv4Addr,
     pub port: u16,
     pub local: bool,
+}
+
+/// What becomes of a packet to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    ToEndpoints,
+    /// No endpoint at all: the client hears so at once.
+    Refuse,
+    /// Endpoints, but none on this node, and no other may serve.
+    Drop,
+}
+
+impl ServicePort {
+    fn way(&self, local_only: bool) -> Way {
+        if self.endpoints.is_empty() {
+            Way::Refuse
+        } else if local_only && !self.endpoints.iter().any(|e| e.local) {
+            Way::Drop
+        } else {
+            Way::ToEndpoints
+        }
+    }
+
+    /// For traffic to the cluster IP.
+    fn internal(&self) -> Way {
+        self.way(self.local_internal)
+    }
+
+    /// For traffic to the node port.
+    fn external(&self) -> Way {
+        self.way(self.local_external)
+    }
+
+    fn chosen(&self, local_only: bool) -> Vec<&Endpoint> {
+        self.endpoints.iter().filter(|e| e.local || !local_only).collect()
+    }
 }
 
 /// What the service table says; equal rulesets need no write.
@@ -97,6 +135,7 @@ fn plan_service(
         let seconds = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
         seconds.and_then(|c| c.timeout_seconds).and_then(|s| u32::try_from(s).ok()).unwrap_or(10_800)
     });
+    let local_internal = spec.internal_traffic_policy.as_deref() == Some("Local");
     let local_external = spec.external_traffic_policy.as_deref() == Some("Local");
     let (ns, name) = (
         service.metadata.namespace.as_deref().unwrap_or_default(),
@@ -115,6 +154,7 @@ fn plan_service(
                 node_port: p.node_port.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0),
                 affinity,
                 local_external,
+                local_internal,
                 endpoints: endpoints(slices, port_name, node),
             })
         })

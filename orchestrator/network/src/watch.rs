@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dns::{self, Zone};
 use crate::metrics::METRICS;
-use crate::{Config, Error, Ruleset, link, nft, plan};
+use crate::{Config, Error, Ruleset, conntrack, link, nft, plan};
 
 /// How long changes are gathered before a write: a rollout changes many slices at once.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -129,6 +129,12 @@ async fn sync(
                 Ok(()) => {
                     METRICS.rule_writes.inc();
                     METRICS.services.set(i64::try_from(next.ports.len()).unwrap_or(i64::MAX));
+                    match conntrack::forget_stale(written.as_ref(), &next).await {
+                        Ok(n) if n > 0 => tracing::debug!(n, "UDP connections to gone endpoints forgotten"),
+                        Ok(_) => {}
+                        // Their clients wait until the kernel forgets them by itself.
+                        Err(e) => tracing::warn!(error = %e, "forgetting UDP connections to gone endpoints"),
+                    }
                     written = Some(next);
                 }
                 Err(e) => {

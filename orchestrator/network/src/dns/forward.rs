@@ -4,7 +4,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use hickory_server::proto::op::Message;
+use hickory_server::proto::op::{Message, Query};
+use hickory_server::proto::rr::{Name, Record, RecordType};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
@@ -21,6 +22,15 @@ pub(crate) struct Forward {
 impl Forward {
     pub(crate) fn new(upstreams: Vec<SocketAddr>) -> Self {
         Forward { upstreams, slots: Semaphore::new(CONCURRENT) }
+    }
+
+    /// Asks a question of our own; gives the answers.
+    pub(crate) async fn resolve(&self, name: Name, kind: RecordType) -> io::Result<Vec<Record>> {
+        let mut m = Message::query();
+        m.metadata.recursion_desired = true;
+        m.add_query(Query::query(name, kind));
+        let question = m.to_vec().map_err(io::Error::other)?;
+        Ok(self.ask(&question).await?.answers)
     }
 
     /// Hands the question on as it came and gives the first answer that is one.

@@ -58,3 +58,50 @@ async fn pods_reach_each_other_and_leave_nothing() {
     assert_eq!(link::index(&netlink, &config.bridge).await.expect("index"), None);
     assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 0);
 }
+
+/// Many pods at once have an address each; another process knows them all, also after a kill in the middle of a write.
+#[test]
+fn many_at_once_and_after_a_kill() {
+    isolate();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().expect("dir");
+        let config = config(dir.path());
+        let net = PodNetwork::open(&config).await.expect("open");
+        let tasks: Vec<_> = (0..24)
+            .map(|n| {
+                let net = net.clone();
+                telemetry::task::spawn(
+                    "attach",
+                    async move { net.attach(&format!("uid-{n}"), "ns", "p").await },
+                )
+            })
+            .collect();
+        let mut ips = std::collections::BTreeSet::new();
+        for t in tasks {
+            ips.insert(t.await.expect("task").expect("attach").ip);
+        }
+        assert_eq!(ips.len(), 24);
+        // What a process that was killed while it wrote leaves: a torn file beside the good one.
+        std::fs::write(config.ipam_file().with_extension("tmp"), "{\"version\": 1, \"ch").expect("torn");
+        let again = PodNetwork::open(&config).await.expect("reopen");
+        let known: std::collections::BTreeSet<_> =
+            (0..24).filter_map(|n| again.address(&format!("uid-{n}"))).collect();
+        assert_eq!(known, ips);
+        let fresh = again.attach("uid-new", "ns", "p").await.expect("attach");
+        assert!(!ips.contains(&fresh.ip));
+
+        // A torn file is not believed while pods are attached, and is no obstacle when none is.
+        std::fs::write(config.ipam_file(), "{").expect("torn");
+        assert!(matches!(PodNetwork::open(&config).await, Err(Error::Damaged { .. })));
+        for n in 0..24 {
+            again.detach(&format!("uid-{n}")).await.expect("detach");
+        }
+        again.detach("uid-new").await.expect("detach");
+        std::fs::write(config.ipam_file(), "{").expect("torn");
+        let anew = PodNetwork::open(&config).await.expect("open after a power cut");
+        assert!(anew.attached().is_empty());
+        crate::purge(&config).await.expect("purge");
+    });
+}

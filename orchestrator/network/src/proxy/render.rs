@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
-use super::{Endpoint, MASQUERADE_MARK, Ruleset, ServicePort};
+use super::{Endpoint, MASQUERADE_MARK, Ruleset, ServicePort, Way};
 
 impl Ruleset {
     /// The transaction that makes the table say this, given what it said before (`None`: nothing known).
@@ -77,19 +77,20 @@ impl Ruleset {
         let key = if node { "inet_proto . inet_service" } else { "ipv4_addr . inet_proto . inet_service" };
         writeln!(out, "  map {map} {{\n    type {key} : verdict")?;
         let mut elements = Vec::new();
-        for p in self.ports.iter().filter(|p| p.endpoints.is_empty() != ready) {
+        let target = |way: Way, chain: String| match way {
+            Way::ToEndpoints => ready.then_some(chain),
+            Way::Refuse => (!ready).then(|| "refuse".to_owned()),
+            Way::Drop => (!ready).then(|| "ignore".to_owned()),
+        };
+        for p in &self.ports {
             let proto = p.protocol.as_str();
-            match (node, p.node_port) {
-                (true, Some(n)) => {
-                    let to = if ready { external_chain(p) } else { "refuse".to_owned() };
+            if node {
+                if let (Some(n), Some(to)) = (p.node_port, target(p.external(), external_chain(p))) {
                     elements.push(format!("{proto} . {n} : goto {to}"));
                 }
-                (true, None) => {}
-                (false, _) => {
-                    let to = if ready { service_chain(p) } else { "refuse".to_owned() };
-                    for ip in &p.cluster_ips {
-                        elements.push(format!("{ip} . {proto} . {} : goto {to}", p.port));
-                    }
+            } else if let Some(to) = target(p.internal(), service_chain(p)) {
+                for ip in &p.cluster_ips {
+                    elements.push(format!("{ip} . {proto} . {} : goto {to}", p.port));
                 }
             }
         }
@@ -120,17 +121,14 @@ impl Ruleset {
             writeln!(out, "    meta l4proto {} dnat to {}:{}\n  }}", p.protocol.as_str(), e.ip, e.port)?;
         }
         writeln!(out, "  chain {} {{", service_chain(p))?;
-        write_choice(out, p, &p.endpoints.iter().collect::<Vec<_>>())?;
+        write_choice(out, p, &p.chosen(p.local_internal))?;
         writeln!(out, "  }}")?;
         if p.node_port.is_some() {
             writeln!(out, "  chain {} {{", external_chain(p))?;
-            let local: Vec<&Endpoint> = p.endpoints.iter().filter(|e| e.local).collect();
-            if p.local_external {
-                write_choice(out, p, &local)?;
-            } else {
+            if !p.local_external {
                 writeln!(out, "    meta mark set meta mark or {MASQUERADE_MARK:#x}")?;
-                write_choice(out, p, &p.endpoints.iter().collect::<Vec<_>>())?;
             }
+            write_choice(out, p, &p.chosen(p.local_external))?;
             writeln!(out, "  }}")?;
         }
         Ok(())
@@ -158,7 +156,9 @@ fn write_choice(out: &mut String, p: &ServicePort, endpoints: &[&Endpoint]) -> f
     }
 }
 
-const FRAME: &str = "  chain refuse { reject; }
+/// A TCP client hears a reset: unlike ICMP's messages the kernel sends as many of those as are due.
+const FRAME: &str = "  chain refuse { meta l4proto tcp reject with tcp reset; reject; }
+  chain ignore { drop; }
   chain services {
     ip daddr . meta l4proto . th dport vmap @service_ips
     fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @node_ports

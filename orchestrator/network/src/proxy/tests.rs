@@ -74,6 +74,23 @@ fn session_affinity_keeps_its_seconds() {
     assert!(r.render("t", None).contains("timeout 60s"));
 }
 
+#[test]
+fn local_policies_choose_endpoints_of_this_node_or_nobody() {
+    let here = |extra| plan([&web(extra)], [&two()], "n", NONE).render("t", None);
+    let there = |extra| plan([&web(extra)], [&two()], "elsewhere", NONE).render("t", None);
+    let (outside, inside) =
+        (json!({"externalTrafficPolicy": "Local"}), json!({"internalTrafficPolicy": "Local"}));
+    let text = here(outside.clone());
+    assert!(text.contains("numgen inc mod 2") && !text.contains("goto ignore"), "{text}");
+    assert!(there(outside).contains("tcp . 30080 : goto ignore"));
+    let text = there(inside.clone());
+    assert!(
+        text.contains("10.43.0.7 . tcp . 80 : goto ignore") && !text.contains("30080 : goto ignore"),
+        "{text}"
+    );
+    assert!(!here(inside).contains("goto ignore"));
+}
+
 /// Runs on a thread with a network namespace of its own: the table touches nothing else on the machine.
 #[tokio::test(flavor = "current_thread")]
 async fn nft_takes_every_step_of_a_services_life() {
@@ -89,7 +106,13 @@ async fn nft_takes_every_step_of_a_services_life() {
     );
     let local = plan([&web(json!({"externalTrafficPolicy": "Local"}))], [&two()], "n", NONE);
     let mut before: Option<&Ruleset> = None;
-    for next in [&none, &first, &second, &third, &local, &none, &second] {
+    let nobody = plan(
+        [&web(json!({"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local"}))],
+        [&two()],
+        "m",
+        NONE,
+    );
+    for next in [&none, &first, &second, &third, &local, &nobody, &none, &second] {
         let text = next.render("binnacle", before);
         crate::nft::apply(&text).await.unwrap_or_else(|e| panic!("{e}\n{text}"));
         before = Some(next);
