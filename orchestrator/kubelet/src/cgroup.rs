@@ -84,6 +84,17 @@ impl Hierarchy {
         Ok(())
     }
 
+    /// Puts a process into a cgroup of its own in every hierarchy. Not in version 1's `cpuset`, which takes no process
+    /// before it was given processors, and says nothing of who ends with whom.
+    pub(crate) fn join(&self, path: &str, pid: u32) -> Result<(), Error> {
+        let cpuset = self.v1_dir("cpuset", path);
+        for dir in self.dirs(path).iter().filter(|d| Some(*d) != cpuset.as_ref()) {
+            create(dir)?;
+            write(&dir.join("cgroup.procs"), pid)?;
+        }
+        Ok(())
+    }
+
     /// Removes a cgroup and all below it. Processes in it must be gone; one that is not there is fine.
     pub(crate) fn remove(&self, path: &str) -> Result<(), Error> {
         self.dirs(path).iter().try_for_each(|d| remove_tree(d).map_err(Error::io(format!("remove {d:?}"))))
@@ -183,5 +194,63 @@ mod tests {
         let h = parse_mounts(v1);
         assert_eq!(h.v1_dir("cpuacct", "/a/b"), Some("/sys/fs/cgroup/cpu,cpuacct/a/b".into()));
         assert!(matches!(parse_mounts("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"), Hierarchy::V2(_)));
+    }
+
+    fn text(path: &Path) -> String {
+        fs::read_to_string(path).unwrap_or_else(|e| panic!("{path:?}: {e}"))
+    }
+
+    const LIMITS: Limits =
+        Limits { cpu_request: Some(250), cpu_limit: Some(500), memory_limit: Some(64 << 20) };
+
+    /// Version 2 has one directory, and each level hands its controllers down.
+    #[test]
+    fn version_2_paths_and_values() {
+        let dir = tempfile::tempdir().expect("dir");
+        let root = dir.path();
+        let h = Hierarchy::V2(root.to_owned());
+        h.create_pod("/k/burstable/podx", &LIMITS).expect("create");
+        let pod = root.join("k/burstable/podx");
+        // (256 - 2) * 9999 / 262142 + 1, as runtimes turn shares into weights.
+        assert_eq!(text(&pod.join("cpu.weight")), "10");
+        assert_eq!(text(&pod.join("cpu.max")), "50000 100000");
+        assert_eq!(text(&pod.join("memory.max")), (64 << 20).to_string());
+        for level in ["", "k", "k/burstable"] {
+            assert_eq!(text(&root.join(level).join("cgroup.subtree_control")), "+cpu +memory +pids");
+        }
+        assert!(fs::read(pod.join("cgroup.subtree_control")).is_err());
+        fs::create_dir(pod.join("c")).expect("container");
+        fs::write(pod.join("c/memory.events"), "low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+            .expect("events");
+        assert_eq!(h.oom_kills("/k/burstable/podx/c"), 2);
+        assert_eq!(h.oom_kills("/k/burstable/podx/gone"), 0);
+        h.join("/own", 7).expect("join");
+        assert_eq!(text(&root.join("own/cgroup.procs")), "7");
+    }
+
+    #[test]
+    fn version_2_without_limits_writes_none() {
+        let dir = tempfile::tempdir().expect("dir");
+        let h = Hierarchy::V2(dir.path().to_owned());
+        h.create_pod("/k/besteffort/podx", &Limits::default()).expect("create");
+        let pod = dir.path().join("k/besteffort/podx");
+        assert_eq!(text(&pod.join("cpu.weight")), "1");
+        assert!(fs::read(pod.join("cpu.max")).is_err() && fs::read(pod.join("memory.max")).is_err());
+    }
+
+    #[test]
+    fn version_1_paths_and_values() {
+        let dir = tempfile::tempdir().expect("dir");
+        let root = dir.path();
+        let mounts = ["cpu,cpuacct", "memory", "cpuset"]
+            .map(|c| format!("cgroup {} cgroup rw,{c} 0 0", root.join(c).display()));
+        let h = parse_mounts(&mounts.join("\n"));
+        h.create_pod("/k/podx", &LIMITS).expect("create");
+        assert_eq!(text(&root.join("cpu,cpuacct/k/podx/cpu.shares")), "256");
+        assert_eq!(text(&root.join("cpu,cpuacct/k/podx/cpu.cfs_quota_us")), "50000");
+        assert_eq!(text(&root.join("memory/k/podx/memory.limit_in_bytes")), (64 << 20).to_string());
+        h.join("/own", 7).expect("join");
+        assert_eq!(text(&root.join("memory/own/cgroup.procs")), "7");
+        assert!(fs::read_dir(root.join("cpuset/own")).is_err());
     }
 }

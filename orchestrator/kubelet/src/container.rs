@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, HostAlias, Pod, PodSpec};
 use network::{Config as NetworkConfig, Namespaces};
 
 use crate::Error;
 use crate::environment::expand;
 use crate::images::LocalImage;
 use crate::quantity;
-use crate::runtime::{Ask, Mount, User};
+use crate::runtime::{Ask, Mount, Termination, User};
 
 /// What is known when a container is about to be made.
 pub(crate) struct Surroundings<'a> {
@@ -31,17 +31,16 @@ pub(crate) fn ask(
     image: &LocalImage,
     user: &User,
     env: &BTreeMap<String, String>,
-) -> Result<(Ask, PathBuf), Error> {
+) -> Result<(Ask, Termination), Error> {
     let spec = s.pod.spec.as_ref().ok_or_else(|| Error::Config("the pod has no spec".to_owned()))?;
     let context = c.security_context.as_ref();
     let pod_context = spec.security_context.as_ref();
     let privileged = context.and_then(|c| c.privileged) == Some(true);
-    let (args, env_list) = (args(c, image, env)?, env_list(image, user, spec, env));
-    let non_root =
-        context.and_then(|c| c.run_as_non_root).or(pod_context.and_then(|c| c.run_as_non_root)) == Some(true);
-    if non_root && user.uid == 0 {
-        return Err(Error::Config("container has runAsNonRoot and image will run as root".to_owned()));
+    let (args, mut env_list) = (args(c, image, env)?, env_list(image, user, spec, env));
+    if c.tty == Some(true) && !env_list.iter().any(|e| e.starts_with("TERM=")) {
+        env_list.push("TERM=xterm".to_owned());
     }
+    verify_non_root(s.pod, spec, c, image, user)?;
     let mut groups = user.groups.clone();
     for g in pod_context.and_then(|p| p.supplemental_groups.as_deref()).unwrap_or_default() {
         groups.extend(u32::try_from(*g).ok());
@@ -75,7 +74,8 @@ pub(crate) fn ask(
         uid: user.uid,
         gid: user.gid,
         groups,
-        terminal: false,
+        terminal: c.tty == Some(true),
+        stdin: c.stdin == Some(true),
         privileged,
         read_only_root: context.and_then(|c| c.read_only_root_filesystem) == Some(true),
         no_new_privileges: context.and_then(|c| c.allow_privilege_escalation) == Some(false) && !privileged,
@@ -93,7 +93,37 @@ pub(crate) fn ask(
         host_ipc: spec.host_ipc == Some(true),
         pod_uid: s.pod.metadata.uid.clone().unwrap_or_default(),
     };
-    Ok((ask, termination))
+    let or_end_of_log = c.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    Ok((ask, Termination { file: termination, or_end_of_log }))
+}
+
+/// `runAsNonRoot`, in upstream's words (kubelet: kuberuntime/security_context.go).
+fn verify_non_root(
+    pod: &Pod,
+    spec: &PodSpec,
+    c: &Container,
+    image: &LocalImage,
+    user: &User,
+) -> Result<(), Error> {
+    let (own, of_pod) = (c.security_context.as_ref(), spec.security_context.as_ref());
+    let wanted = own.and_then(|c| c.run_as_non_root).or(of_pod.and_then(|c| c.run_as_non_root));
+    if wanted != Some(true) {
+        return Ok(());
+    }
+    let place = format!("(pod: {:?}, container: {})", crate::status::full_name(pod), c.name);
+    let asked = own.and_then(|c| c.run_as_user).or(of_pod.and_then(|c| c.run_as_user));
+    let of_image = image.config.user().as_deref().unwrap_or("").split(':').next().unwrap_or_default();
+    match asked {
+        Some(0) => Err(Error::Config(format!("container's runAsUser breaks non-root policy {place}"))),
+        Some(_) => Ok(()),
+        None if !of_image.is_empty() && of_image.parse::<u32>().is_err() => Err(Error::Config(format!(
+            "container has runAsNonRoot and image has non-numeric user ({of_image}), cannot verify user is non-root {place}"
+        ))),
+        None if user.uid == 0 => {
+            Err(Error::Config(format!("container has runAsNonRoot and image will run as root {place}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Command and arguments: the container's words over the image's (kubernetes docs: "command overrides ENTRYPOINT").
@@ -173,6 +203,7 @@ fn volume_mounts(
     env: &BTreeMap<String, String>,
 ) -> Result<Vec<Mount>, Error> {
     let mut out = Vec::new();
+    let Some(spec) = &s.pod.spec else { return Ok(out) };
     for m in c.volume_mounts.iter().flatten() {
         let Some(root) = s.volumes.get(&m.name) else {
             return Err(Error::Config(format!("cannot find volume \"{}\" to mount into container", m.name)));
@@ -192,7 +223,10 @@ fn volume_mounts(
             _ => "rprivate",
         };
         let destination = Path::new("/").join(&m.mount_path).display().to_string();
-        out.push(Mount { source, destination, read_only: m.read_only == Some(true), propagation });
+        // What the API holds is shown, never written to.
+        let shown = spec.volumes.iter().flatten().any(|v| v.name == m.name && crate::volumes::is_shown(v));
+        let read_only = shown || m.read_only == Some(true);
+        out.push(Mount { source, destination, read_only, propagation });
     }
     Ok(out)
 }
@@ -249,7 +283,8 @@ pub(crate) fn hostname(pod: &Pod) -> String {
 fn hosts(pod: &Pod, host: &str, ip: Option<std::net::Ipv4Addr>, domain: &str) -> String {
     let Some(ip) = ip else {
         // In the node's network, the node's names hold.
-        return fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let of_node = fs::read_to_string("/etc/hosts").unwrap_or_default();
+        return format!("# Kubernetes-managed hosts file (host network).\n{of_node}{}", aliases(pod));
     };
     let mut text =
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -261,14 +296,18 @@ fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\
         Some(sub) => text += &format!("{ip}\t{host}.{sub}.{namespace}.svc.{domain}\t{host}\n"),
         None => text += &format!("{ip}\t{host}\n"),
     }
-    let aliases = spec.and_then(|s| s.host_aliases.as_deref()).unwrap_or_default();
-    if !aliases.is_empty() {
-        text += "\n# Entries added by HostAliases.\n";
-        for a in aliases {
-            text += &format!("{}\t{}\n", a.ip, a.hostnames.as_deref().unwrap_or_default().join("\t"));
-        }
+    text + &aliases(pod)
+}
+
+/// The pod's own entries.
+fn aliases(pod: &Pod) -> String {
+    let list = pod.spec.as_ref().and_then(|s| s.host_aliases.as_deref()).unwrap_or_default();
+    if list.is_empty() {
+        return String::new();
     }
-    text
+    let entry =
+        |a: &HostAlias| format!("{}\t{}\n", a.ip, a.hostnames.as_deref().unwrap_or_default().join("\t"));
+    format!("\n# Entries added by HostAliases.\n{}", list.iter().map(entry).collect::<String>())
 }
 
 fn resolv_conf(pod: &Pod, network: &NetworkConfig, host: &str) -> String {
@@ -315,7 +354,8 @@ fn resolv_conf(pod: &Pod, network: &NetworkConfig, host: &str) -> String {
     if !search.is_empty() {
         text += &format!("search {}\n", search.join(" "));
     }
-    for s in servers {
+    // A resolver reads three.
+    for s in servers.into_iter().take(3) {
         text += &format!("nameserver {s}\n");
     }
     if !options.is_empty() {

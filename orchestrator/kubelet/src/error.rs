@@ -10,12 +10,20 @@ pub enum Error {
     Containerd { what: String, source: Box<tonic::Status> },
     #[error("containerd does not answer on {socket}: {why}; start it, or install containerd")]
     NoContainerd { socket: String, why: String },
+    #[error("containerd {version} is too old; install 1.6 or newer")]
+    OldContainerd { version: String },
+    /// Something of the machine; the text says what to do.
+    #[error("{0}")]
+    Missing(String),
     #[error(transparent)]
     Network(#[from] network::Error),
     #[error(transparent)]
     Api(Box<kube::Error>),
     #[error("image {image}: {why}")]
     Image { image: String, why: String },
+    /// A step of a pull; the text is a part of the container's message.
+    #[error("{0}")]
+    Pull(String),
     /// The pod asks for something that cannot be given; the text is its container's message.
     #[error("{0}")]
     Config(String),
@@ -36,7 +44,7 @@ impl Error {
 
     /// True if the same call may succeed later.
     pub fn retryable(&self) -> bool {
-        !matches!(self, Error::Tls(_))
+        !matches!(self, Error::Tls(_) | Error::OldContainerd { .. } | Error::Missing(_))
     }
 }
 

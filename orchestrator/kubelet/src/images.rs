@@ -5,6 +5,7 @@
 //! layers and names the image, in this order: a name that exists is complete.
 
 mod archive;
+mod collect;
 mod content;
 mod pull;
 mod unpack;
@@ -21,6 +22,7 @@ use containerd_client::types::Descriptor;
 use oci_client::Reference;
 use oci_spec::image::{Config as ImageConfig, ImageConfiguration, ImageManifest};
 use parking_lot::Mutex;
+use signal::Timestamp;
 
 use crate::containerd::{Containerd, Lease};
 use crate::error::{Error, found};
@@ -53,6 +55,8 @@ pub struct LocalImage {
 pub struct Images {
     containerd: Containerd,
     cache: Arc<Mutex<HashMap<String, Arc<LocalImage>>>>,
+    /// When each image was last asked for, as far as this process knows.
+    last_used: Arc<Mutex<HashMap<String, Timestamp>>>,
 }
 
 /// An image's name with registry and tag, as Docker completes them. `None` if it is not one.
@@ -67,7 +71,7 @@ pub async fn import(containerd: &Containerd, path: &Path) -> Result<Vec<String>,
 
 impl Images {
     pub fn new(containerd: Containerd) -> Self {
-        Images { containerd, cache: Arc::default() }
+        Images { containerd, cache: Arc::default(), last_used: Arc::default() }
     }
 
     fn client(&self) -> ImagesClient<tonic::transport::Channel> {
@@ -103,6 +107,7 @@ impl Images {
         let Some(target) = response.and_then(|r| r.into_inner().image).and_then(|i| i.target) else {
             return Ok(None);
         };
+        self.last_used.lock().insert(name.clone(), signal::time::now());
         if let Some(hit) = self.cache.lock().get(&name).filter(|i| i.digest == target.digest) {
             return Ok(Some(hit.clone()));
         }
@@ -176,6 +181,7 @@ impl Images {
     /// Forgets an image; its content goes with containerd's next garbage collection.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
         self.cache.lock().remove(name);
+        self.last_used.lock().remove(name);
         let delete = DeleteImageRequest { name: name.to_owned(), sync: false, ..Default::default() };
         let request = self.containerd.request(delete);
         found(self.client().delete(request).await).map_err(Error::containerd("remove an image"))?;

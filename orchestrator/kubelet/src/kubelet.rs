@@ -1,5 +1,6 @@
 //! The life of a node: adopt, register, watch, serve.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +8,14 @@ use std::time::Duration;
 use kube::Client;
 use network::PodNetwork;
 use signal::{CgroupTarget, Labels, LogFileTarget, Registry};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::Hierarchy;
 use crate::containerd::{self, Containerd};
 use crate::events::Events;
 use crate::images::{self, Images};
-use crate::logs::Logs;
+use crate::logs::{Logs, Trouble};
 use crate::node::{self, Machine};
 use crate::pods::Pods;
 use crate::runtime::{self, Runtime};
@@ -23,6 +25,12 @@ use crate::{Config, Error, api, files};
 /// How often images that nobody uses are looked for, and how full the disk must be.
 const IMAGE_GC_EVERY: Duration = Duration::from_secs(300);
 const IMAGE_GC_ABOVE_PERCENT: u64 = 85;
+/// How full it may be afterwards, and how long an image must be unused (upstream's defaults).
+const IMAGE_GC_DOWN_TO_PERCENT: u64 = 80;
+const IMAGE_LEAST_AGE: Duration = Duration::from_secs(120);
+
+/// Logs in trouble that may wait to be told of.
+const TROUBLES: usize = 64;
 
 /// What the kubelet fills for the collector.
 #[derive(Clone, Default)]
@@ -37,6 +45,7 @@ pub struct Kubelet {
     pods: Arc<Pods>,
     machine: Machine,
     api: api::Server,
+    troubles: mpsc::Receiver<Trouble>,
 }
 
 impl Kubelet {
@@ -50,20 +59,25 @@ impl Kubelet {
             containerd::ensure(&config.containerd_socket, &config.data_dir, &config.containerd_namespace);
         let (containerd, network) =
             tokio::try_join!(containerd, async { Ok(PodNetwork::open(&config.network).await?) })?;
-        let machine = Machine::look(&config, containerd.version().await?);
+        let machine = Machine::look(&config, containerd.check().await?);
+        let (tell, troubles) = mpsc::channel(TROUBLES);
         let logs = Logs::new(
             config.logs_dir(),
             config.node_name.clone(),
             config.clock.clone(),
             handles.log_files.clone(),
+            tell,
         );
         let hierarchy = Hierarchy::detect()?;
         let runtime =
             Runtime::new(containerd.clone(), hierarchy, config.clock.clone(), config.pods_dir(), logs);
-        runtime.adopt().await?;
+        let tasks = runtime.adopt().await?;
+        // Nothing is created yet, so whatever runs beside the known tasks is nobody's.
+        let (socket, namespace) = (&config.containerd_socket, &config.containerd_namespace);
+        containerd::end_forgotten_shims(socket, namespace, &tasks).await?;
         register_roots(&config, &handles.cgroups);
         let node = Arc::new(Node {
-            events: Events::new(client.clone(), &config.node_name),
+            events: Events::new(client.clone(), &config.node_name, config.clock.clone()),
             images: Images::new(containerd),
             client,
             runtime,
@@ -75,7 +89,7 @@ impl Kubelet {
         });
         let pods: Arc<Pods> = Arc::default();
         let api = api::Server::bind(node.clone(), pods.clone()).await?;
-        Ok(Kubelet { node, pods, machine, api })
+        Ok(Kubelet { node, pods, machine, api, troubles })
     }
 
     /// Where the node's own API listens.
@@ -90,7 +104,7 @@ impl Kubelet {
 
     /// Registers the node and works until the token's word. Containers go on running after it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let Kubelet { node, pods, machine, api } = self;
+        let Kubelet { node, pods, machine, api, troubles } = self;
         let port = api.addr().port();
         let object = node::register(&node.client, &node.config, &machine, port).await?;
         tracing::info!(node = node.config.node_name, "node is ready");
@@ -98,6 +112,10 @@ impl Kubelet {
         let tasks = [
             telemetry::task::spawn("node-lease", keep),
             telemetry::task::spawn("containerd-events", node.runtime.clone().follow(stop.clone())),
+            telemetry::task::spawn(
+                "log-troubles",
+                tell_of_logs(node.clone(), pods.clone(), troubles, stop.clone()),
+            ),
             telemetry::task::spawn("pod-watch", pods.run(node.clone(), stop.clone())),
             telemetry::task::spawn("kubelet-api", api.serve(stop.clone())),
             telemetry::task::spawn("image-gc", collect_images(node.clone(), stop.clone())),
@@ -120,6 +138,34 @@ fn register_roots(config: &Config, cgroups: &Registry<CgroupTarget>) {
     }
 }
 
+/// Says at a pod that its output waits because its log cannot be written.
+async fn tell_of_logs(
+    node: Arc<Node>,
+    pods: Arc<Pods>,
+    mut troubles: mpsc::Receiver<Trouble>,
+    stop: CancellationToken,
+) {
+    loop {
+        let t = tokio::select! {
+            () = stop.cancelled() => return,
+            t = troubles.recv() => t,
+        };
+        let Some(t) = t else { return };
+        let Some(pod) = pods.find(&t.namespace, &t.pod) else { continue };
+        let container = Some(t.container.as_str());
+        match t.failure {
+            Some(why) => {
+                let note = format!("Container log cannot be written: {why}; its output waits until it can");
+                node.events.warning(&pod, container, "FailedLogWrite", note);
+            }
+            None => {
+                let note = "Container log is written again".to_owned();
+                node.events.normal(&pod, container, "ResumedLogWrite", note);
+            }
+        }
+    }
+}
+
 /// Removes images that no container uses while the disk is nearly full.
 async fn collect_images(node: Arc<Node>, stop: CancellationToken) {
     loop {
@@ -128,26 +174,25 @@ async fn collect_images(node: Arc<Node>, stop: CancellationToken) {
             () = tokio::time::sleep(IMAGE_GC_EVERY) => {}
         }
         let Ok(s) = nix::sys::statvfs::statvfs(&node.config.data_dir) else { continue };
-        let used = 100 - s.blocks_available() * 100 / s.blocks().max(1);
-        if used < IMAGE_GC_ABOVE_PERCENT {
-            continue;
-        }
-        if let Err(e) = remove_unused_images(&node).await {
+        let Some(blocks) = to_free(s.blocks(), s.blocks_available()) else { continue };
+        let used: HashSet<String> = node
+            .runtime
+            .pods()
+            .iter()
+            .flat_map(|p| node.runtime.of_pod(p))
+            .map(|r| r.identity.image)
+            .collect();
+        let bytes = blocks.saturating_mul(s.fragment_size());
+        if let Err(e) = node.images.collect(&used, node.now(), IMAGE_LEAST_AGE, bytes).await {
             tracing::warn!(error = %e, "collecting images");
         }
     }
 }
 
-async fn remove_unused_images(node: &Node) -> Result<(), Error> {
-    let used: std::collections::HashSet<String> =
-        node.runtime.pods().iter().flat_map(|p| node.runtime.of_pod(p)).map(|r| r.identity.image).collect();
-    for (name, _) in node.images.list().await? {
-        if !used.contains(&name) {
-            tracing::info!(name, "removing an unused image: the disk is nearly full");
-            node.images.remove(&name).await?;
-        }
-    }
-    Ok(())
+/// How much must go, if the disk is too full at all.
+fn to_free(all: u64, available: u64) -> Option<u64> {
+    let used = all.saturating_sub(available);
+    (used * 100 >= all * IMAGE_GC_ABOVE_PERCENT).then(|| used - all * IMAGE_GC_DOWN_TO_PERCENT / 100)
 }
 
 /// Ends all containers of this node, orderly first; for `binnacle down`. Records and logs stay.
@@ -180,7 +225,9 @@ pub async fn stop_pods(config: &Config) -> Result<(), Error> {
 }
 
 fn offline_runtime(config: &Config, containerd: Containerd) -> Result<Runtime, Error> {
-    let logs = Logs::new(config.logs_dir(), config.node_name.clone(), config.clock.clone(), Arc::default());
+    let (nobody, _) = mpsc::channel(1);
+    let logs =
+        Logs::new(config.logs_dir(), config.node_name.clone(), config.clock.clone(), Arc::default(), nobody);
     Ok(Runtime::new(containerd, Hierarchy::detect()?, config.clock.clone(), config.pods_dir(), logs))
 }
 
@@ -192,10 +239,23 @@ pub async fn purge(config: &Config) -> Result<(), Error> {
         images::purge(&c).await?;
     }
     network::purge(&config.network).await?;
-    containerd::end_forgotten_shims(&config.containerd_socket, &config.containerd_namespace).await?;
+    let none = HashSet::new();
+    containerd::end_forgotten_shims(&config.containerd_socket, &config.containerd_namespace, &none).await?;
     containerd::unmount_below(&config.data_dir)?;
     Hierarchy::detect()?.remove(&config.cgroup_root)?;
     files::remove_dir(&config.pods_dir())?;
     files::remove_dir(&config.logs_dir())?;
     containerd::stop_private(&config.data_dir).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_go_when_the_disk_is_full_beyond_a_mark_and_down_to_another() {
+        assert_eq!(to_free(100, 16), None);
+        assert_eq!(to_free(100, 15), Some(5));
+        assert_eq!(to_free(100, 0), Some(20));
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use tokio::sync::watch;
@@ -19,7 +19,14 @@ pub(crate) struct Stop {
     pub(crate) name: String,
     pub(crate) id: String,
     pub(crate) ip: Ipv4Addr,
+    /// What the probe that ended the container says of its grace.
+    pub(crate) probe_grace: Option<Duration>,
+    /// When the first container of this pod was told to stop, if all of them are.
+    pub(crate) since: Option<Instant>,
 }
+
+/// Less than this a container never has, if it has any (kubelet: minimumGracePeriodInSeconds).
+const LEAST_GRACE: Duration = Duration::from_secs(2);
 
 /// How long a pod's containers have: what its deletion says, else what its spec says.
 fn grace(pod: &Pod) -> Duration {
@@ -35,13 +42,21 @@ impl Stop {
     /// Returns when the container does not run any more, or cannot be stopped.
     pub(crate) async fn run(self) {
         let started = signal::time::monotonic();
+        // A sidecar is told after those it served: it has what they left, but never nothing.
+        let used = self.since.map_or(Duration::ZERO, |s| started.duration_since(s));
+        let probe_grace = self.probe_grace;
+        let whole = move |pod: &Pod| {
+            let deleted = pod.metadata.deletion_timestamp.is_some();
+            let grace = probe_grace.filter(|_| !deleted).unwrap_or_else(|| grace(pod));
+            if used.is_zero() { grace } else { grace.saturating_sub(used).max(grace.min(LEAST_GRACE)) }
+        };
         let node = self.node.clone();
         let id = self.id.clone();
         let orderly = self.orderly();
         tokio::pin!(orderly);
         let mut pod = self.pod.clone();
         loop {
-            let left = grace(&pod.borrow_and_update())
+            let left = whole(&pod.borrow_and_update())
                 .saturating_sub(signal::time::monotonic().duration_since(started));
             tokio::select! {
                 () = &mut orderly => return,
@@ -63,7 +78,9 @@ impl Stop {
         if let (Some(c), Some(hook)) = (container, hook)
             && let Err(why) = run_hook(&self.node.runtime, &self.id, c, hook, self.ip).await
         {
-            let note = format!("PreStopHook failed: {why}");
+            // The answer may hold secrets: it stays out of the event, as upstream has it.
+            tracing::debug!(pod = ?pod.metadata.name, container = self.name, why, "a preStop hook failed");
+            let note = "PreStopHook failed".to_owned();
             self.node.events.warning(&pod, Some(&self.name), "FailedPreStopHook", note);
         }
         let signal = self.stop_signal().await;
@@ -90,7 +107,7 @@ fn parse_signal(name: &str) -> Option<i32> {
     nix::sys::signal::Signal::from_str(&name).ok().map(|s| s as i32)
 }
 
-/// Runs a postStart or preStop hook; the error is the event's text.
+/// Runs a postStart or preStop hook; the error says why it failed.
 pub(crate) async fn run_hook(
     runtime: &Runtime,
     id: &str,
@@ -104,7 +121,7 @@ pub(crate) async fn run_hook(
         return probes::exec(runtime, id, e.command.clone().unwrap_or_default(), MOST).await.map(|_| ());
     }
     if let Some(h) = &hook.http_get {
-        return probes::http(c, h, ip, MOST).await.map(|_| ());
+        return probes::http_hook(c, h, ip, MOST).await;
     }
     if let Some(s) = &hook.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(s.seconds).unwrap_or(0))).await;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use signal::time::SharedClock;
 use signal::{Labels, LogFileTarget, Registry};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::Error;
@@ -38,6 +38,7 @@ struct Inner {
     clock: SharedClock,
     targets: Arc<Registry<LogFileTarget>>,
     scratch: writer::Scratches,
+    troubles: mpsc::Sender<Trouble>,
     /// How far each open log is written; kept after its end so that followers see the last bytes.
     written: Mutex<HashMap<PathBuf, watch::Sender<Progress>>>,
 }
@@ -48,6 +49,15 @@ pub(crate) struct Progress {
     /// Bytes since the container's beginning.
     pub(crate) position: u64,
     pub(crate) ended: bool,
+}
+
+/// A log that cannot be written, most often because the disk is full; or (`None`) that it can again.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) container: String,
+    pub(crate) failure: Option<String>,
 }
 
 /// A running log writer.
@@ -82,6 +92,7 @@ impl Logs {
         node: String,
         clock: SharedClock,
         targets: Arc<Registry<LogFileTarget>>,
+        troubles: mpsc::Sender<Trouble>,
     ) -> Self {
         let written = Mutex::default();
         Logs {
@@ -91,6 +102,7 @@ impl Logs {
                 clock,
                 targets,
                 scratch: writer::Scratches::default(),
+                troubles,
                 written,
             }),
         }
@@ -107,13 +119,31 @@ impl Logs {
         dir.join(&id.container).join(format!("{}.log", id.attempt))
     }
 
-    /// Opens a container's pipes, makes them if they are not there, and begins to write.
-    pub(crate) async fn open(&self, id: &Identity, io_dir: &Path) -> Result<LogWriter, Error> {
+    /// Opens a container's pipes, makes them if they are not there, and begins to write. A terminal's output is
+    /// written as it comes, not only when its line is complete.
+    pub(crate) async fn open(
+        &self,
+        id: &Identity,
+        io_dir: &Path,
+        terminal: bool,
+    ) -> Result<LogWriter, Error> {
         let path = self.path(id);
         let written = Arc::new(Notify::new());
         let progress = self.progress_sender(&path);
         let mut writer = writer::Writer::open(&path, io_dir, self.inner.clock.clone())?;
         writer.announce(written.clone(), progress);
+        writer.set_terminal(terminal);
+        let (troubles, whose) = (self.inner.troubles.clone(), id.clone());
+        writer.set_trouble(move |failure| {
+            let trouble = Trouble {
+                namespace: whose.namespace.clone(),
+                pod: whose.pod_name.clone(),
+                container: whose.container.clone(),
+                failure,
+            };
+            // Logged already; if too many wait to be told, one more tells nothing new.
+            let _told = troubles.try_send(trouble);
+        });
         let source =
             format!("{}_{}_{}/{}/{}", id.namespace, id.pod_name, id.pod_uid, id.container, id.attempt);
         let labels = Labels::from_pairs([

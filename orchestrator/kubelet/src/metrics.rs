@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) log_failures: Counter,
     pub(crate) status_patches: Counter,
     pub(crate) sync_failures: Counter,
+    pub(crate) events_dropped: Counter,
 }
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
@@ -50,6 +51,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         log_failures: Counter::default(),
         status_patches: Counter::default(),
         sync_failures: Counter::default(),
+        events_dropped: Counter::default(),
     };
     telemetry::metrics::register(|r| {
         r.register(
@@ -74,6 +76,11 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         );
         r.register("binnacle_kubelet_status_patches", "Pod statuses sent", m.status_patches.clone());
         r.register("binnacle_kubelet_sync_failures", "Pod syncs that failed", m.sync_failures.clone());
+        r.register(
+            "binnacle_kubelet_events_dropped",
+            "Events not recorded because too many were said of a pod or waited",
+            m.events_dropped.clone(),
+        );
     });
     m
 });

@@ -166,7 +166,7 @@ pub(crate) fn plan(pod: &Pod, o: &Observed) -> Plan {
     p.initialized = spec.containers.iter().any(|c| o.latest.contains_key(&c.name));
     if pod.metadata.deletion_timestamp.is_some() || p.phase.is_final() {
         let deleted = pod.metadata.deletion_timestamp.is_some();
-        stop_all(pod, o, &mut p, "Stopping container ");
+        stop_all(spec, o, &mut p);
         if p.actions.is_empty() && o.stopping.is_empty() {
             if deleted {
                 p.actions.push(Action::TearDown);
@@ -179,8 +179,7 @@ pub(crate) fn plan(pod: &Pod, o: &Observed) -> Plan {
     if let Some(why) = deadline(pod, o, &mut p) {
         p.phase = Phase::Failed;
         p.failure = Some(("DeadlineExceeded", why));
-        stop_all(pod, o, &mut p, "Stopping container ");
-        return p;
+        return settle(pod, spec, o, p);
     }
     if !o.set_up {
         p.actions.push(Action::SetUp);
@@ -191,8 +190,7 @@ pub(crate) fn plan(pod: &Pod, o: &Observed) -> Plan {
             Some(true) => p.initialized = true,
             Some(false) => {
                 p.phase = Phase::Failed;
-                stop_all(pod, o, &mut p, "Stopping container ");
-                return p;
+                return settle(pod, spec, o, p);
             }
             None => {
                 p.phase = Phase::Pending;
@@ -205,9 +203,17 @@ pub(crate) fn plan(pod: &Pod, o: &Observed) -> Plan {
         }
     }
     plan_main(spec, o, &mut p);
-    if p.phase.is_final() {
-        p.actions.retain(|a| matches!(a, Action::Stop { .. }));
-        stop_all(pod, o, &mut p, "Stopping container ");
+    if p.phase.is_final() { settle(pod, spec, o, p) } else { p }
+}
+
+/// A pod that is decided stops what still runs, and its phase becomes final only after that: who sees a final phase
+/// may give the pod's resources to others.
+fn settle(pod: &Pod, spec: &PodSpec, o: &Observed, mut p: Plan) -> Plan {
+    p.actions.retain(|a| matches!(a, Action::Stop { .. }));
+    stop_all(spec, o, &mut p);
+    if !p.actions.is_empty() || !o.stopping.is_empty() {
+        p.phase = current_phase(pod);
+        p.failure = None;
     }
     p
 }
@@ -323,7 +329,7 @@ fn judge(spec: &PodSpec, c: &Container, init: bool, o: &Observed, p: &mut Plan) 
             let until = o.backoff.get(name).map_or(e.finished_at, |b| b.until(e.finished_at));
             if until > o.now {
                 let delay = o.backoff.get(name).map_or(BACKOFF_FIRST, |b| b.delay);
-                p.crash_looping.insert(name.clone(), human(delay));
+                p.crash_looping.insert(name.clone(), crate::probes::duration_text(delay));
                 wake(p, until);
                 return Fate::Coming;
             }
@@ -332,22 +338,32 @@ fn judge(spec: &PodSpec, c: &Container, init: bool, o: &Observed, p: &mut Plan) 
     }
 }
 
-/// A delay as Go prints it: `10s`, `1m20s`, `5m0s`.
-fn human(d: Duration) -> String {
-    let s = d.as_secs();
-    if s < 60 { format!("{s}s") } else { format!("{}m{}s", s / 60, s % 60) }
-}
-
-fn stop_all(pod: &Pod, o: &Observed, p: &mut Plan, message: &str) {
-    let Some(spec) = &pod.spec else { return };
-    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    for c in all {
-        let Some(record) = o.latest.get(&c.name) else { continue };
+/// Stops everything: first containers, then sidecars one by one, the last started first (KEP-753).
+fn stop_all(spec: &PodSpec, o: &Observed, p: &mut Plan) {
+    let running = |c: &Container| match o.latest.get(&c.name) {
+        Some(r) if matches!(r.state, State::Running { .. }) => Some(r.id.clone()),
+        _ => None,
+    };
+    let mut stop = |c: &Container, id: String| {
         let planned = p.actions.iter().any(|a| matches!(a, Action::Stop { name, .. } if *name == c.name));
-        if matches!(record.state, State::Running { .. }) && !o.stopping.contains(&c.name) && !planned {
-            let message = format!("{message}{}", c.name);
-            p.actions.push(Action::Stop { name: c.name.clone(), id: record.id.clone(), message });
+        if !o.stopping.contains(&c.name) && !planned {
+            let message = format!("Stopping container {}", c.name);
+            p.actions.push(Action::Stop { name: c.name.clone(), id, message });
         }
+    };
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    let mut served = false;
+    for c in spec.containers.iter().chain(init.iter().filter(|c| !is_sidecar(c))) {
+        if let Some(id) = running(c) {
+            served = true;
+            stop(c, id);
+        }
+    }
+    if served {
+        return;
+    }
+    if let Some((c, id)) = init.iter().rev().filter(|c| is_sidecar(c)).find_map(|c| Some((c, running(c)?))) {
+        stop(c, id);
     }
 }
 

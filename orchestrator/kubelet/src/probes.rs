@@ -1,6 +1,8 @@
 //! Startup, readiness and liveness probes of a running container.
 
+mod grpc;
 mod http;
+mod words;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -14,6 +16,11 @@ use tokio::task::JoinHandle;
 
 use crate::metrics::{METRICS, Probe as ProbeLabel};
 use crate::runtime::{Record, Runtime};
+
+pub(crate) use words::{duration_text, io_text};
+
+/// Who asks, as upstream's prober names itself.
+const USER_AGENT: &str = "kube-probe/1.35";
 
 /// Most of a probe's output that an event shows.
 const OUTPUT: usize = 1024;
@@ -50,6 +57,10 @@ pub(crate) struct ProbeEvent {
     pub(crate) container: String,
     pub(crate) kind: Kind,
     pub(crate) failure: Option<Failure>,
+    /// A success that somebody should hear of.
+    pub(crate) warning: Option<String>,
+    /// What the probe says of the pod's grace, if its failure ends the container.
+    pub(crate) grace: Option<Duration>,
 }
 
 /// Starts a container's probes. Readiness and liveness wait for the startup probe, if it has not succeeded before.
@@ -115,50 +126,64 @@ impl Prober {
                 result: if result.is_ok() { "successful" } else { "failed" },
             };
             METRICS.probes.get_or_create(&label).inc();
-            let failure = match result {
-                Ok(()) => {
+            let (failure, warning) = match result {
+                Ok(warning) => {
                     (good, bad) = (good.saturating_add(1), 0);
-                    if good < need || said_good {
+                    if good < need || (said_good && warning.is_none()) {
                         continue;
                     }
                     said_good = true;
-                    None
+                    (None, warning)
                 }
                 Err(output) => {
                     (good, bad, said_good) = (0, bad.saturating_add(1), false);
-                    Some(Failure { output, decided: bad >= may_fail })
+                    (Some(Failure { output, decided: bad >= may_fail }), None)
                 }
             };
             let over = failure.is_none() && kind == Kind::Startup;
-            let event =
-                ProbeEvent { id: self.id.clone(), container: self.container.name.clone(), kind, failure };
+            let event = ProbeEvent {
+                id: self.id.clone(),
+                container: self.container.name.clone(),
+                kind,
+                failure,
+                warning,
+                grace: p
+                    .termination_grace_period_seconds
+                    .and_then(|s| u64::try_from(s).ok())
+                    .map(Duration::from_secs),
+            };
             if self.events.send(event).await.is_err() || over {
                 return;
             }
         }
     }
 
-    async fn once(&self, p: &Probe) -> Result<(), String> {
+    /// The error is the probe's output; a success may come with a warning.
+    async fn once(&self, p: &Probe) -> Result<Option<String>, String> {
         let timeout = seconds(p.timeout_seconds, 1);
         if let Some(e) = &p.exec {
-            return exec(&self.runtime, &self.id, e.command.clone().unwrap_or_default(), timeout)
-                .await
-                .map(|_| ());
+            let command = e.command.clone().unwrap_or_default();
+            return exec(&self.runtime, &self.id, command, timeout).await.map(|_| None);
         }
         if let Some(h) = &p.http_get {
-            return http(&self.container, h, self.ip, timeout).await;
+            let answer = http(&self.container, h, self.ip, timeout).await?;
+            return match answer.status {
+                200..400 if answer.leads_away => Ok(Some("Probe terminated redirects".to_owned())),
+                200..400 => Ok(None),
+                status => Err(format!("HTTP probe failed with statuscode: {status}")),
+            };
         }
         if let Some(t) = &p.tcp_socket {
             let port = port(&self.container, &t.port)?;
             let ip = t.host.as_deref().and_then(|h| h.parse().ok()).unwrap_or(self.ip);
-            return tcp(SocketAddr::from((ip, port)), timeout).await;
+            return tcp(SocketAddr::from((ip, port)), timeout).await.map(|()| None);
         }
         if let Some(g) = &p.grpc {
             let port = u16::try_from(g.port).map_err(|e| e.to_string())?;
             let service = g.service.clone().unwrap_or_default();
-            return grpc(SocketAddr::from((self.ip, port)), service, timeout).await;
+            return grpc::check(SocketAddr::from((self.ip, port)), service, timeout).await.map(|()| None);
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -180,18 +205,18 @@ fn port(c: &Container, p: &IntOrString) -> Result<u16, String> {
 async fn tcp(addr: SocketAddr, timeout: Duration) -> Result<(), String> {
     match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(e)) => Err(format!("dial tcp {addr}: connect: {e}")),
+        Ok(Err(e)) => Err(format!("dial tcp {addr}: connect: {}", io_text(&e))),
         Err(_) => Err(format!("dial tcp {addr}: i/o timeout")),
     }
 }
 
-/// An HTTP probe: any status from 200 to 399 is a success.
-pub(crate) async fn http(
+/// A GET as a probe or a hook describes it.
+async fn http(
     c: &Container,
     h: &HTTPGetAction,
     ip: Ipv4Addr,
     timeout: Duration,
-) -> Result<(), String> {
+) -> Result<http::Answer, String> {
     let port = port(c, &h.port)?;
     let url = http::Url {
         tls: h.scheme.as_deref() == Some("HTTPS"),
@@ -206,13 +231,22 @@ pub(crate) async fn http(
     let headers: Vec<(String, String)> =
         h.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
     match tokio::time::timeout(timeout, http::get(&url, &headers)).await {
-        Ok(Ok(status)) if (200..400).contains(&status) => Ok(()),
-        Ok(Ok(status)) => Err(format!("HTTP probe failed with statuscode: {status}")),
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(e)) => Err(format!("Get \"{url}\": {e}")),
         Err(_) => Err(format!(
             "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         )),
     }
+}
+
+/// A hook's GET: that somebody answered is enough, whatever the status.
+pub(crate) async fn http_hook(
+    c: &Container,
+    h: &HTTPGetAction,
+    ip: Ipv4Addr,
+    timeout: Duration,
+) -> Result<(), String> {
+    http(c, h, ip, timeout).await.map(|_| ())
 }
 
 /// Runs a command in the container; the error is its output.
@@ -251,42 +285,9 @@ pub(crate) async fn exec(
         Ok(Ok(0)) => Ok(output),
         Ok(Ok(_)) => Err(String::from_utf8_lossy(&output).trim_end().to_owned()),
         Ok(Err(e)) => Err(e.to_string()),
-        Err(_) => Err(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs())),
-    }
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthCheckRequest {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthCheckResponse {
-    /// 1 is SERVING.
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
-
-/// The standard gRPC health check.
-async fn grpc(addr: SocketAddr, service: String, timeout: Duration) -> Result<(), String> {
-    let call = async {
-        let endpoint =
-            tonic::transport::Endpoint::try_from(format!("http://{addr}")).map_err(|e| e.to_string())?;
-        let channel =
-            endpoint.connect().await.map_err(|e| format!("failed to connect service {addr}: {e}"))?;
-        let mut client = tonic::client::Grpc::new(channel);
-        client.ready().await.map_err(|e| e.to_string())?;
-        let path = "/grpc.health.v1.Health/Check".parse().expect("a literal path");
-        let request = tonic::Request::new(HealthCheckRequest { service });
-        let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
-        let answer = client.unary(request, path, codec).await.map_err(|e| e.message().to_owned())?;
-        match answer.into_inner().status {
-            1 => Ok(()),
-            n => Err(format!("service unhealthy (responded with {n})")),
+        Err(_) => {
+            let (command, after) = (command.join(" "), duration_text(timeout));
+            Err(format!("command timed out: {command:?} timed out after {after}"))
         }
-    };
-    tokio::time::timeout(timeout, call)
-        .await
-        .unwrap_or_else(|_| Err(format!("timeout: health rpc to {addr}")))
+    }
 }

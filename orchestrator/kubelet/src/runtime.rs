@@ -5,30 +5,27 @@
 //! beside the container's pipes.
 
 mod capability;
+mod create;
+mod devices;
+mod end;
 mod exec;
+mod identity;
 mod seccomp;
 mod spec;
 mod user;
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
-use containerd_client::services::v1::snapshots::{
-    MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-};
 use containerd_client::services::v1::{
-    Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest,
-    GetRequest, KillRequest, ListContainersRequest, ListTasksRequest, StartRequest, SubscribeRequest,
-    container::Runtime as RuntimeName, containers_client::ContainersClient, events_client::EventsClient,
-    tasks_client::TasksClient,
+    GetRequest, ListContainersRequest, ListTasksRequest, SubscribeRequest,
+    containers_client::ContainersClient, events_client::EventsClient, tasks_client::TasksClient,
 };
 use parking_lot::Mutex;
 use prost::Message;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use signal::{Timestamp, time::SharedClock};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -37,83 +34,15 @@ use tonic::transport::Channel;
 use crate::cgroup::Hierarchy;
 use crate::containerd::{Containerd, MAX_MESSAGE};
 use crate::error::{Error, found};
-use crate::images::{LocalImage, SNAPSHOTTER};
 use crate::logs::{self, LogWriter};
 use crate::metrics;
 
+pub(crate) use create::layers;
+pub(crate) use end::list_ids;
 pub(crate) use exec::{Exec, ExecIo};
+pub(crate) use identity::Identity;
 pub(crate) use spec::{Ask, Limits, Mount};
 pub(crate) use user::{User, resolve as resolve_user};
-
-const SHIM: &str = "io.containerd.runc.v2";
-const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
-
-const POD_UID: &str = "io.kubernetes.pod.uid";
-const POD_NAME: &str = "io.kubernetes.pod.name";
-const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-const CONTAINER_NAME: &str = "io.kubernetes.container.name";
-const ATTEMPT: &str = "io.kubernetes.container.restartCount";
-const SPEC_HASH: &str = "io.kubernetes.container.hash";
-const IMAGE_ID: &str = "binnacle.io/image-id";
-const CGROUP: &str = "binnacle.io/cgroup";
-const WORKLOAD: &str = "binnacle.io/workload";
-
-/// Which container: what its labels say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) pod_uid: String,
-    pub(crate) pod_name: String,
-    pub(crate) namespace: String,
-    pub(crate) container: String,
-    pub(crate) attempt: u32,
-    pub(crate) spec_hash: String,
-    pub(crate) image: String,
-    pub(crate) image_id: String,
-    pub(crate) cgroup: String,
-    /// What the pod belongs to, such as its Deployment's name; empty if nobody controls it.
-    pub(crate) workload: String,
-}
-
-impl Identity {
-    /// The same attempt has the same id, whoever computes it.
-    pub(crate) fn id(&self) -> String {
-        let text = format!("{}/{}/{}", self.pod_uid, self.container, self.attempt);
-        hex::encode(Sha256::digest(text))
-    }
-
-    fn labels(&self) -> HashMap<String, String> {
-        [
-            (POD_UID, &self.pod_uid),
-            (POD_NAME, &self.pod_name),
-            (POD_NAMESPACE, &self.namespace),
-            (CONTAINER_NAME, &self.container),
-            (ATTEMPT, &self.attempt.to_string()),
-            (SPEC_HASH, &self.spec_hash),
-            (IMAGE_ID, &self.image_id),
-            (CGROUP, &self.cgroup),
-            (WORKLOAD, &self.workload),
-        ]
-        .into_iter()
-        .map(|(k, v)| (k.to_owned(), v.clone()))
-        .collect()
-    }
-
-    fn from_record(c: &Container) -> Option<Self> {
-        let get = |k: &str| c.labels.get(k).cloned();
-        Some(Identity {
-            pod_uid: get(POD_UID)?,
-            pod_name: get(POD_NAME)?,
-            namespace: get(POD_NAMESPACE)?,
-            container: get(CONTAINER_NAME)?,
-            attempt: get(ATTEMPT)?.parse().ok()?,
-            spec_hash: get(SPEC_HASH)?,
-            image: c.image.clone(),
-            image_id: get(IMAGE_ID)?,
-            cgroup: get(CGROUP)?,
-            workload: get(WORKLOAD).unwrap_or_default(),
-        })
-    }
-}
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,9 +78,22 @@ struct Kept {
     exit: Option<Exit>,
     /// Where the termination message stands on the node.
     termination_log: Option<PathBuf>,
+    /// If it is empty and the container failed, the end of the log stands in for it.
+    #[serde(default)]
+    or_end_of_log: bool,
+    /// Somebody may sit at the other end: output is not held back until its line is complete.
+    #[serde(default)]
+    terminal: bool,
 }
 
 const KEPT_VERSION: u32 = 1;
+
+/// Where a container's last words are looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Termination {
+    pub(crate) file: PathBuf,
+    pub(crate) or_end_of_log: bool,
+}
 
 /// The containers of this node. Cheap to clone.
 #[derive(Clone)]
@@ -303,7 +245,8 @@ impl Runtime {
     }
 
     /// Finds the containers of an earlier process. Those that run go on; how others ended is asked of containerd.
-    pub(crate) async fn adopt(&self) -> Result<(), Error> {
+    /// Gives the first processes of those that containerd still has.
+    pub(crate) async fn adopt(&self) -> Result<HashSet<i32>, Error> {
         let c = &self.inner.containerd;
         let (mut containers, mut tasks) = (self.containers(), self.tasks());
         let list = containers.list(c.request(ListContainersRequest { filters: Vec::new() }));
@@ -316,7 +259,7 @@ impl Runtime {
             let Some(identity) = Identity::from_record(&container) else { continue };
             let kept = self.kept(&identity);
             let started_at = kept.started_at.unwrap_or_else(|| self.inner.clock.now());
-            let state = match (kept.exit, tasks.get(&container.id)) {
+            let state = match (kept.exit.clone(), tasks.get(&container.id)) {
                 (Some(exit), _) => State::Exited(exit),
                 (None, Some(t)) if t.status == 1 => State::Created,
                 (None, Some(t)) => State::Running { pid: t.pid, started_at },
@@ -329,7 +272,7 @@ impl Runtime {
                 ended.push(container.id.clone());
             }
             if let State::Running { .. } = state {
-                let writer = self.inner.logs.open(&identity, &self.io_dir(&identity)).await?;
+                let writer = self.inner.logs.open(&identity, &self.io_dir(&identity), kept.terminal).await?;
                 self.inner.writers.lock().insert(container.id.clone(), writer);
             }
             let record = Record { id: container.id.clone(), identity, state };
@@ -339,7 +282,7 @@ impl Runtime {
             self.finish(&id, None).await;
         }
         metrics::METRICS.running_containers.set(i64::try_from(self.running()).unwrap_or(i64::MAX));
-        Ok(())
+        Ok(tasks.values().filter_map(|t| i32::try_from(t.pid).ok()).filter(|p| *p > 0).collect())
     }
 
     /// Follows containerd's events until the token's word. After each (re)connection it compares with what is.
@@ -400,54 +343,6 @@ impl Runtime {
         Ok(())
     }
 
-    /// A container ended: take its last lines, its exit and its message, then let its shim go.
-    async fn finish(&self, id: &str, seen: Option<(u32, Option<Timestamp>)>) {
-        let Some(record) = self.get(id) else { return };
-        let State::Running { started_at, .. } = record.state else { return };
-        let oom = self.inner.hierarchy.oom_kills(&format!("{}/{id}", record.identity.cgroup)) > 0;
-        let delete = DeleteTaskRequest { container_id: id.to_owned() };
-        // The shim answers when the last byte of output is in our pipes.
-        let deleted = found(self.tasks().delete(self.inner.containerd.request(delete)).await);
-        let deleted = match deleted {
-            Ok(d) => d.map(tonic::Response::into_inner),
-            Err(e) => {
-                tracing::debug!(id, error = %e, "deleting a task that ended");
-                None
-            }
-        };
-        let (code, at) = match (seen, deleted) {
-            (_, Some(d)) => (d.exit_status, d.exited_at.as_ref().map(timestamp)),
-            (Some(s), None) => s,
-            // Gone without a trace: the machine or the shim was killed.
-            (None, None) => (137, None),
-        };
-        let writer = self.inner.writers.lock().remove(id);
-        if let Some(w) = writer {
-            w.finish().await;
-        }
-        let code = i32::try_from(code).unwrap_or(-1);
-        let mut exit = Exit {
-            code,
-            oom_killed: oom && code != 0,
-            started_at,
-            finished_at: at.filter(|t| t.0 > 0).unwrap_or_else(|| self.inner.clock.now()),
-            message: None,
-        };
-        exit.message = self.termination_message(&record.identity, &exit);
-        let kept = self.keep(&record.identity, |k| k.exit = Some(exit.clone()));
-        if let Err(e) = kept {
-            tracing::warn!(id, error = %e, "keeping how a container ended");
-        }
-        self.set_state(id, State::Exited(exit));
-    }
-
-    /// At most 4 KiB of the termination message file.
-    fn termination_message(&self, identity: &Identity, _exit: &Exit) -> Option<String> {
-        let file = self.kept(identity).termination_log?;
-        let text = crate::files::read_at_most(&file, 4096).ok()?;
-        (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
-    }
-
     /// Lets go of all containers: they run on, and their output waits in the pipes.
     pub(crate) async fn suspend(&self) {
         let writers: Vec<LogWriter> = self.inner.writers.lock().drain().map(|(_, w)| w).collect();
@@ -455,226 +350,9 @@ impl Runtime {
             w.suspend().await;
         }
     }
-
-    /// Prepares a container's root file system; gives its mounts. Repeating it is fine.
-    pub(crate) async fn prepare(
-        &self,
-        identity: &Identity,
-        image: &LocalImage,
-    ) -> Result<Vec<containerd_client::types::Mount>, Error> {
-        let c = &self.inner.containerd;
-        let mut snapshots = SnapshotsClient::new(c.channel.clone());
-        let key = identity.id();
-        let prepare = PrepareSnapshotRequest {
-            snapshotter: SNAPSHOTTER.to_owned(),
-            key: key.clone(),
-            parent: image.chain_id.clone(),
-            // A root of its own for the garbage collector: it must not vanish before the container record
-            // names it, and `delete` removes it by name. That is two calls less than a lease.
-            labels: [("containerd.io/gc.root".to_owned(), "container".to_owned())].into(),
-        };
-        match snapshots.prepare(c.request(prepare)).await {
-            Ok(r) => Ok(r.into_inner().mounts),
-            Err(e) if e.code() == tonic::Code::AlreadyExists => {
-                let mounts = MountsRequest { snapshotter: SNAPSHOTTER.to_owned(), key };
-                let r = snapshots.mounts(c.request(mounts)).await;
-                Ok(r.map_err(Error::containerd("find a container's root"))?.into_inner().mounts)
-            }
-            Err(e) => Err(Error::containerd("prepare a container's root")(e)),
-        }
-    }
-
-    /// Creates the container and its task, with its output wired to the log writer. It does not run yet.
-    pub(crate) async fn create(
-        &self,
-        identity: &Identity,
-        ask: &Ask,
-        rootfs: Vec<containerd_client::types::Mount>,
-        termination_log: Option<PathBuf>,
-    ) -> Result<String, Error> {
-        let _timer = metrics::operation("create_container");
-        let c = &self.inner.containerd;
-        let id = identity.id();
-        let spec = serde_json::to_vec(&spec::build(ask)?).expect("a spec is JSON");
-        let container = Container {
-            id: id.clone(),
-            labels: identity.labels(),
-            image: identity.image.clone(),
-            runtime: Some(RuntimeName { name: SHIM.to_owned(), options: None }),
-            spec: Some(prost_types::Any { type_url: SPEC_TYPE.to_owned(), value: spec }),
-            snapshotter: SNAPSHOTTER.to_owned(),
-            snapshot_key: id.clone(),
-            ..Container::default()
-        };
-        let io_dir = self.io_dir(identity);
-        std::fs::create_dir_all(&io_dir).map_err(Error::io(format!("create {io_dir:?}")))?;
-        self.keep(identity, |k| k.termination_log = termination_log)?;
-        let create = CreateContainerRequest { container: Some(container) };
-        match self.containers().create(c.request(create)).await {
-            Err(e) if e.code() != tonic::Code::AlreadyExists => {
-                return Err(Error::containerd("create a container")(e));
-            }
-            _ => {}
-        }
-        let record = Record { id: id.clone(), identity: identity.clone(), state: State::Created };
-        self.inner.records.lock().insert(id.clone(), record);
-        let writer = self.inner.logs.open(identity, &io_dir).await?;
-        let path = |name: &str| io_dir.join(name).display().to_string();
-        let task = CreateTaskRequest {
-            container_id: id.clone(),
-            rootfs,
-            stdin: String::new(),
-            stdout: path("stdout"),
-            stderr: path("stderr"),
-            ..CreateTaskRequest::default()
-        };
-        match self.tasks().create(c.request(task)).await {
-            Err(e) if e.code() != tonic::Code::AlreadyExists => {
-                writer.finish().await;
-                return Err(Error::containerd("create a task")(e));
-            }
-            _ => {}
-        }
-        self.inner.writers.lock().insert(id.clone(), writer);
-        Ok(id)
-    }
-
-    /// Runs a created container.
-    pub(crate) async fn start(&self, id: &str) -> Result<u32, Error> {
-        let _timer = metrics::operation("start_container");
-        let Some(record) = self.get(id) else {
-            return Err(Error::Config(format!("container {id} is not known")));
-        };
-        let start = StartRequest { container_id: id.to_owned(), ..StartRequest::default() };
-        // Running before it is started: an exit may be heard before the answer.
-        let started_at = self.inner.clock.now();
-        self.keep(&record.identity, |k| k.started_at = Some(started_at))?;
-        self.set_state(id, State::Running { pid: 0, started_at });
-        match self.tasks().start(self.inner.containerd.request(start)).await {
-            Ok(r) => {
-                let pid = r.into_inner().pid;
-                if let Some(Record { state: State::Running { pid: p, .. }, .. }) =
-                    self.inner.records.lock().get_mut(id)
-                {
-                    *p = pid;
-                }
-                Ok(pid)
-            }
-            Err(e) => {
-                self.set_state(id, State::Created);
-                Err(Error::containerd("start a container")(e))
-            }
-        }
-    }
-
-    /// A start that failed is an end: the container gets an exit, so that back-off and status see it.
-    pub(crate) async fn fail(&self, identity: &Identity, code: i32, message: String) {
-        let now = self.inner.clock.now();
-        let exit = Exit {
-            code,
-            oom_killed: false,
-            started_at: Timestamp(0),
-            finished_at: now,
-            message: Some(message),
-        };
-        let id = identity.id();
-        let writer = self.inner.writers.lock().remove(&id);
-        if let Some(w) = writer {
-            w.finish().await;
-        }
-        if let Err(e) = self.keep(identity, |k| k.exit = Some(exit.clone())) {
-            tracing::warn!(id, error = %e, "keeping how a container ended");
-        }
-        let record = Record { id: id.clone(), identity: identity.clone(), state: State::Exited(exit) };
-        self.inner.records.lock().insert(id, record);
-        self.ring(&identity.pod_uid);
-    }
-
-    /// Sends a signal; a container that is gone is fine.
-    pub(crate) async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<(), Error> {
-        let kill = KillRequest {
-            container_id: id.to_owned(),
-            signal: u32::try_from(signal).unwrap_or(15),
-            all,
-            ..KillRequest::default()
-        };
-        match self.tasks().kill(self.inner.containerd.request(kill)).await {
-            Err(e) if !matches!(e.code(), tonic::Code::NotFound | tonic::Code::FailedPrecondition) => {
-                Err(Error::containerd("signal a container")(e))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits until the container does not run.
-    pub(crate) async fn wait_exit(&self, id: &str) {
-        let mut generation = self.inner.generation.subscribe();
-        while let Some(State::Running { .. }) = self.get(id).map(|r| r.state) {
-            if generation.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Removes a container with everything it has: task, record, snapshot, pipes. Its logs stay.
-    pub(crate) async fn delete(&self, id: &str) -> Result<(), Error> {
-        let _timer = metrics::operation("remove_container");
-        let c = &self.inner.containerd;
-        let record = self.get(id);
-        if matches!(record.as_ref().map(|r| &r.state), Some(State::Running { .. } | State::Created)) {
-            self.kill(id, libc::SIGKILL, true).await?;
-            self.finish(id, None).await;
-        }
-        let task = DeleteTaskRequest { container_id: id.to_owned() };
-        match found(self.tasks().delete(c.request(task)).await) {
-            Ok(_) => {}
-            Err(e) => tracing::debug!(id, error = %e, "deleting a task"),
-        }
-        let writer = self.inner.writers.lock().remove(id);
-        if let Some(w) = writer {
-            w.finish().await;
-        }
-        let delete = DeleteContainerRequest { id: id.to_owned() };
-        found(self.containers().delete(c.request(delete)).await)
-            .map_err(Error::containerd("delete a container"))?;
-        let remove = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.to_owned() };
-        found(SnapshotsClient::new(c.channel.clone()).remove(c.request(remove)).await)
-            .map_err(Error::containerd("remove a container's root"))?;
-        if let Some(r) = record {
-            let dir = self.io_dir(&r.identity);
-            crate::files::remove_dir(&dir)?;
-            self.inner.records.lock().remove(id);
-            self.ring(&r.identity.pod_uid);
-        }
-        Ok(())
-    }
 }
 
 /// A protobuf time as ours.
 fn timestamp(t: &prost_types::Timestamp) -> Timestamp {
     Timestamp(t.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(t.nanos)))
-}
-
-/// All containers of a namespace in containerd, by id: for `down` and `purge`, which know no pods.
-pub(crate) async fn list_ids(c: &Containerd) -> Result<Vec<String>, Error> {
-    let mut client = ContainersClient::new(c.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let list = client.list(c.request(ListContainersRequest { filters: Vec::new() })).await;
-    let list = list.map_err(Error::containerd("list containers"))?.into_inner();
-    Ok(list.containers.into_iter().map(|c| c.id).collect())
-}
-
-/// Where a container's files of the image can be read without mounting: overlay's layers, top first.
-pub(crate) fn layers(mounts: &[containerd_client::types::Mount]) -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    for m in mounts {
-        if m.r#type == "bind" {
-            out.push(PathBuf::from(&m.source));
-        }
-        for o in &m.options {
-            if let Some(lower) = o.strip_prefix("lowerdir=") {
-                out.extend(lower.split(':').map(|p| Path::new(p).to_owned()));
-            }
-        }
-    }
-    out
 }

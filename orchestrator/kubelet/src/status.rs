@@ -28,7 +28,7 @@ pub(crate) fn build(pod: &Pod, o: &Observed, plan: &Plan, place: &Place) -> PodS
     let old = pod.status.clone().unwrap_or_default();
     let Some(spec) = &pod.spec else { return old };
     let statuses = |list: &[Container], init: bool| -> Vec<ContainerStatus> {
-        list.iter().map(|c| container(c, init, o, plan)).collect()
+        list.iter().map(|c| container(pod, c, init, o, plan)).collect()
     };
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let mut s = PodStatus {
@@ -79,7 +79,18 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
-fn container(c: &Container, init: bool, o: &Observed, plan: &Plan) -> ContainerStatus {
+fn has_init(pod: &Pod) -> bool {
+    pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).next().is_some()
+}
+
+/// `name_namespace(uid)`: how the node's messages name a pod.
+pub(crate) fn full_name(pod: &Pod) -> String {
+    let text = |s: &Option<String>| s.clone().unwrap_or_default();
+    let meta = &pod.metadata;
+    format!("{}_{}({})", text(&meta.name), text(&meta.namespace), text(&meta.uid))
+}
+
+fn container(pod: &Pod, c: &Container, init: bool, o: &Observed, plan: &Plan) -> ContainerStatus {
     let record = o.latest.get(&c.name);
     let mut s = ContainerStatus {
         name: c.name.clone(),
@@ -114,7 +125,8 @@ fn container(c: &Container, init: bool, o: &Observed, plan: &Plan) -> ContainerS
             match (plan.crash_looping.get(&c.name), held) {
                 (Some(delay), _) => {
                     s.last_state = Some(done);
-                    let message = format!("back-off {delay} restarting failed container={}", c.name);
+                    let (name, pod) = (&c.name, full_name(pod));
+                    let message = format!("back-off {delay} restarting failed container={name} pod={pod}");
                     waiting("CrashLoopBackOff", Some(message))
                 }
                 (None, Some(h)) if !plan.phase.is_final() => {
@@ -126,7 +138,7 @@ fn container(c: &Container, init: bool, o: &Observed, plan: &Plan) -> ContainerS
         }
         Some(State::Created) | None => match held {
             Some(h) => waiting(h.reason, (!h.message.is_empty()).then(|| h.message.clone())),
-            None if !init && !plan.initialized => waiting("PodInitializing", None),
+            None if !init && !plan.initialized && has_init(pod) => waiting("PodInitializing", None),
             None => waiting("ContainerCreating", None),
         },
     });
@@ -168,11 +180,11 @@ fn conditions(pod: &Pod, spec: &PodSpec, o: &Observed, plan: &Plan, s: &PodStatu
     };
     let done = plan.phase.is_final();
     let succeeded = plan.phase == crate::plan::Phase::Succeeded;
-    let unready: Vec<&str> =
-        s.container_statuses.iter().flatten().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
-    let sidecars_ready =
-        spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).all(|c| o.ready.contains(&c.name));
-    let containers_ready = unready.is_empty() && sidecars_ready && !done;
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).map(|c| &c.name);
+    let mut unready: Vec<&str> = sidecars.filter(|n| !o.ready.contains(*n)).map(String::as_str).collect();
+    let main = s.container_statuses.iter().flatten().filter(|c| !c.ready);
+    unready.extend(main.map(|c| c.name.as_str()));
+    let containers_ready = unready.is_empty() && !done;
     let not_ready = |ready: bool| -> (Option<&str>, Option<String>) {
         if ready {
             (None, None)
@@ -185,18 +197,11 @@ fn conditions(pod: &Pod, spec: &PodSpec, o: &Observed, plan: &Plan, s: &PodStatu
             (Some("ContainersNotReady"), Some(format!("containers with unready status: [{list}]")))
         }
     };
-    let gates: Vec<&str> = spec
-        .readiness_gates
-        .iter()
-        .flatten()
-        .map(|g| g.condition_type.as_str())
-        .filter(|t| !old.iter().any(|c| c.type_ == *t && c.status == "True"))
-        .collect();
+    let gates = gates(spec, old);
     let (reason, message) = not_ready(containers_ready);
     let ready = containers_ready && gates.is_empty();
     let (ready_reason, ready_message) = if containers_ready && !gates.is_empty() {
-        let message = format!("corresponding condition of pod readiness gate {:?} does not exist.", gates[0]);
-        (Some("ReadinessGatesNotReady"), Some(message))
+        (Some("ReadinessGatesNotReady"), Some(gates.join(", ")))
     } else {
         (reason, message.clone())
     };
@@ -223,6 +228,19 @@ fn conditions(pod: &Pod, spec: &PodSpec, o: &Observed, plan: &Plan, s: &PodStatu
     // Others' conditions stay: readiness gates, DisruptionTarget.
     list.extend(old.iter().filter(|c| !OURS.contains(&c.type_.as_str())).cloned());
     list
+}
+
+/// Why the pod's readiness gates are not open.
+fn gates(spec: &PodSpec, conditions: &[PodCondition]) -> Vec<String> {
+    let all = spec.readiness_gates.iter().flatten().map(|g| g.condition_type.as_str());
+    all.filter_map(|gate| match conditions.iter().find(|c| c.type_ == gate) {
+        None => Some(format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
+        Some(c) if c.status == "True" => None,
+        Some(c) => {
+            Some(format!("the status of pod readiness gate {gate:?} is not \"True\", but {}", c.status))
+        }
+    })
+    .collect()
 }
 
 const OURS: [&str; 5] =

@@ -6,11 +6,12 @@
 
 mod content;
 mod follow;
+mod token;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
@@ -21,21 +22,43 @@ use crate::Error;
 use crate::environment::Facts;
 
 pub(crate) use follow::follow;
+pub(crate) use token::Tokens;
 
-/// One file of a volume: its path within, content and mode.
-pub(crate) type Files = BTreeMap<String, (Vec<u8>, u32)>;
+/// One file of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct File {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) mode: u32,
+    /// `None` for root.
+    pub(crate) owner: Option<u32>,
+}
+
+impl File {
+    pub(crate) fn plain(bytes: Vec<u8>, mode: u32) -> Self {
+        File { bytes, mode, owner: None }
+    }
+}
+
+/// Files by their paths within the volume.
+pub(crate) type Files = BTreeMap<String, File>;
+
+/// True for a volume that shows what the API holds: it is followed, and read only.
+pub(crate) fn is_shown(v: &Volume) -> bool {
+    v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some()
+}
 
 /// Makes all volumes of a pod; gives where each is.
 pub(crate) async fn set_up(
     client: &Client,
     facts: &Facts<'_>,
+    tokens: &Tokens,
     pod_dir: &Path,
 ) -> Result<BTreeMap<String, PathBuf>, Error> {
     let mut out = BTreeMap::new();
     let Some(spec) = &facts.pod.spec else { return Ok(out) };
     for v in spec.volumes.iter().flatten() {
         let dir = pod_dir.join("volumes").join(&v.name);
-        let path = one(client, facts, v, &dir).await.map_err(|e| match e {
+        let path = one(client, facts, tokens, v, &dir).await.map_err(|e| match e {
             Error::Config(why) => {
                 Error::Config(format!("MountVolume.SetUp failed for volume \"{}\" : {why}", v.name))
             }
@@ -46,7 +69,13 @@ pub(crate) async fn set_up(
     Ok(out)
 }
 
-async fn one(client: &Client, facts: &Facts<'_>, v: &Volume, dir: &Path) -> Result<PathBuf, Error> {
+async fn one(
+    client: &Client,
+    facts: &Facts<'_>,
+    tokens: &Tokens,
+    v: &Volume,
+    dir: &Path,
+) -> Result<PathBuf, Error> {
     let create = || fs::create_dir_all(dir).map_err(Error::io(format!("create {dir:?}")));
     if let Some(h) = &v.host_path {
         return host_path(h);
@@ -62,7 +91,7 @@ async fn one(client: &Client, facts: &Facts<'_>, v: &Volume, dir: &Path) -> Resu
         give_to_group(facts.pod, dir)?;
         return Ok(dir.to_owned());
     }
-    if let Some(files) = content::files(client, facts, v).await? {
+    if let Some(files) = content::files(client, facts, tokens, v).await? {
         create()?;
         let secret = v.secret.is_some() || v.projected.is_some();
         if secret {
@@ -76,42 +105,45 @@ async fn one(client: &Client, facts: &Facts<'_>, v: &Volume, dir: &Path) -> Resu
 }
 
 /// Writes a volume's files again if they changed.
-pub(crate) async fn refresh(client: &Client, facts: &Facts<'_>, pod_dir: &Path) -> Result<(), Error> {
+pub(crate) async fn refresh(
+    client: &Client,
+    facts: &Facts<'_>,
+    tokens: &Tokens,
+    pod_dir: &Path,
+) -> Result<(), Error> {
     for v in facts.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
-        if let Some(files) = content::files(client, facts, v).await? {
+        if let Some(files) = content::files(client, facts, tokens, v).await? {
             swap(&pod_dir.join("volumes").join(&v.name), &files, facts.pod)?;
         }
     }
     Ok(())
 }
 
+/// A path of the node, of the type it shall have (kubernetes: volume/hostpath).
 fn host_path(h: &HostPathVolumeSource) -> Result<PathBuf, Error> {
     let path = PathBuf::from(&h.path);
-    let wrong = |what: &str| Error::Config(format!("hostPath type check failed: {} is not {what}", h.path));
-    let meta = fs::metadata(&path).ok();
-    match h.type_.as_deref().unwrap_or("") {
-        "" => {
-            if meta.is_none() {
-                fs::create_dir_all(&path).map_err(Error::io(format!("create {path:?}")))?;
-            }
-        }
-        "DirectoryOrCreate" => fs::create_dir_all(&path).map_err(Error::io(format!("create {path:?}")))?,
-        "Directory" if !meta.as_ref().is_some_and(fs::Metadata::is_dir) => return Err(wrong("a directory")),
-        "FileOrCreate" => {
-            fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&path)
-                .map_err(Error::io(format!("create {path:?}")))?;
-        }
-        "File" if !meta.as_ref().is_some_and(fs::Metadata::is_file) => return Err(wrong("a file")),
-        "Socket" => {
-            use std::os::unix::fs::FileTypeExt;
-            if !meta.as_ref().is_some_and(|m| m.file_type().is_socket()) {
-                return Err(wrong("a socket file"));
-            }
+    let kind = h.type_.as_deref().unwrap_or("");
+    let there = fs::metadata(&path).ok();
+    let create = || Error::io(format!("create {path:?}"));
+    match (kind, &there) {
+        // Without a type: what is there, or a directory.
+        ("" | "DirectoryOrCreate", None) => fs::create_dir_all(&path).map_err(create())?,
+        ("FileOrCreate", None) => {
+            fs::OpenOptions::new().create(true).append(true).open(&path).map_err(create())?;
         }
         _ => {}
+    }
+    let is = |f: fn(&fs::FileType) -> bool| fs::metadata(&path).is_ok_and(|m| f(&m.file_type()));
+    let (fits, what) = match kind {
+        "Directory" | "DirectoryOrCreate" => (is(fs::FileType::is_dir), "a directory"),
+        "File" | "FileOrCreate" => (is(fs::FileType::is_file), "a file"),
+        "Socket" => (is(FileTypeExt::is_socket), "a socket file"),
+        "CharDevice" => (is(FileTypeExt::is_char_device), "a character device"),
+        "BlockDevice" => (is(FileTypeExt::is_block_device), "a block device"),
+        _ => (true, ""),
+    };
+    if !fits {
+        return Err(Error::Config(format!("hostPath type check failed: {} is not {what}", h.path)));
     }
     Ok(path)
 }
@@ -168,7 +200,7 @@ fn write_swap(dir: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     let fresh = dir.join(&stamp);
     fs::create_dir(&fresh)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
-    for (name, (bytes, mode)) in files {
+    for (name, File { bytes, mode, owner }) in files {
         let path = fresh.join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -177,8 +209,8 @@ fn write_swap(dir: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
         // With a group of its own a file is readable to it, as upstream has it.
         let mode = if group.is_some() { mode | 0o440 } else { *mode };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        if let Some(g) = group {
-            std::os::unix::fs::chown(&path, None, Some(g))?;
+        if owner.is_some() || group.is_some() {
+            std::os::unix::fs::chown(&path, *owner, group)?;
         }
     }
     let tmp = dir.join("..data_tmp");
@@ -214,9 +246,9 @@ fn write_swap(dir: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
 
 /// True if the directory holds these files and no others.
 fn same(dir: &Path, files: &Files) -> io::Result<bool> {
-    for (name, (bytes, _)) in files {
+    for (name, file) in files {
         match fs::read(dir.join(name)) {
-            Ok(b) if b == *bytes => {}
+            Ok(b) if b == file.bytes => {}
             Ok(_) => return Ok(false),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e),
@@ -244,10 +276,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn host_paths_have_the_type_they_shall_have() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("file");
+        let check = |kind: &str, path: &Path, expect: &str| {
+            let source =
+                HostPathVolumeSource { path: path.display().to_string(), type_: Some(kind.to_owned()) };
+            let got = host_path(&source).map_or_else(|e| e.to_string(), |_| "fits".to_owned());
+            assert_eq!(got.replace(&source.path, "P"), expect, "{kind} {path:?}");
+        };
+        check("", &file, "fits");
+        check("", &dir.path().join("a/b"), "fits");
+        check("Directory", &file, "hostPath type check failed: P is not a directory");
+        check("Directory", &dir.path().join("none"), "hostPath type check failed: P is not a directory");
+        check("DirectoryOrCreate", &dir.path().join("c"), "fits");
+        check("DirectoryOrCreate", &file, "hostPath type check failed: P is not a directory");
+        check("File", dir.path(), "hostPath type check failed: P is not a file");
+        check("FileOrCreate", &dir.path().join("d"), "fits");
+        check("Socket", &file, "hostPath type check failed: P is not a socket file");
+        check("CharDevice", Path::new("/dev/null"), "fits");
+        check("CharDevice", &file, "hostPath type check failed: P is not a character device");
+        check("BlockDevice", &file, "hostPath type check failed: P is not a block device");
+    }
+
+    #[test]
     fn files_are_swapped_at_once_and_old_ones_go() {
         let dir = tempfile::tempdir().expect("dir");
         let files = |list: &[(&str, &str)]| -> Files {
-            list.iter().map(|(n, t)| ((*n).to_owned(), (t.as_bytes().to_vec(), 0o644))).collect()
+            list.iter().map(|(n, t)| ((*n).to_owned(), File::plain(t.as_bytes().to_vec(), 0o644))).collect()
         };
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).ok();
         write_swap(dir.path(), &files(&[("a", "1"), ("b/c", "2")]), None).expect("write");

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::Client;
@@ -92,11 +92,16 @@ pub(crate) struct Worker {
     set_up_retry: Option<(Timestamp, Duration)>,
     released: bool,
     volumes: BTreeMap<String, PathBuf>,
+    tokens: volumes::Tokens,
     volume_bell: Arc<Notify>,
     volume_task: Option<JoinHandle<()>>,
     /// By container id.
     watched: BTreeMap<String, Watched>,
     condemned: BTreeMap<String, String>,
+    /// What probes that condemned a container say of its grace.
+    probe_grace: BTreeMap<String, Duration>,
+    /// When the first container was stopped because the pod ends.
+    ending_since: Option<Instant>,
     stopping: Arc<Mutex<BTreeSet<String>>>,
     backoff: BTreeMap<String, Backoff>,
     image_backoff: BTreeMap<String, Held>,
@@ -127,6 +132,7 @@ impl Worker {
             bell: node.runtime.changes(&uid),
             reporter: Reporter::start(node.client.clone(), &first),
             first_seen: node.now(),
+            tokens: volumes::Tokens::new(node.config.clock.clone()),
             node,
             uid,
             pod,
@@ -139,6 +145,8 @@ impl Worker {
             volume_task: None,
             watched: BTreeMap::new(),
             condemned: BTreeMap::new(),
+            probe_grace: BTreeMap::new(),
+            ending_since: None,
             stopping: Arc::default(),
             backoff: BTreeMap::new(),
             image_backoff: BTreeMap::new(),
@@ -167,7 +175,12 @@ impl Worker {
             };
             let pause = wake.map(|w| w.since(self.node.now()).max(Duration::from_millis(1)));
             tokio::select! {
-                changed = self.pod.changed() => if changed.is_err() { return },
+                changed = self.pod.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.follow_metadata(&pod).await;
+                }
                 () = self.bell.notified() => {}
                 () = self.volume_bell.notified() => self.refresh_volumes(&pod).await,
                 Some(event) = self.probe_events.recv() => self.hear(&pod, event),
@@ -311,6 +324,10 @@ impl Worker {
     fn hear(&mut self, pod: &Arc<Pod>, event: ProbeEvent) {
         let Some(w) = self.watched.get_mut(&event.id) else { return };
         let name = event.container.as_str();
+        if let Some(warning) = event.warning {
+            let note = format!("{} probe warning: {warning}", event.kind.title());
+            self.node.events.warning(pod, Some(name), "ProbeWarning", note);
+        }
         match (event.kind, event.failure) {
             (probes::Kind::Startup, None) => w.started = true,
             (probes::Kind::Readiness, None) => w.ready = true,
@@ -326,6 +343,9 @@ impl Worker {
                 } else {
                     let lower = kind.title().to_ascii_lowercase();
                     let message = format!("Container {name} failed {lower} probe, will be restarted");
+                    if let Some(grace) = event.grace {
+                        self.probe_grace.insert(name.to_owned(), grace);
+                    }
                     self.condemned.entry(event.container).or_insert(message);
                 }
             }
@@ -352,9 +372,8 @@ impl Worker {
         }
         let looping: BTreeSet<String> = plan.crash_looping.keys().cloned().collect();
         for name in looping.difference(&self.crash_looping) {
-            let (n, ns) =
-                (pod.metadata.name.as_deref().unwrap_or(""), pod.metadata.namespace.as_deref().unwrap_or(""));
-            let note = format!("Back-off restarting failed container {name} in pod {n}_{ns}({})", self.uid);
+            let pod_name = status::full_name(pod);
+            let note = format!("Back-off restarting failed container {name} in pod {pod_name}");
             self.node.events.warning(pod, Some(name), "BackOff", note);
         }
         self.crash_looping = looping;
@@ -415,7 +434,8 @@ impl Worker {
         let ip_text = node.network.address(&self.uid).map(|i| i.to_string()).unwrap_or_default();
         let host_ip = node.config.node_ip.to_string();
         let facts = facts(&node, pod, &host_ip, &ip_text);
-        let (addr, volumes) = tokio::try_join!(network, volumes::set_up(&node.client, &facts, &dir))?;
+        let (addr, volumes) =
+            tokio::try_join!(network, volumes::set_up(&node.client, &facts, &self.tokens, &dir))?;
         let path = quantity::cgroup(&node.config.cgroup_root, pod);
         node.runtime.hierarchy().create_pod(&path, &quantity::pod_limits(&spec))?;
         crate::container::write_etc(pod, &dir, addr.as_ref().map(|a| a.ip), &node.config.network)?;
@@ -428,6 +448,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Labels and annotations may stand in files of the pod.
+    async fn follow_metadata(&mut self, before: &Arc<Pod>) {
+        let now = self.pod.borrow().clone();
+        let same = before.metadata.labels == now.metadata.labels
+            && before.metadata.annotations == now.metadata.annotations;
+        if !same {
+            self.refresh_volumes(&now).await;
+        }
+    }
+
     async fn refresh_volumes(&mut self, pod: &Arc<Pod>) {
         if !self.set_up || self.released {
             return;
@@ -436,7 +466,7 @@ impl Worker {
         let host_ip = self.node.config.node_ip.to_string();
         let facts = facts(&self.node, pod, &host_ip, &ip);
         let dir = self.node.config.pod_dir(&self.uid);
-        if let Err(e) = volumes::refresh(&self.node.client, &facts, &dir).await {
+        if let Err(e) = volumes::refresh(&self.node.client, &facts, &self.tokens, &dir).await {
             tracing::warn!(pod = ?pod.metadata.name, error = %e, "refreshing volumes");
         }
     }
@@ -448,8 +478,12 @@ impl Worker {
         if let Some(w) = self.watched.get_mut(&id) {
             w.probes.drain(..).for_each(|p| p.abort());
         }
+        let ends = pod.metadata.deletion_timestamp.is_some();
+        let since = ends.then(|| *self.ending_since.get_or_insert_with(signal::time::monotonic));
         let job = lifecycle::Stop {
             node: self.node.clone(),
+            since,
+            probe_grace: self.probe_grace.remove(&name),
             pod: self.pod.clone(),
             name: name.clone(),
             id,

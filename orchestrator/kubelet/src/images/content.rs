@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use containerd_client::services::v1::{
-    Info, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest, content_client::ContentClient,
+    AbortRequest, Info, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
+    content_client::ContentClient,
 };
 use futures::{Stream, StreamExt};
 use prost_types::FieldMask;
@@ -45,6 +46,26 @@ pub(crate) async fn write(
     data: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
 ) -> Result<(), Error> {
     let reference = format!("binnacle-{digest}-{}", uuid::Uuid::new_v4());
+    let begun = reference.clone();
+    let result = write_as(c, lease, reference, digest, size, data).await;
+    if result.is_err() {
+        // What was written of it would hold its space for a day; most often that space is what is missing.
+        let abort = c.leased(lease, AbortRequest { r#ref: begun });
+        if let Err(e) = client(c).abort(abort).await {
+            tracing::debug!(error = %e, digest, "giving up an unfinished blob");
+        }
+    }
+    result
+}
+
+async fn write_as(
+    c: &Containerd,
+    lease: &Lease,
+    reference: String,
+    digest: &str,
+    size: i64,
+    data: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> Result<(), Error> {
     let message = move |action: WriteAction, offset: i64, data: Bytes, digest: &str| WriteContentRequest {
         action: action as i32,
         r#ref: reference.clone(),

@@ -7,6 +7,7 @@ use base64::Engine;
 use containerd_client::types::Descriptor;
 use futures::StreamExt;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{
     IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE,
     OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciImageManifest,
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 use super::{Images, LocalImage, content};
 use crate::Error;
+use crate::probes::io_text;
 
 /// Who we are to a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +29,9 @@ pub struct Credential {
     pub password: String,
 }
 
-/// A pull that failed: the text that becomes the container's message.
+/// A pull that failed: the text that becomes the container's message, in containerd's words.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to pull image {image:?}: {why}")]
+#[error("failed to pull and unpack image {image:?}: {why}")]
 pub struct PullError {
     pub image: String,
     pub why: String,
@@ -51,9 +53,17 @@ struct DockerAuth {
 impl Credential {
     /// The credentials of a `.dockerconfigjson`; entries that cannot be read are left out.
     pub fn from_docker_config(json: &[u8]) -> Vec<Credential> {
-        let Ok(config) = serde_json::from_slice::<DockerConfig>(json) else { return Vec::new() };
-        config
-            .auths
+        let config = serde_json::from_slice::<DockerConfig>(json);
+        Self::from_auths(config.map(|c| c.auths).unwrap_or_default())
+    }
+
+    /// The same of the older `.dockercfg`, which is the list alone.
+    pub fn from_docker_cfg(json: &[u8]) -> Vec<Credential> {
+        Self::from_auths(serde_json::from_slice(json).unwrap_or_default())
+    }
+
+    fn from_auths(auths: BTreeMap<String, DockerAuth>) -> Vec<Credential> {
+        auths
             .into_iter()
             .filter_map(|(registry, a)| {
                 let (user, password) = match (a.username, a.password) {
@@ -102,15 +112,17 @@ impl Images {
             .map(|c| RegistryAuth::Basic(c.user.clone(), c.password.clone()))
             .collect();
         ways.push(RegistryAuth::Anonymous);
-        let client = client(&reference);
         let mut first = None;
         for auth in ways {
-            match self.pull_as(&client, &reference, &auth).await {
+            // A client of its own for each: it keeps the first credentials that it was given.
+            match self.pull_as(&client(&reference), &reference, &auth).await {
                 Ok(image) => return Ok(image),
+                // What the caller's own credentials came to says more than what nobody's did.
                 Err(e) => first = first.or(Some(e)),
             }
         }
-        Err(failed(first.map_or_else(|| "no way to ask".to_owned(), |e| e.to_string())))
+        let why = first.map_or_else(|| "no way to ask".to_owned(), |e| e.to_string());
+        Err(PullError { image: reference.whole(), why })
     }
 
     async fn pull_as(
@@ -132,16 +144,17 @@ impl Images {
         auth: &RegistryAuth,
         lease: &crate::containerd::Lease,
     ) -> Result<Arc<LocalImage>, Error> {
-        let wrong = |why: String| Error::Image { image: reference.whole(), why };
+        let wrong = |why: String| Error::Pull(why);
+        let unresolved = |e: &OciDistributionError| Error::Pull(resolve_text(reference, e));
         let accepted = [
             OCI_IMAGE_MEDIA_TYPE,
             IMAGE_MANIFEST_MEDIA_TYPE,
             OCI_IMAGE_INDEX_MEDIA_TYPE,
             IMAGE_MANIFEST_LIST_MEDIA_TYPE,
         ];
-        client.auth(reference, auth, RegistryOperation::Pull).await.map_err(|e| wrong(e.to_string()))?;
+        client.auth(reference, auth, RegistryOperation::Pull).await.map_err(|e| unresolved(&e))?;
         let mut raw =
-            client.pull_manifest_raw(reference, auth, &accepted).await.map_err(|e| wrong(e.to_string()))?;
+            client.pull_manifest_raw(reference, auth, &accepted).await.map_err(|e| unresolved(&e))?;
         let mut document: Value = serde_json::from_slice(&raw.0).map_err(|e| wrong(e.to_string()))?;
         if let Some(list) = document["manifests"].as_array() {
             let arch = super::archive::architecture();
@@ -155,10 +168,7 @@ impl Images {
                 reference.repository().to_owned(),
                 ours.to_owned(),
             );
-            raw = client
-                .pull_manifest_raw(&by_digest, auth, &accepted)
-                .await
-                .map_err(|e| wrong(e.to_string()))?;
+            raw = client.pull_manifest_raw(&by_digest, auth, &accepted).await.map_err(|e| unresolved(&e))?;
             document = serde_json::from_slice(&raw.0).map_err(|e| wrong(e.to_string()))?;
         }
         let manifest: OciImageManifest =
@@ -168,7 +178,9 @@ impl Images {
             if content::exists(&self.containerd, &blob.digest).await? {
                 continue;
             }
-            let stream = client.pull_blob_stream(reference, blob).await.map_err(|e| wrong(e.to_string()))?;
+            let stream = client.pull_blob_stream(reference, blob).await;
+            let stream =
+                stream.map_err(|e| wrong(format!("failed to copy {}: {}", blob.digest, text(&e))))?;
             content::write(&self.containerd, lease, &blob.digest, blob.size, stream.stream.boxed()).await?;
         }
         let media_type = manifest.media_type.clone().unwrap_or_else(|| {
@@ -181,6 +193,57 @@ impl Images {
         let target = Descriptor { media_type, digest, size, ..Descriptor::default() };
         self.register(lease, &reference.whole(), &target).await
     }
+}
+
+/// Why a name leads to no manifest, as containerd says it.
+fn resolve_text(reference: &Reference, e: &OciDistributionError) -> String {
+    let name = reference.whole();
+    let why = match status(e) {
+        Some(404) => format!("{name}: not found"),
+        Some(code) => {
+            let tag = reference.tag().or(reference.digest()).unwrap_or_default();
+            let words =
+                http::StatusCode::from_u16(code).ok().and_then(|c| c.canonical_reason()).unwrap_or("");
+            let host = reference.resolve_registry();
+            format!("pulling from host {host} failed with status code [manifests {tag}]: {code} {words}")
+        }
+        None => text(e),
+    };
+    format!("failed to resolve reference {name:?}: {why}")
+}
+
+/// The HTTP status behind an error, if a registry answered at all.
+fn status(e: &OciDistributionError) -> Option<u16> {
+    match e {
+        OciDistributionError::ImageManifestNotFoundError(_) => Some(404),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            Some(401)
+        }
+        OciDistributionError::ServerError { code, .. } => Some(*code),
+        OciDistributionError::RegistryError { envelope, .. } => {
+            match envelope.errors.first().map(|e| &e.code) {
+                Some(OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound) => {
+                    Some(404)
+                }
+                Some(OciErrorCode::Unauthorized) => Some(401),
+                Some(OciErrorCode::Denied) => Some(403),
+                Some(OciErrorCode::Toomanyrequests) => Some(429),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// An error with its innermost cause: reqwest's own text ends before it.
+fn text(e: &(dyn std::error::Error + 'static)) -> String {
+    let mut inner = e;
+    while let Some(s) = inner.source() {
+        inner = s;
+    }
+    let last = inner.downcast_ref::<std::io::Error>().map_or_else(|| inner.to_string(), io_text);
+    let first = e.to_string();
+    if first.contains(&last) { first } else { format!("{first}: {last}") }
 }
 
 #[cfg(test)]

@@ -13,9 +13,19 @@ pub(crate) fn time_text(t: Timestamp) -> String {
     format!("{t:.9}")
 }
 
-/// Encodes as many lines of `raw` as are complete; gives how many raw bytes that took. At the container's
-/// end (`last`) also what has no newline.
-pub(crate) fn encode(raw: &[u8], stream: &str, time: &str, last: bool, out: &mut Vec<u8>) -> usize {
+/// What becomes of text behind the last newline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It waits for its newline.
+    Waits,
+    /// It is a part of a line that goes on: somebody at a terminal wants to see it.
+    Shown,
+    /// Nothing comes after it: it is a line.
+    Ends,
+}
+
+/// Encodes as many lines of `raw` as are complete, and the rest as told; gives how many raw bytes that took.
+pub(crate) fn encode(raw: &[u8], stream: &str, time: &str, last: Rest, out: &mut Vec<u8>) -> usize {
     let mut done = 0;
     loop {
         let rest = &raw[done..];
@@ -23,7 +33,8 @@ pub(crate) fn encode(raw: &[u8], stream: &str, time: &str, last: bool, out: &mut
         let (text, tag, taken) = match window.iter().position(|b| *b == b'\n') {
             Some(n) => (&rest[..n], b'F', n + 1),
             None if rest.len() > MAX_TEXT => (&rest[..MAX_TEXT], b'P', MAX_TEXT),
-            None if last && !rest.is_empty() => (rest, b'F', rest.len()),
+            None if last == Rest::Ends && !rest.is_empty() => (rest, b'F', rest.len()),
+            None if last == Rest::Shown && !rest.is_empty() => (rest, b'P', rest.len()),
             None => return done,
         };
         out.extend_from_slice(time.as_bytes());
@@ -64,7 +75,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn text(raw: &str, last: bool) -> (String, usize) {
+    fn text(raw: &str, last: Rest) -> (String, usize) {
         let mut out = Vec::new();
         let n = encode(raw.as_bytes(), "stdout", "T", last, &mut out);
         (String::from_utf8(out).expect("text"), n)
@@ -72,9 +83,10 @@ mod tests {
 
     #[test]
     fn whole_lines_only_until_the_end() {
-        assert_eq!(text("a\n\nb", false), ("T stdout F a\nT stdout F \n".to_owned(), 3));
-        assert_eq!(text("a\nb", true), ("T stdout F a\nT stdout F b\n".to_owned(), 3));
-        assert_eq!(text("", true), (String::new(), 0));
+        assert_eq!(text("a\n\nb", Rest::Waits), ("T stdout F a\nT stdout F \n".to_owned(), 3));
+        assert_eq!(text("a\nb", Rest::Ends), ("T stdout F a\nT stdout F b\n".to_owned(), 3));
+        assert_eq!(text("a\nb", Rest::Shown), ("T stdout F a\nT stdout P b\n".to_owned(), 3));
+        assert_eq!(text("", Rest::Ends), (String::new(), 0));
         assert_eq!(time_text(Timestamp(1)), "1970-01-01T00:00:00.000000001Z");
     }
 
@@ -85,8 +97,8 @@ mod tests {
             let raw = lines.iter().map(|l| format!("{l}\n")).collect::<String>();
             let cut = cut.min(raw.len());
             let mut out = Vec::new();
-            let n = encode(&raw.as_bytes()[..cut], "stdout", "T", false, &mut out);
-            let m = encode(&raw.as_bytes()[n..], "stdout", "T", true, &mut out);
+            let n = encode(&raw.as_bytes()[..cut], "stdout", "T", Rest::Waits, &mut out);
+            let m = encode(&raw.as_bytes()[n..], "stdout", "T", Rest::Ends, &mut out);
             prop_assert_eq!(n + m, raw.len());
             let mut back = Vec::new();
             for line in out.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {

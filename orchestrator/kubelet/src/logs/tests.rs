@@ -102,7 +102,7 @@ async fn killed(text_written: usize, consumed: bool) {
     b.out.write_all(raw).expect("write");
     b.out.write_all(b"fourth\n").expect("write");
     let mut text = Vec::new();
-    cri::encode(raw, "stdout", "2026-01-01T00:00:00.000000000Z", false, &mut text);
+    cri::encode(raw, "stdout", "2026-01-01T00:00:00.000000000Z", cri::Rest::Waits, &mut text);
     let intent = Intent {
         stream: 0,
         position: before,

@@ -17,10 +17,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::cri::{self, Rest};
 use super::intent::{Intent, IntentFile};
-use super::{Progress, cri, rotation};
+use super::{Progress, rotation};
 use crate::Error;
 use crate::metrics::METRICS;
+use crate::probes::io_text;
 
 /// Room in a container's pipe, which is what it may write while this process restarts.
 const PIPE_SIZE: i32 = 256 << 10;
@@ -85,6 +87,10 @@ pub(crate) struct Writer {
     clock: SharedClock,
     written: Arc<Notify>,
     progress: Option<watch::Sender<Progress>>,
+    terminal: bool,
+    /// Whom to tell that the log cannot be written, and again that it can.
+    trouble: Option<Box<dyn Fn(Option<String>) + Send + Sync>>,
+    in_trouble: bool,
 }
 
 fn open_pipe(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
@@ -135,9 +141,32 @@ impl Writer {
             clock,
             written: Arc::default(),
             progress: None,
+            terminal: false,
+            trouble: None,
+            in_trouble: false,
         };
         writer.recover().map_err(what())?;
         Ok(writer)
+    }
+
+    /// With a terminal, parts of lines do not wait for their end.
+    pub(crate) fn set_terminal(&mut self, terminal: bool) {
+        self.terminal = terminal;
+    }
+
+    /// Whom to tell once when writes begin to fail (with the reason) and once when they work again.
+    pub(crate) fn set_trouble(&mut self, tell: impl Fn(Option<String>) + Send + Sync + 'static) {
+        self.trouble = Some(Box::new(tell));
+    }
+
+    fn tell(&mut self, failure: Option<String>) {
+        if self.in_trouble == failure.is_some() {
+            return;
+        }
+        self.in_trouble = failure.is_some();
+        if let Some(tell) = &self.trouble {
+            tell(failure);
+        }
     }
 
     /// Whom to tell of each write.
@@ -230,6 +259,7 @@ impl Writer {
                 Ok((0, part)) => return moved_any && part,
                 Ok((bytes, _)) => {
                     moved_any = true;
+                    self.tell(None);
                     METRICS.log_bytes.inc_by(bytes);
                     if let Some(p) = &self.progress {
                         p.send_replace(Progress { position: self.start + self.len, ended: false });
@@ -239,7 +269,10 @@ impl Writer {
                 }
                 Err(e) => {
                     METRICS.log_failures.inc();
-                    tracing::error!(error = %e, log = ?self.path, "writing a container's log; trying again");
+                    if !self.in_trouble {
+                        tracing::error!(error = %e, log = ?self.path, "writing a container's log; trying again");
+                    }
+                    self.tell(Some(io_text(&e)));
                     tokio::time::sleep(RETRY).await;
                     if last && e.kind() == io::ErrorKind::StorageFull {
                         // The container is gone and nobody waits for room: what is in the pipe is lost, and counted.
@@ -259,7 +292,12 @@ impl Writer {
         }
         s.text.clear();
         let time = cri::time_text(self.clock.now());
-        let raw = cri::encode(&s.buf[..got], stream.name, &time, last, &mut s.text);
+        let rest = match (last, self.terminal) {
+            (true, _) => Rest::Ends,
+            (false, true) => Rest::Shown,
+            (false, false) => Rest::Waits,
+        };
+        let raw = cri::encode(&s.buf[..got], stream.name, &time, rest, &mut s.text);
         if raw == 0 {
             return Ok((0, true));
         }

@@ -107,6 +107,33 @@ fn a_pods_life() {
 }
 
 #[test]
+fn sidecars_end_last_and_a_final_phase_waits_for_them() {
+    let extra = json!({"spec": {"initContainers": [
+        {"name": "s1", "image": "i", "restartPolicy": "Always"},
+        {"name": "s2", "image": "i", "restartPolicy": "Always"}]}});
+    let check = |extra: &Value, o: &Observed, expect: &str| {
+        let mut all = json!({"status": {"phase": "Running"}});
+        merge(&mut all, extra.clone());
+        assert_eq!(text(&pod("Never", all), o), expect);
+    };
+    let (up, done) = (running(), exited(0, 900));
+    let states = |s1: &State, s2: &State, c: &State| {
+        seen(&[("s1", 0, s1.clone()), ("s2", 0, s2.clone()), ("c", 0, c.clone())])
+    };
+    check(&extra, &states(&up, &up, &up), "Running");
+    check(&extra, &states(&up, &up, &done), "Running stop s2");
+    let mut stopping = states(&up, &up, &done);
+    stopping.stopping.insert("s2".to_owned());
+    check(&extra, &stopping, "Running");
+    check(&extra, &states(&up, &exited(143, 901), &done), "Running stop s1");
+    check(&extra, &states(&exited(143, 902), &exited(143, 901), &done), "Succeeded");
+    let mut deleted = extra.clone();
+    merge(&mut deleted, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    check(&deleted, &states(&up, &up, &up), "Running stop c");
+    check(&deleted, &states(&up, &up, &done), "Running stop s2");
+}
+
+#[test]
 fn init_containers_come_first_and_one_by_one() {
     let p = pod(
         "Always",
@@ -171,7 +198,11 @@ fn a_deadline_fails_the_pod() {
     o.start_time = Some(Timestamp::from_secs(998));
     assert_eq!(plan(&p, &o).wake, Some(Timestamp::from_secs(1003)));
     o.start_time = Some(Timestamp::from_secs(990));
-    assert_eq!(text(&p, &o), "Failed stop c");
+    assert_eq!(text(&p, &o), "Pending stop c");
+    let mut over = seen(&[("c", 0, exited(137, 999))]);
+    over.start_time = o.start_time;
+    assert_eq!(text(&p, &over), "Failed");
+    assert_eq!(plan(&p, &over).failure.map(|f| f.0), Some("DeadlineExceeded"));
 }
 
 proptest! {

@@ -11,7 +11,8 @@ use oci_spec::runtime::Spec;
 use serde_json::json;
 use tokio::net::unix::pipe;
 
-use super::Runtime;
+use super::create::STDIN;
+use super::{Identity, Runtime};
 use crate::error::{Error, found};
 
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
@@ -115,6 +116,30 @@ impl Runtime {
                 Err(Error::containerd("exec in a container")(e))
             }
         }
+    }
+}
+
+/// The main process' own input and terminal, for `kubectl attach`.
+impl Runtime {
+    /// A container's input pipe; an error if it was started without one.
+    pub(crate) fn stdin(&self, identity: &Identity) -> Result<pipe::Sender, Error> {
+        let path = self.io_dir(identity).join(STDIN);
+        pipe::OpenOptions::new().open_sender(&path).map_err(Error::io(format!("open {path:?}")))
+    }
+
+    /// Tells the container that there is no more input.
+    pub(crate) async fn close_stdin(&self, id: &str) {
+        let close = CloseIoRequest { container_id: id.to_owned(), exec_id: String::new(), stdin: true };
+        if let Err(e) = self.tasks().close_io(self.containerd().request(close)).await {
+            tracing::debug!(id, error = %e, "closing a container's stdin");
+        }
+    }
+
+    pub(crate) async fn resize(&self, id: &str, width: u32, height: u32) -> Result<(), Error> {
+        let resize = ResizePtyRequest { container_id: id.to_owned(), exec_id: String::new(), width, height };
+        found(self.tasks().resize_pty(self.containerd().request(resize)).await)
+            .map_err(Error::containerd("resize a terminal"))?;
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use network::Namespaces;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
-use super::{capability, seccomp};
+use super::{capability, devices, seccomp};
 use crate::Error;
 
 /// Processes and threads a container may have.
@@ -55,6 +55,8 @@ pub(crate) struct Ask {
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
     pub(crate) terminal: bool,
+    /// True if the process reads what somebody may send.
+    pub(crate) stdin: bool,
     pub(crate) privileged: bool,
     pub(crate) read_only_root: bool,
     pub(crate) no_new_privileges: bool,
@@ -96,7 +98,9 @@ pub(crate) fn build(ask: &Ask) -> Result<Spec, Error> {
         "resources": resources(ask),
         "sysctl": ask.sysctls.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     });
-    if !ask.privileged {
+    if ask.privileged {
+        linux["devices"] = json!(devices::of_node());
+    } else {
         if !ask.unmasked_proc {
             linux["maskedPaths"] = json!([
                 "/proc/acpi",

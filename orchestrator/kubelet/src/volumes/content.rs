@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, ServiceAccount, ServiceAccountTokenProjection, Volume,
-};
-use kube::api::PostParams;
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
+use kube::Client;
 
-use super::Files;
+use super::token::Tokens;
+use super::{File, Files};
 use crate::Error;
 use crate::environment::{Facts, Sources};
 
-/// How long a token is asked for if the pod does not say: refreshed after four fifths of it.
-pub(crate) const TOKEN_SECONDS: i64 = 3607;
-
 /// The files of a volume; `None` for a volume that is no such one.
-pub(crate) async fn files(client: &Client, facts: &Facts<'_>, v: &Volume) -> Result<Option<Files>, Error> {
+pub(crate) async fn files(
+    client: &Client,
+    facts: &Facts<'_>,
+    tokens: &Tokens,
+    v: &Volume,
+) -> Result<Option<Files>, Error> {
     let namespace = facts.pod.metadata.namespace.as_deref().unwrap_or("default");
     let mut sources = Sources::new(client, namespace);
     let mut out = Files::new();
@@ -42,9 +41,8 @@ pub(crate) async fn files(client: &Client, facts: &Facts<'_>, v: &Volume) -> Res
                 add_downward(&mut out, facts, d.items.as_deref(), mode)?;
             }
             if let Some(t) = &source.service_account_token {
-                let token = token(client, facts, namespace, t).await?;
-                // Owner only, unless a group is to read it.
-                out.insert(t.path.clone(), (token.into_bytes(), token_mode(facts)));
+                let bytes = tokens.get(client, facts.pod, t).await?.into_bytes();
+                out.insert(t.path.clone(), token_file(facts.pod, bytes, mode));
             }
         }
     } else {
@@ -57,16 +55,18 @@ fn mode(m: Option<i32>) -> u32 {
     m.and_then(|m| u32::try_from(m).ok()).unwrap_or(0o644)
 }
 
-fn token_mode(facts: &Facts<'_>) -> u32 {
-    let spec = facts.pod.spec.as_ref();
+/// A token is for its user only, if all containers are the same one, or for the pod's group, if it has one.
+fn token_file(pod: &Pod, bytes: Vec<u8>, mode: u32) -> File {
+    let spec = pod.spec.as_ref();
     let context = spec.and_then(|s| s.security_context.as_ref());
-    let as_root = context.and_then(|c| c.run_as_user).unwrap_or(0) == 0
-        && spec.is_none_or(|s| {
-            s.containers
-                .iter()
-                .all(|c| c.security_context.as_ref().and_then(|c| c.run_as_user).unwrap_or(0) == 0)
-        });
-    if as_root { 0o644 } else { 0o644 | 0o040 }
+    let of_pod = context.and_then(|c| c.run_as_user);
+    let containers =
+        spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let mut users = containers.map(|c| c.security_context.as_ref().and_then(|c| c.run_as_user).or(of_pod));
+    let first = users.next().flatten();
+    let owner = first.filter(|_| users.all(|u| u == first)).and_then(|u| u32::try_from(u).ok());
+    let own = owner.is_some() || context.is_some_and(|c| c.fs_group.is_some());
+    File { bytes, mode: if own { 0o600 } else { mode }, owner }
 }
 
 /// All keys, or those that `items` choose.
@@ -76,21 +76,19 @@ fn choose(
     items: Option<&[KeyToPath]>,
     default: u32,
     optional: bool,
-    what: &str,
+    missing: &str,
 ) -> Result<(), Error> {
     match items {
-        None | Some([]) => out.extend(data.into_iter().map(|(k, v)| (k, (v, default)))),
+        None | Some([]) => out.extend(data.into_iter().map(|(k, v)| (k, File::plain(v, default)))),
         Some(items) => {
             for i in items {
                 match data.get(&i.key) {
                     Some(v) => {
                         let mode = i.mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(default);
-                        out.insert(i.path.clone(), (v.clone(), mode));
+                        out.insert(i.path.clone(), File::plain(v.clone(), mode));
                     }
                     None if optional => {}
-                    None => {
-                        return Err(Error::Config(format!("{what} references non-existent key: {}", i.key)));
-                    }
+                    None => return Err(Error::Config(format!("{missing}: {}", i.key))),
                 }
             }
         }
@@ -111,7 +109,7 @@ async fn add_config_map(
     let mut data: BTreeMap<String, Vec<u8>> =
         m.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes())).collect();
     data.extend(m.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())));
-    choose(out, data, items, mode, optional, "configmap")
+    choose(out, data, items, mode, optional, "configmap references non-existent config key")
 }
 
 async fn add_secret(
@@ -125,7 +123,7 @@ async fn add_secret(
     let optional = optional == Some(true);
     let Some(s) = sources.secret(name, optional).await? else { return Ok(()) };
     let data = s.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect();
-    choose(out, data, items, mode, optional, "secret")
+    choose(out, data, items, mode, optional, "references non-existent secret key")
 }
 
 fn add_downward(
@@ -146,38 +144,28 @@ fn add_downward(
         let value =
             value.ok_or_else(|| Error::Config(format!("downward API: {} cannot be resolved", i.path)))?;
         let mode = i.mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(default);
-        out.insert(i.path.clone(), (value.into_bytes(), mode));
+        out.insert(i.path.clone(), File::plain(value.into_bytes(), mode));
     }
     Ok(())
 }
 
-/// A fresh token of the pod's service account, bound to the pod.
-async fn token(
-    client: &Client,
-    facts: &Facts<'_>,
-    namespace: &str,
-    t: &ServiceAccountTokenProjection,
-) -> Result<String, Error> {
-    use k8s_openapi::api::authentication::v1::BoundObjectReference;
-    let account = facts.pod.spec.as_ref().and_then(|s| s.service_account_name.clone());
-    let account = account.filter(|a| !a.is_empty()).unwrap_or_else(|| "default".to_owned());
-    let request = TokenRequest {
-        spec: TokenRequestSpec {
-            audiences: t.audience.clone().into_iter().filter(|a| !a.is_empty()).collect(),
-            bound_object_ref: Some(BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: facts.pod.metadata.name.clone(),
-                uid: facts.pod.metadata.uid.clone(),
-            }),
-            expiration_seconds: t.expiration_seconds.or(Some(TOKEN_SECONDS)),
-        },
-        ..TokenRequest::default()
-    };
-    let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
-    let answer = api.create_token_request(&account, &PostParams::default(), &request).await?;
-    answer
-        .status
-        .map(|s| s.token)
-        .ok_or_else(|| Error::Config(format!("no token was issued for service account {account}")))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_is_for_those_who_run() {
+        let check = |pod: serde_json::Value, mode, owner| {
+            let pod: Pod = serde_json::from_value(json!({"spec": pod})).expect("pod");
+            let f = token_file(&pod, Vec::new(), 0o644);
+            assert_eq!((f.mode, f.owner), (mode, owner), "{pod:?}");
+        };
+        let user = |n| json!({"name": "c", "securityContext": {"runAsUser": n}});
+        check(json!({"containers": [{"name": "c"}]}), 0o644, None);
+        check(json!({"containers": [user(7)]}), 0o600, Some(7));
+        check(json!({"containers": [user(7), user(8)]}), 0o644, None);
+        check(json!({"containers": [{"name": "c"}], "securityContext": {"runAsUser": 9}}), 0o600, Some(9));
+        check(json!({"containers": [{"name": "c"}], "securityContext": {"fsGroup": 9}}), 0o600, None);
+    }
 }

@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::sync::Notify;
 
-use super::content::TOKEN_SECONDS;
+use super::token::TOKEN_SECONDS;
 
 /// Watches the pod's config maps and secrets, each by name, for as long as it is polled.
 pub(crate) async fn follow(client: Client, pod: Arc<Pod>, changed: Arc<Notify>) {
@@ -33,7 +33,7 @@ pub(crate) async fn follow(client: Client, pod: Arc<Pod>, changed: Arc<Notify>) 
     all.extend(maps.iter().map(|n| watch::<ConfigMap>(&client, &namespace, n).boxed()));
     all.extend(secrets.iter().map(|n| watch::<Secret>(&client, &namespace, n).boxed()));
     if let Some(seconds) = token {
-        let every = Duration::from_secs(u64::try_from(seconds * 4 / 5).unwrap_or(60).max(60));
+        let every = Duration::from_secs(u64::try_from(seconds * 4 / 5).unwrap_or(60).clamp(60, 24 * 3600));
         let ticks = stream::unfold((), move |()| async move {
             tokio::time::sleep(every).await;
             Some(((), ()))

@@ -12,6 +12,7 @@ use super::{Worker, facts, find_container, host_network, span};
 use crate::container::{self, Surroundings};
 use crate::images::{Credential, LocalImage, normalise};
 use crate::plan::{Backoff, Held, spec_hash};
+use crate::probes::duration_text;
 use crate::runtime::{Identity, State, layers, resolve_user};
 use crate::{Error, environment, lifecycle, quantity};
 
@@ -107,7 +108,7 @@ impl Worker {
                 attempt,
             };
             let (ask, log) = container::ask(&surroundings, c, &image, &user, &env)?;
-            node.runtime.create(&identity, &ask, rootfs, Some(log)).await
+            node.runtime.create(&identity, &ask, rootfs, log).await
         }
         .instrument(span(pod, "create container"));
         let id = match create.await {
@@ -116,29 +117,28 @@ impl Worker {
                 if source.message().contains("OCI runtime create failed") =>
             {
                 // What runc refuses (a command that is not there) is the container's own failure.
-                self.fail_start(pod, &identity, source.message().to_owned()).await;
+                let message = format!("failed to create containerd task: {}", source.message());
+                self.fail_start(pod, &identity, message).await;
                 return Ok(());
             }
             Err(e) => return Err(e),
         };
-        node.events.normal(pod, Some(&c.name), "Created", format!("Created container: {}", c.name));
+        node.events.normal(pod, Some(&c.name), "Created", "Container created".to_owned());
         let started = node.runtime.start(&id).instrument(span(pod, "start container")).await;
         if let Err(e) = started {
             self.fail_start(pod, &identity, e.to_string()).await;
             return Ok(());
         }
-        node.events.normal(pod, Some(&c.name), "Started", format!("Started container {}", c.name));
+        node.events.normal(pod, Some(&c.name), "Started", "Container started".to_owned());
         self.remove_old(&identity).await;
         if let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) {
             let ip = self.addr.as_ref().map_or(node.config.node_ip, |a| a.ip);
             if let Err(why) = lifecycle::run_hook(&node.runtime, &id, c, hook, ip).await {
-                node.events.warning(
-                    pod,
-                    Some(&c.name),
-                    "FailedPostStartHook",
-                    format!("PostStartHook failed: {why}"),
-                );
-                let message = format!("FailedPostStartHook: container {} will be restarted", c.name);
+                // The answer may hold secrets: it stays out of the event, as upstream has it.
+                tracing::debug!(pod = ?pod.metadata.name, container = c.name, why, "a postStart hook failed");
+                let note = "PostStartHook failed".to_owned();
+                node.events.warning(pod, Some(&c.name), "FailedPostStartHook", note);
+                let message = "FailedPostStartHook".to_owned();
                 self.condemned.insert(c.name.clone(), message);
             }
         }
@@ -199,8 +199,11 @@ impl Worker {
         let node = self.node.clone();
         let image = c.image.as_deref().unwrap_or_default();
         if normalise(image).is_none() {
-            let message = format!("Failed to apply default image tag \"{image}\": couldn't parse image name");
+            let message = format!(
+                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
+            );
             self.node.events.warning(pod, Some(&c.name), "InspectFailed", message.clone());
+            self.node.events.warning(pod, Some(&c.name), "Failed", "Error: InvalidImageName".to_owned());
             let until = node.now().saturating_add(CONFIG_RETRY);
             self.held.insert(c.name.clone(), Held { until, reason: "InvalidImageName", message });
             return Ok(None);
@@ -214,13 +217,16 @@ impl Worker {
         let present = node.images.get(image).await?;
         match (policy, present) {
             ("IfNotPresent" | "Never", Some(i)) => {
-                let note = format!("Container image \"{image}\" already present on machine");
+                let note = format!(
+                    "Container image \"{image}\" already present on machine and can be accessed by the pod"
+                );
                 node.events.normal(pod, Some(&c.name), "Pulled", note);
                 return Ok(Some(i));
             }
             ("Never", None) => {
                 let message = format!("Container image \"{image}\" is not present with pull policy of Never");
                 node.events.warning(pod, Some(&c.name), "ErrImageNeverPull", message.clone());
+                node.events.warning(pod, Some(&c.name), "Failed", "Error: ErrImageNeverPull".to_owned());
                 let until = node.now().saturating_add(CONFIG_RETRY);
                 self.held.insert(c.name.clone(), Held { until, reason: "ErrImageNeverPull", message });
                 return Ok(None);
@@ -242,9 +248,9 @@ impl Worker {
         let _timer = crate::metrics::operation("pull_image");
         match pull.await {
             Ok(i) => {
-                let took = signal::time::monotonic().duration_since(started).as_secs_f64();
+                let took = duration_text(signal::time::monotonic().duration_since(started));
                 let note = format!(
-                    "Successfully pulled image \"{image}\" in {took:.3}s ({took:.3}s including waiting). Image size: {} bytes.",
+                    "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {} bytes.",
                     i.size
                 );
                 node.events.normal(pod, Some(&c.name), "Pulled", note);
@@ -278,15 +284,29 @@ impl Worker {
         }
     }
 
-    async fn credentials(&self, pod: &Pod) -> Result<Vec<Credential>, Error> {
+    /// What the pod's pull secrets hold. One that is missing does not stop the pull, but is said.
+    async fn credentials(&self, pod: &Arc<Pod>) -> Result<Vec<Credential>, Error> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let api = Api::<Secret>::namespaced(self.node.client.clone(), namespace);
-        let mut out = Vec::new();
+        let (mut out, mut missing) = (Vec::new(), Vec::new());
         for r in pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()) {
-            let Some(secret) = api.get_opt(&r.name).await? else { continue };
-            if let Some(json) = secret.data.as_ref().and_then(|d| d.get(".dockerconfigjson")) {
+            let Some(secret) = api.get_opt(&r.name).await? else {
+                missing.push(r.name.as_str());
+                continue;
+            };
+            let data = |key: &str| secret.data.as_ref().and_then(|d| d.get(key));
+            if let Some(json) = data(".dockerconfigjson") {
                 out.extend(Credential::from_docker_config(&json.0));
+            } else if let Some(json) = data(".dockercfg") {
+                out.extend(Credential::from_docker_cfg(&json.0));
             }
+        }
+        if !missing.is_empty() {
+            let note = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            self.node.events.warning(pod, None, "FailedToRetrieveImagePullSecret", note);
         }
         Ok(out)
     }
