@@ -1,8 +1,12 @@
-//! Parses the Prometheus text format 0.0.4 and OpenMetrics 1.0 text into samples.
+//! Parses the Prometheus text format 0.0.4 and OpenMetrics 1.0 text into samples; [`protobuf`] is the third format.
 //!
-//! Sources: prometheus.io/docs/instrumenting/exposition_formats, OpenMetrics 1.0. Exemplars are read over.
+//! Sources: prometheus.io/docs/instrumenting/exposition_formats, OpenMetrics 1.0.
 
-use signal::{METRIC_NAME, Metadata, MetricKind};
+pub(crate) mod protobuf;
+
+use std::sync::Arc;
+
+use signal::{FloatHistogram, METRIC_NAME, Metadata, MetricKind};
 
 /// One line's sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +16,30 @@ pub struct Parsed {
     pub value: f64,
     /// Milliseconds, if the line has a timestamp.
     pub timestamp: Option<i64>,
+    /// When counting began, in milliseconds; 0 if that is not said.
+    pub start: i64,
+    /// An example behind the sample.
+    pub example: Option<Box<Example>>,
+}
+
+/// One observation, as an example of those behind a sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    pub labels: Vec<(String, String)>,
+    pub value: f64,
+    /// Milliseconds, if it has a time.
+    pub timestamp: Option<i64>,
+}
+
+/// A native histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Native {
+    /// Includes `__name__`.
+    pub labels: Vec<(String, String)>,
+    pub timestamp: Option<i64>,
+    pub start: i64,
+    pub histogram: Arc<FloatHistogram>,
+    pub examples: Vec<Example>,
 }
 
 /// What an exposition holds.
@@ -19,6 +47,8 @@ pub struct Parsed {
 pub struct Exposition {
     pub samples: Vec<Parsed>,
     pub metadata: Vec<Metadata>,
+    /// Only the protobuf format has them.
+    pub histograms: Vec<Native>,
 }
 
 /// A line that cannot be read.
@@ -112,8 +142,12 @@ fn read_sample(line: &str, openmetrics: bool) -> Result<Parsed, &'static str> {
     if !labels.iter().any(|(n, _)| n == METRIC_NAME) {
         return Err("a sample has no name");
     }
-    // An exemplar follows " # "; it is not stored yet.
-    let rest = rest.split_once(" # ").map_or(rest, |(r, _)| r);
+    let (rest, example) = match rest.split_once(" # ") {
+        Some((rest, text)) if openmetrics => (rest, Some(Box::new(read_example(text)?))),
+        // The older format has none; some write them all the same.
+        Some((rest, _)) => (rest, None),
+        None => (rest, None),
+    };
     let mut words = rest.split_ascii_whitespace();
     let value = read_value(words.next().ok_or("a sample has no value")?).ok_or("not a number")?;
     let timestamp = match words.next() {
@@ -127,7 +161,31 @@ fn read_sample(line: &str, openmetrics: bool) -> Result<Parsed, &'static str> {
     if words.next().is_some() {
         return Err("more than name, value and timestamp");
     }
-    Ok(Parsed { labels, value, timestamp })
+    Ok(Parsed { labels, value, timestamp, start: 0, example })
+}
+
+/// `{trace_id="…"} value [seconds]`
+fn read_example(text: &str) -> Result<Example, &'static str> {
+    let inside = text.trim_start().strip_prefix('{').ok_or("an exemplar has no labels")?;
+    let mut labels = Vec::new();
+    let rest = read_labels(inside, &mut labels)?;
+    // OpenMetrics 1.0: names and values together.
+    if labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum::<usize>() > 128 {
+        return Err("an exemplar's labels are longer than 128 characters");
+    }
+    let mut words = rest.split_ascii_whitespace();
+    let value = read_value(words.next().ok_or("an exemplar has no value")?).ok_or("not a number")?;
+    let timestamp = match words.next() {
+        None => None,
+        Some(w) => {
+            let secs: f64 = w.parse().map_err(|_| "not a timestamp in seconds")?;
+            Some((secs * 1000.0).round() as i64)
+        }
+    };
+    if words.next().is_some() {
+        return Err("more than labels, value and timestamp");
+    }
+    Ok(Example { labels, value, timestamp })
 }
 
 fn read_labels<'a>(mut rest: &'a str, labels: &mut Vec<(String, String)>) -> Result<&'a str, &'static str> {
@@ -274,6 +332,19 @@ mod tests {
         assert_eq!((e.metadata[0].kind, e.metadata[0].help.as_str()), (MetricKind::Counter, "all of it"));
         assert!(parse("a_total 1\n", true).is_err());
         assert!(parse("# EOF\na 1\n", true).is_err());
+    }
+
+    #[test]
+    fn openmetrics_has_exemplars() {
+        let text = "h_bucket{le=\"1\"} 3 # {trace_id=\"x\"} 0.5 1.25\nh_count 3\n# EOF\n";
+        let e = parse(text, true).expect("an exposition");
+        let example = e.samples[0].example.as_ref().expect("an exemplar");
+        assert_eq!(
+            **example,
+            Example { labels: vec![("trace_id".into(), "x".into())], value: 0.5, timestamp: Some(1250) }
+        );
+        assert!(e.samples[1].example.is_none());
+        assert!(parse("a_total 1 # {x=\"y\"}\n# EOF\n", true).is_err());
     }
 
     #[test]

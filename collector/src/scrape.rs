@@ -10,18 +10,22 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use signal::time::SharedClock;
-use signal::{Labels, METRIC_NAME, MetricBatch, Registry, ScrapeTarget, Sink, stale_nan};
+use signal::{
+    Exemplar, HistogramSample, HistogramSeries, Labels, METRIC_NAME, MetricBatch, Registry, ScrapeTarget,
+    Sink, StartTimes, stale_nan,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::exposition::{Exposition, parse};
+use crate::exposition::{Example, Exposition, parse, protobuf};
 use crate::metrics::{accepted, refused};
 
 /// Largest exposition taken; Prometheus has no default limit, a node has 24 GiB for everything.
 const MOST_BYTES: usize = 32 << 20;
 /// Samples taken from one scrape.
 const MOST_SAMPLES: usize = 200_000;
-const ACCEPT: &str =
-    "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+/// Protobuf first, because only it has native histograms.
+const ACCEPT: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,\
+    application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
@@ -124,13 +128,28 @@ impl Scraper {
         };
         let mut batch = MetricBatch { metadata: exposition.metadata, ..MetricBatch::default() };
         let mut seen = HashSet::with_capacity(exposition.samples.len() + 4);
-        let scraped = exposition.samples.len();
+        let scraped = exposition.samples.len() + exposition.histograms.len();
         for s in exposition.samples {
             let labels = with_target_labels(&s.labels, &self.target.labels);
             if s.timestamp.is_none() {
                 seen.insert(labels.clone());
             }
-            batch.push(labels, s.timestamp.unwrap_or(now), s.value);
+            let timestamp = s.timestamp.unwrap_or(now);
+            if s.start != 0 {
+                batch.starts.push(StartTimes { labels: labels.clone(), times: vec![(timestamp, s.start)] });
+            }
+            batch.exemplars.extend(s.example.map(|e| exemplar(&labels, &e, timestamp)));
+            batch.push(labels, timestamp, s.value);
+        }
+        for h in exposition.histograms {
+            let labels = with_target_labels(&h.labels, &self.target.labels);
+            if h.timestamp.is_none() {
+                seen.insert(labels.clone());
+            }
+            let timestamp = h.timestamp.unwrap_or(now);
+            batch.exemplars.extend(h.examples.iter().map(|e| exemplar(&labels, e, timestamp)));
+            let sample = HistogramSample { timestamp, start: h.start, histogram: h.histogram };
+            batch.histograms.push(HistogramSeries { labels, samples: vec![sample] });
         }
         let up = error.is_empty();
         for (name, value) in [
@@ -165,18 +184,21 @@ impl Scraper {
         if response.status() != http::StatusCode::OK {
             return Err(format!("server returned HTTP status {}", response.status()));
         }
-        let openmetrics = response
-            .headers()
-            .get("content-type")
-            .and_then(|v| v.to_str().ok())
-            .is_some_and(|v| v.starts_with("application/openmetrics-text"));
+        let kind = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
+        let openmetrics = kind.starts_with("application/openmetrics-text");
+        let is_protobuf = kind.starts_with("application/vnd.google.protobuf");
         let body =
             Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(|e| e.to_string())?;
         let bytes = body.to_bytes();
-        let text = std::str::from_utf8(&bytes).map_err(|e| e.to_string())?;
-        let exposition = parse(text, openmetrics).map_err(|e| e.to_string())?;
-        if exposition.samples.len() > MOST_SAMPLES {
-            return Err(format!("{} samples, the limit is {MOST_SAMPLES}", exposition.samples.len()));
+        let exposition = if is_protobuf {
+            protobuf::parse(&bytes)?
+        } else {
+            let text = std::str::from_utf8(&bytes).map_err(|e| e.to_string())?;
+            parse(text, openmetrics).map_err(|e| e.to_string())?
+        };
+        let samples = exposition.samples.len() + exposition.histograms.len();
+        if samples > MOST_SAMPLES {
+            return Err(format!("{samples} samples, the limit is {MOST_SAMPLES}"));
         }
         Ok(exposition)
     }
@@ -190,6 +212,15 @@ impl Scraper {
                 tracing::warn!(target_url = %self.target.url, error = %e, "scraped samples were not stored");
             }
         }
+    }
+}
+
+fn exemplar(series: &Labels, e: &Example, timestamp: i64) -> Exemplar {
+    Exemplar {
+        series: series.clone(),
+        labels: Labels::from_pairs(e.labels.iter().map(|(n, v)| (n, v))),
+        value: e.value,
+        timestamp: e.timestamp.unwrap_or(timestamp),
     }
 }
 

@@ -29,11 +29,21 @@ impl Labels {
 
     /// From pairs in any order. A later pair wins over an earlier one of the same name; empty values vanish.
     pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        let mut b = LabelsBuilder::default();
-        for (n, v) in pairs {
-            b.set(n.as_ref(), v.as_ref());
-        }
-        b.build()
+        let mut pairs: Vec<(N, V)> = pairs.into_iter().collect();
+        Self::from_ordered(&pairs).unwrap_or_else(|| {
+            pairs.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
+            let next = pairs.iter().skip(1).map(Some).chain([None]);
+            encode(pairs.iter().zip(next).filter_map(|((n, v), next)| {
+                next.is_none_or(|(name, _)| name.as_ref() != n.as_ref()).then_some((n.as_ref(), v.as_ref()))
+            }))
+        })
+    }
+
+    /// From pairs in strictly ascending order of names: the short way. `None` if they are in another order.
+    pub fn from_ordered<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> Option<Self> {
+        pairs
+            .is_sorted_by(|a, b| a.0.as_ref() < b.0.as_ref())
+            .then(|| encode(pairs.iter().map(|(n, v)| (n.as_ref(), v.as_ref()))))
     }
 
     pub fn builder(&self) -> LabelsBuilder {
@@ -255,13 +265,18 @@ impl LabelsBuilder {
     pub fn build(&self) -> Labels {
         let mut pairs: Vec<&(String, String)> = self.pairs.iter().filter(|(_, v)| !v.is_empty()).collect();
         pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let mut data = Vec::with_capacity(pairs.iter().map(|(n, v)| n.len() + v.len() + 2).sum());
-        for (n, v) in pairs {
-            push_str(&mut data, n);
-            push_str(&mut data, v);
-        }
-        Labels { data: (!data.is_empty()).then(|| data.into()) }
+        encode(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())))
     }
+}
+
+/// Names are unique and ascend.
+fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
+    let mut data = Vec::with_capacity(512);
+    for (n, v) in pairs.filter(|(_, v)| !v.is_empty()) {
+        push_str(&mut data, n);
+        push_str(&mut data, v);
+    }
+    Labels { data: (!data.is_empty()).then(|| data.as_slice().into()) }
 }
 
 #[cfg(test)]
@@ -291,6 +306,15 @@ mod tests {
         fn encoding_round_trips(pairs in proptest::collection::vec(("[a-z_]{1,8}", ".{0,200}"), 0..10)) {
             let l = Labels::from_pairs(pairs);
             prop_assert_eq!(Labels::from_encoded(l.encoded()), Some(l.clone()));
+        }
+
+        #[test]
+        fn the_short_way_gives_the_same_set(pairs in proptest::collection::vec(("[a-c]{1,2}", "[xy]{0,1}"), 0..6)) {
+            let mut b = LabelsBuilder::default();
+            for (n, v) in &pairs {
+                b.set(n, v);
+            }
+            prop_assert_eq!(Labels::from_pairs(pairs), b.build());
         }
 
         #[test]
