@@ -1,3 +1,5 @@
+//! Objects there and back, and bodies that clients really send.
+
 use super::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Jobs in all stages of their lives.
+
 use super::*;
 use serde_json::{Value, json};
 
