@@ -19,7 +19,7 @@ KUBECTL := $(TOOLS)/kubectl
 PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
 PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo
 
-.PHONY: help run build web test lint bench image kubectl browser node packages-run packages-test
+.PHONY: help run build web test lint bench bench-metrics image kubectl browser node packages-run packages-test
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -73,3 +73,6 @@ lint: packages-run ## formatting, clippy, layers; warnings are errors
 bench: build image kubectl ## start, memory, pod start, HPA and API figures of this machine
 	@BINNACLE_BIN=$(BIN) BINNACLE_KUBECTL=$(KUBECTL) BINNACLE_SHOP_IMAGE=$(SHOP_IMAGE) \
 	  cargo bench -p tests
+
+bench-metrics: build ## the metrics engine beside Debian's Prometheus and VictoriaMetrics; answers compared
+	@python3 tools/bench-metrics.py $(BIN)
