@@ -44,6 +44,9 @@ export function Overview() {
   const spans = useOne(`sum(rate(binnacle_collector_accepted_items_total{signal="traces"}[${window}]))`);
   const rss = useOne('process_resident_memory_bytes{job="binnacle"}');
   const cpu = useOne(`rate(process_cpu_seconds_total{job="binnacle"}[${window}])`);
+  const nodeCpu = useRange(`sum by (node) (rate(node_cpu_seconds_total{mode!~"idle|iowait"}[${window}]))`, g);
+  const nodeMemory = useRange("sum by (node) (node_memory_MemTotal_bytes - node_memory_MemAvailable_bytes)", g);
+  const nodeDisk = useRange('max by (node) (100 - 100 * node_filesystem_avail_bytes{mountpoint="/"} / node_filesystem_size_bytes)', g);
   const phases = useMemo(() => {
     const count = new Map<string, { n: number; tone: Tone }>();
     for (const pod of pods.items) {
@@ -91,7 +94,7 @@ export function Overview() {
           <Loaded query={nodes}>
             {(list) => list.length === 0 ? <Empty text="No node has joined yet." /> : (
               <table>
-                <thead><tr><th>Name</th><th>Status</th><th>Version</th><th>System</th><th className="num">CPU</th><th className="num">Memory</th><th>Age</th></tr></thead>
+                <thead><tr><th>Name</th><th>Status</th><th>Version</th><th>System</th><th>CPU</th><th>Memory</th><th>Disk</th><th>Age</th></tr></thead>
                 <tbody>
                   {list.map((n) => (
                     <tr key={n.metadata.uid}>
@@ -99,8 +102,9 @@ export function Overview() {
                       <td><Badge tone={nodeReady(n) ? "good" : "bad"}>{nodeReady(n) ? "Ready" : "Not ready"}</Badge>{n.spec.unschedulable && " cordoned"}</td>
                       <td>{n.status?.nodeInfo?.kubeletVersion}</td>
                       <td>{n.status?.nodeInfo?.osImage}</td>
-                      <td className="num">{n.status?.allocatable?.cpu}</td>
-                      <td className="num">{formatValue(quantity(n.status?.allocatable?.memory), "bytes")}</td>
+                      <td><Use node={n} all={nodeCpu.data} unit="cores" /> of {n.status?.capacity?.cpu}</td>
+                      <td><Use node={n} all={nodeMemory.data} unit="bytes" /> of {formatValue(quantity(n.status?.capacity?.memory), "bytes")}</td>
+                      <td><Use node={n} all={nodeDisk.data} unit="percent" /></td>
                       <td>{formatAge(n.metadata.creationTimestamp)}</td>
                     </tr>
                   ))}
@@ -116,6 +120,18 @@ export function Overview() {
 
 function nodeReady(n: Node): boolean {
   return n.status?.conditions?.some((c) => c.type === "Ready" && c.status === "True") ?? false;
+}
+
+/** What of a node's resource is in use, and how that went. */
+function Use({ node, all, unit }: { node: Node; all: Series[] | undefined; unit: Unit }) {
+  const series = all?.find((s) => s.labels.node === node.metadata.name);
+  if (!series) return <span className="muted">not measured</span>;
+  return (
+    <span className="nowrap" style={{ display: "inline-flex", alignItems: "center", gap: 6 }}>
+      <Sparkline values={series.values} width={60} height={16} />
+      {formatValue(last(series), unit)}
+    </span>
+  );
 }
 
 /** `topk` over a range gives all that were ever among the first: the latest values decide here. */
