@@ -1,5 +1,6 @@
 //! Loki's HTTP API (Loki: docs/sources/reference/loki-http-api.md).
 
+mod explore;
 mod push;
 mod tail;
 
@@ -36,6 +37,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/label/{name}/values", get(label_values))
         .route("/api/v1/series", get(series).post(series))
         .route("/api/v1/index/stats", get(stats).post(stats))
+        .route("/api/v1/index/volume", get(explore::volume).post(explore::volume))
+        .route("/api/v1/index/volume_range", get(explore::volume_range).post(explore::volume_range))
+        .route("/api/v1/detected_labels", get(explore::detected_labels).post(explore::detected_labels))
+        .route("/api/v1/detected_fields", get(explore::detected_fields).post(explore::detected_fields))
+        .route("/api/v1/detected_field/{name}/values", get(explore::detected_values))
+        .route("/api/v1/patterns", get(explore::patterns).post(explore::patterns))
         .route("/api/v1/tail", get(tail::tail))
         .route("/api/v1/push", post(push::push))
         .route("/api/v1/format_query", get(format_query).post(format_query))

@@ -1,5 +1,6 @@
 //! The APIs over real engines: what goes in by one door comes out by the others, and nothing leaves its namespace.
 
+mod loki;
 mod metrics;
 
 use std::collections::BTreeSet;

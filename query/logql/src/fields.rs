@@ -31,6 +31,22 @@ fn text(v: &Value) -> String {
     }
 }
 
+/// The fields of a line and which parser reads them: `json`, `logfmt`, or none.
+pub fn detect(line: &str, mut each: impl FnMut(&str, &str)) -> Option<&'static str> {
+    if line.starts_with('{') && json(line, |k, v| each(&k, &v)) {
+        return Some("json");
+    }
+    let mut found = false;
+    logfmt(line, |k, v| {
+        // A URL's parameters in prose are no fields.
+        if k.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
+            found = true;
+            each(k, &v);
+        }
+    });
+    found.then_some("logfmt")
+}
+
 /// One field by its path: `a.b`, `a["b"]`, `a[0]`.
 pub(crate) fn json_path(line: &str, path: &str) -> Option<String> {
     let mut v: Value = serde_json::from_str(line).ok()?;

@@ -7,9 +7,12 @@
 //! Does not know: HTTP, and how sums, joins and `topk` work: what stands around the range aggregations of a
 //! metric query is PromQL, word for word, and is evaluated by [`promql`].
 //!
+//! Beside queries: [`drain`], the patterns of lines, and [`detect`], the fields a line has.
+//!
 //! The road of a query: [`lex`] → [`parse`] → [`pipeline`] (with [`fields`] and [`template`]) → [`eval`].
 
 mod ast;
+pub mod drain;
 mod error;
 mod eval;
 mod fields;
@@ -20,5 +23,6 @@ mod template;
 
 pub use error::Error;
 pub use eval::{Engine, Entry, Limits, LogResult, LogStreamResult, Options};
+pub use fields::detect;
 pub use parse::{Query, parse, parse_log_query};
 pub use pipeline::{Pipeline, Processed};

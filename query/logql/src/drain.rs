@@ -1,0 +1,150 @@
+//! Patterns of lines: what stays the same in lines of one kind, with `<_>` for what does not (the Drain algorithm:
+//! He et al., "Drain: An Online Log Parsing Approach with Fixed Depth Tree", ICWS 2017).
+//!
+//! Lines are grouped by their number of words and their first word; within a group a line joins the pattern it is
+//! most like, if half of the words agree, and words that differ become variable.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// Patterns kept; a line that would make one more is counted as rare instead.
+const PATTERNS: usize = 300;
+/// Words of a line that are looked at.
+const WORDS: usize = 80;
+/// Share of words that must agree.
+const ALIKE: f64 = 0.5;
+
+pub const VARIABLE: &str = "<_>";
+
+/// A pattern with what was counted of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern {
+    pub text: String,
+    /// Lines by bucket, as given to [`Drain::add`].
+    pub counts: BTreeMap<i64, u64>,
+    pub total: u64,
+}
+
+struct Cluster {
+    /// `None` is variable.
+    words: Vec<Option<String>>,
+    counts: BTreeMap<i64, u64>,
+}
+
+#[derive(Default)]
+pub struct Drain {
+    groups: HashMap<(usize, Option<String>), Vec<Cluster>>,
+    patterns: usize,
+    /// Lines of patterns that found no place.
+    pub rare: u64,
+}
+
+/// Words that tell one line from the next: numbers, ids, addresses, times. Punctuation around them stays.
+fn constant(word: &str) -> Option<String> {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    let hex = word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if digits == 0 && !hex {
+        return Some(word.to_owned());
+    }
+    // `key=123` and `"key":123` keep what they are called.
+    let (key, value) = word.rsplit_once(['=', ':'])?;
+    let named = !key.is_empty() && !key.bytes().any(|b| b.is_ascii_digit());
+    let separator = word.get(key.len()..word.len() - value.len())?;
+    named.then(|| format!("{key}{separator}{VARIABLE}"))
+}
+
+impl Drain {
+    pub fn add(&mut self, line: &str, bucket: i64) {
+        let words: Vec<Option<String>> = line.split_whitespace().take(WORDS).map(constant).collect();
+        let Some(first) = words.first() else { return };
+        let group = self.groups.entry((words.len(), first.clone())).or_default();
+        let agree = |c: &Cluster| c.words.iter().zip(&words).filter(|(a, b)| a == b).count();
+        let best = group.iter_mut().max_by_key(|c| agree(c));
+        match best {
+            Some(c) if agree(c) as f64 >= ALIKE * words.len() as f64 => {
+                for (known, new) in c.words.iter_mut().zip(words) {
+                    if *known != new {
+                        *known = None;
+                    }
+                }
+                *c.counts.entry(bucket).or_default() += 1;
+            }
+            _ if self.patterns < PATTERNS => {
+                self.patterns += 1;
+                group.push(Cluster { words, counts: BTreeMap::from([(bucket, 1)]) });
+            }
+            _ => self.rare += 1,
+        }
+    }
+
+    /// Most frequent first.
+    pub fn patterns(self) -> Vec<Pattern> {
+        let mut by_text: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
+        for c in self.groups.into_values().flatten() {
+            let mut words: Vec<String> =
+                c.words.into_iter().map(|w| w.unwrap_or_else(|| VARIABLE.to_owned())).collect();
+            // Several variable words in a row read as one.
+            words.dedup_by(|a, b| a == VARIABLE && b == VARIABLE);
+            let counts = by_text.entry(words.join(" ")).or_default();
+            for (bucket, n) in c.counts {
+                *counts.entry(bucket).or_default() += n;
+            }
+        }
+        let mut out: Vec<Pattern> = by_text
+            .into_iter()
+            .map(|(text, counts)| Pattern { text, total: counts.values().sum(), counts })
+            .collect();
+        out.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.text.cmp(&b.text)));
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mined(lines: &[&str]) -> Vec<(String, u64)> {
+        let mut d = Drain::default();
+        lines.iter().for_each(|l| d.add(l, 0));
+        d.patterns().into_iter().map(|p| (p.text, p.total)).collect()
+    }
+
+    #[test]
+    fn lines_of_one_kind_are_one_pattern() {
+        let own = |p: &[(&str, u64)]| p.iter().map(|(t, n)| ((*t).to_owned(), *n)).collect::<Vec<_>>();
+        assert_eq!(
+            mined(&["GET /cart took 12 ms", "GET /cart took 9 ms", "GET /stock took 10 ms", "disk is full"]),
+            own(&[("GET <_> took <_> ms", 3), ("disk is full", 1)])
+        );
+        assert_eq!(
+            mined(&["level=info user=7 msg=in", "level=info user=8 msg=in"]),
+            own(&[("level=info user=<_> msg=in", 2)])
+        );
+        assert_eq!(
+            mined(&["request 4bf92f3577b34da6 done", "request deadbeefcafebabe done"]),
+            own(&[("request <_> done", 2)])
+        );
+        assert_eq!(mined(&["", "   "]), []);
+    }
+
+    #[test]
+    fn patterns_are_bounded_and_counted_by_bucket() {
+        let mut d = Drain::default();
+        // Letters only, so that nothing is taken for a number; every line has another first word.
+        let word = |mut n: usize| {
+            let mut w = String::from("w");
+            while n > 0 {
+                w.push(char::from(b'g' + (n % 16) as u8));
+                n /= 16;
+            }
+            w
+        };
+        for i in 0..400 {
+            d.add(&format!("{} happened", word(i)), (i % 2) as i64);
+        }
+        assert_eq!(d.rare, 100);
+        let mut d = Drain::default();
+        (0..10).for_each(|i| d.add("tick tock", i / 5));
+        let p = d.patterns();
+        assert_eq!(p.first().map(|p| p.counts.clone()), Some(BTreeMap::from([(0, 5), (1, 5)])));
+    }
+}
