@@ -1,4 +1,5 @@
-//! What the server adds to new objects on its own: service accounts for pods, addresses for services.
+//! What the server adds to new objects on its own: service accounts and priorities for pods, classes for
+//! claims, addresses for services.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::error::{ApiError, Result};
-use crate::kinds::{self, Served, service};
+use crate::kinds::{self, Served, service, storage};
 use crate::object;
 use crate::registry::random_suffix;
 use crate::server::ApiServer;
@@ -18,8 +19,10 @@ const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 impl ApiServer {
     /// Admission of a new object, before validation.
     pub(crate) async fn admit_create(&self, served: &Served, namespace: &str, o: &mut Value) -> Result<()> {
-        if served.kind.resource == "pods" {
-            self.admit_pod(served, namespace, o).await?;
+        match served.kind.resource {
+            "pods" => self.admit_pod(served, namespace, o).await?,
+            "persistentvolumeclaims" => self.admit_claim(o),
+            _ => {}
         }
         Ok(())
     }
@@ -51,7 +54,60 @@ impl ApiServer {
         if wanted {
             mount_token(spec);
         }
+        self.admit_priority(served, o)?;
+        self.admit_limits(served, namespace, o)
+    }
+
+    /// A pod's priority is that of its class, or of the class that all get
+    /// (kubernetes: plugin/pkg/admission/priority).
+    fn admit_priority(&self, served: &Served, o: &mut Value) -> Result<()> {
+        let classes =
+            kinds::by_resource("scheduling.k8s.io", "priorityclasses").expect("priority classes are a kind");
+        let named = object::text(o, "spec.priorityClassName").unwrap_or_default().to_owned();
+        let class = if named.is_empty() {
+            let all = self.cache.list(classes.index, None).objects;
+            let global = all.iter().map(|c| c.value()).filter(|c| object::flag(c, "globalDefault"));
+            // Of several the smallest counts.
+            global.min_by_key(|c| object::int(c, "value").unwrap_or(0))
+        } else {
+            let Some(class) = self.cache.get(classes.index, &named) else {
+                let why = format!("no PriorityClass with name {named} was found");
+                return Err(ApiError::forbidden(served, object::name(o), &why));
+            };
+            Some(class.value())
+        };
+        let Some(class) = class else { return Ok(()) };
+        let value = object::int(&class, "value").unwrap_or(0);
+        let spec = object::child(o, "spec");
+        if let Some(given) = object::int(spec, "priority").filter(|g| *g != 0 && *g != value) {
+            let why = format!(
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+            );
+            return Err(ApiError::forbidden(served, object::name(o), &why));
+        }
+        spec["priorityClassName"] = object::name(&class).into();
+        spec["priority"] = value.into();
+        if let Some(policy) = object::text(&class, "preemptionPolicy") {
+            spec["preemptionPolicy"] = policy.into();
+        }
         Ok(())
+    }
+
+    /// A claim that names no class gets the default one, the newest if there are several
+    /// (kubernetes: plugin/pkg/admission/storage/storageclass/setdefault).
+    fn admit_claim(&self, o: &mut Value) {
+        if object::get(o, "spec.storageClassName").is_some() {
+            return;
+        }
+        let classes =
+            kinds::by_resource("storage.k8s.io", "storageclasses").expect("storage classes are a kind");
+        let all = self.cache.list(classes.index, None).objects;
+        let defaults = all.iter().map(|c| c.value()).filter(storage::is_default_class);
+        let created =
+            |c: &Value| object::text(c, "metadata.creationTimestamp").unwrap_or_default().to_owned();
+        if let Some(class) = defaults.max_by_key(created) {
+            object::child(o, "spec")["storageClassName"] = object::name(&class).into();
+        }
     }
 
     /// Gives a service its address and node ports. The guard is held until the write is done, so that no

@@ -20,6 +20,10 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), Error> {
     for (role, kind, subject) in BINDINGS {
         server.put(RBAC, "clusterrolebindings", "", binding(role, kind, subject)).await?;
     }
+    for (name, value, what) in PRIORITIES {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": what});
+        server.put("scheduling.k8s.io", "priorityclasses", "", class).await?;
+    }
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {
@@ -30,6 +34,20 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), Error> {
     });
     server.put("", "services", "default", service).await
 }
+
+/// The system's own pods come before everyone's.
+const PRIORITIES: [(&str, i64, &str); 2] = [
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+];
 
 /// Role, kind of subject, subject.
 const BINDINGS: [(&str, &str, &str); 9] = [
@@ -192,6 +210,9 @@ fn cluster_roles() -> Vec<Value> {
                 ],
             ),
             rule(&all_write, &["autoscaling"], &["horizontalpodautoscalers"]),
+            rule(&all_write, &["batch"], &["cronjobs", "jobs"]),
+            rule(&all_write, &["networking.k8s.io"], &["ingresses", "networkpolicies"]),
+            rule(&all_write, &["policy"], &["poddisruptionbudgets"]),
             rule(&any, &["coordination.k8s.io"], &["leases"]),
         ],
     ));
@@ -203,6 +224,9 @@ fn cluster_roles() -> Vec<Value> {
             rule(&READ, &["discovery.k8s.io"], &["endpointslices"]),
             rule(&READ, &["apps"], &apps),
             rule(&READ, &["autoscaling"], &hpa),
+            rule(&READ, &["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"]),
+            rule(&READ, &["networking.k8s.io"], &["ingresses", "ingresses/status", "networkpolicies"]),
+            rule(&READ, &["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"]),
             rule(&READ, &["metrics.k8s.io"], &["pods"]),
             rule(&READ, &["events.k8s.io"], &["events"]),
         ],

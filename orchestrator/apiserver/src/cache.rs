@@ -283,6 +283,11 @@ impl Cache {
         Snapshot { objects, revision: revision.max(state.changed), changed: state.changed }
     }
 
+    /// Whether there is no object of a kind.
+    pub(crate) fn is_empty(&self, index: usize) -> bool {
+        self.kinds[index].lock().objects.is_empty()
+    }
+
     /// The revision of the last change of a kind.
     pub(crate) fn changed(&self, index: usize) -> u64 {
         self.kinds[index].lock().changed

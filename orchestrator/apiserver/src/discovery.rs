@@ -42,6 +42,8 @@ pub(crate) const VIRTUAL: [Virtual; 7] = [
     review("", "bindings", "Binding", true),
 ];
 
+const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 /// Subresource, kind, group of the kind, version of the kind, verbs.
 type Sub = (&'static str, &'static str, &'static str, &'static str, &'static [&'static str]);
 
@@ -63,7 +65,9 @@ fn subresources(s: &Served) -> Vec<Sub> {
             all.push(("exec", "PodExecOptions", "", "", &["create", "get"]));
             all.push(("log", "Pod", "", "", &["get"]));
             all.push(("portforward", "PodPortForwardOptions", "", "", &["create", "get"]));
+            all.push(("proxy", "PodProxyOptions", "", "", PROXY_VERBS));
         }
+        "services" => all.push(("proxy", "ServiceProxyOptions", "", "", PROXY_VERBS)),
         _ => {}
     }
     all

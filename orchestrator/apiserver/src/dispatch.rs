@@ -56,7 +56,7 @@ async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Res
     let mutating = !matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let _inflight = Inflight::new(mutating);
     let labels = labels(&info);
-    let upgrade = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
+    let upgrade = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
     let streamed = info.verb == "watch" || info.subresource == "log" || upgrade;
     let answer = if mutating && !upgrade && info.is_resource {
         let name = format!("{} {}", req.method(), labels.resource);
@@ -113,7 +113,7 @@ fn labels(info: &RequestInfo) -> RequestLabels {
         ("list", "LIST"),
         ("watch", "WATCH"),
     ];
-    const SUBS: [&str; 11] = [
+    const SUBS: [&str; 12] = [
         "status",
         "scale",
         "binding",
@@ -125,6 +125,7 @@ fn labels(info: &RequestInfo) -> RequestLabels {
         "portforward",
         "finalize",
         "resize",
+        "proxy",
     ];
     let served = kinds::find(&info.group, &info.version, &info.resource);
     RequestLabels {
@@ -231,29 +232,48 @@ fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<
 
 /// What everyone may ask.
 fn health(server: &ApiServer, path: &str, query: &Query) -> Option<Response> {
-    match path {
-        "/version" | "/version/" => Some(body::json(200, version().to_string())),
-        "/livez" | "/healthz" => Some(body::text(200, "ok")),
-        "/readyz" => {
-            let mut lines = String::new();
-            let mut failed = false;
-            for (name, check) in &server.config.readiness {
-                match check() {
-                    Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
-                    Err(why) => {
-                        failed = true;
-                        lines.push_str(&format!("[-]{name} failed: {why}\n"));
-                    }
-                }
+    if matches!(path, "/version" | "/version/") {
+        return Some(body::json(200, version().to_string()));
+    }
+    let (endpoint, check) = match path.trim_start_matches('/').split_once('/') {
+        Some((endpoint, check)) => (endpoint, Some(check)),
+        None => (path.trim_start_matches('/'), None),
+    };
+    let checks = match endpoint {
+        "readyz" | "healthz" => server.checks(),
+        // A process that answers is alive.
+        "livez" => vec![("ping".to_owned(), Ok(()))],
+        _ => return None,
+    };
+    let Some(wanted) = check else { return Some(report(endpoint, &checks, query)) };
+    match checks.iter().find(|(name, _)| name == wanted)? {
+        (_, Ok(())) => Some(body::text(200, "ok")),
+        (_, Err(why)) => Some(body::text(500, format!("internal server error: {why}"))),
+    }
+}
+
+type Checked = (String, std::result::Result<(), String>);
+
+/// All checks as upstream lists them, unless all is well and nobody asked.
+fn report(endpoint: &str, checks: &[Checked], query: &Query) -> Response {
+    let excluded: Vec<&str> = query.all("exclude").collect();
+    let (mut lines, mut failed) = (String::new(), false);
+    for (name, result) in checks {
+        match result {
+            _ if excluded.contains(&name.as_str()) => {
+                lines.push_str(&format!("[+]{name} excluded: ok\n"));
             }
-            let verbose = query.has("verbose");
-            Some(match (failed, verbose) {
-                (true, _) => body::text(500, format!("{lines}readyz check failed\n")),
-                (false, true) => body::text(200, format!("[+]ping ok\n{lines}readyz check passed\n")),
-                (false, false) => body::text(200, "ok"),
-            })
+            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
+            Err(why) => {
+                failed = true;
+                lines.push_str(&format!("[-]{name} failed: {why}\n"));
+            }
         }
-        _ => None,
+    }
+    match (failed, query.has("verbose")) {
+        (true, _) => body::text(500, format!("{lines}{endpoint} check failed\n")),
+        (false, true) => body::text(200, format!("{lines}{endpoint} check passed\n")),
+        (false, false) => body::text(200, "ok"),
     }
 }
 
@@ -311,6 +331,9 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
     }
     let method = req.method().clone();
     match (method, info.subresource.as_str()) {
+        (_, "proxy") if matches!(served.kind.resource, "pods" | "services") => {
+            proxy::workload::respond(&server, &ctx, served, req).await
+        }
         (Method::GET | Method::HEAD, "") => get(server, &ctx, served).await,
         (Method::POST, "") if info.name.is_empty() => {
             let bytes = body::read(req.into_body()).await?;

@@ -7,10 +7,11 @@
 //!
 //! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`rbac`] (and [`escalation`] for roles) →
 //! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
-//! [`registry`] with [`admission`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
+//! [`registry`] with [`admission`] and [`quota`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
 //! Beside it: [`subresource`], [`eviction`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
-//! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one per connection. State is the cache, a lock per kind;
+//! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one shows
+//! what quotas count ([`quota`]), one per connection. State is the cache, a lock per kind;
 //! the compiled roles, one lock; the allocation lock, held over a service's write.
 
 mod admission;
@@ -34,6 +35,7 @@ mod patch;
 pub mod pki;
 mod protobuf;
 mod proxy;
+mod quota;
 mod rbac;
 mod read;
 mod registry;

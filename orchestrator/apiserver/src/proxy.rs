@@ -1,6 +1,8 @@
 //! Logs, exec, attach and port-forward: after authorization the request goes on to the pod's kubelet, over
 //! TLS with our client certificate; upgraded connections are carried byte by byte.
 
+pub(crate) mod workload;
+
 use std::sync::Arc;
 
 use axum::body::Body;

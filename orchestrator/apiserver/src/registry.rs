@@ -1,13 +1,14 @@
 //! The road of a write: defaults, admission, validation, one compare-and-swap on the store
 //! (apiserver: pkg/registry/generic/registry/store.go).
 
-use std::sync::Arc;
-use std::time::Duration;
+mod delete;
+mod metadata;
 
-use apimachinery::name;
+use std::sync::Arc;
+
 use apimachinery::trace::TRACEPARENT_ANNOTATION;
 use apimachinery::user::UserInfo;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cache::{Object, object_key, store_key};
 use crate::error::{ApiError, Result};
@@ -16,6 +17,12 @@ use crate::request::WriteOptions;
 use crate::server::ApiServer;
 use crate::validation::Errors;
 use crate::{managed, object};
+
+pub(crate) use delete::{DeleteOptions, Deleted};
+pub(crate) use metadata::validate_labels;
+
+use delete::is_finished;
+use metadata::{keep_metadata, keep_other_part, same_but_times, same_spec, validate_metadata};
 
 /// How often a write that lost a race is tried again before the client is told.
 const RETRIES: usize = 8;
@@ -41,23 +48,6 @@ pub(crate) enum Part {
     Finalize,
     /// What a subresource with its own rules changed (binding, scale): everything counts.
     Internal,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DeleteOptions {
-    pub(crate) grace_s: Option<i64>,
-    pub(crate) uid: Option<String>,
-    pub(crate) resource_version: Option<String>,
-    pub(crate) propagation: Option<String>,
-    pub(crate) dry_run: bool,
-}
-
-/// What a deletion came to.
-pub(crate) enum Deleted {
-    /// Gone; the object as it last was.
-    Gone(Value),
-    /// Marked, waiting for finalizers or its grace period.
-    Pending(Value),
 }
 
 impl ApiServer {
@@ -110,6 +100,7 @@ impl ApiServer {
             managed::on_update(served, None, &mut o, &ctx.options.field_manager, "", self.now());
         }
         let _allocated = self.allocate(served, None, &mut o, ctx.options.dry_run).await?;
+        let _counted = self.admit_quota(served, namespace, &o).await?;
         for _ in 0..NAMES {
             let key = object_key(kind, namespace, object::name(&o));
             if ctx.options.dry_run {
@@ -306,79 +297,6 @@ impl ApiServer {
         }
     }
 
-    /// Deletes an object, or marks it where finalizers or a grace period hold it.
-    pub(crate) async fn delete(
-        &self,
-        served: &Served,
-        namespace: &str,
-        name: &str,
-        options: &DeleteOptions,
-    ) -> Result<Deleted> {
-        let kind = served.kind;
-        for _ in 0..RETRIES {
-            let current = self.get(served, namespace, name).await?;
-            let old = current.value();
-            check_preconditions(served, name, &old, options)?;
-            let mut new = old.clone();
-            propagate(&mut new, options.propagation.as_deref());
-            let grace = self.grace(kind, &new, options);
-            let held = !object::list(&new, "metadata.finalizers").is_empty()
-                || kind.resource == "namespaces" && !object::list(&new, "spec.finalizers").is_empty();
-            if grace == 0 && !held {
-                if options.dry_run {
-                    return Ok(Deleted::Gone(old));
-                }
-                let key = store_key(kind, &object_key(kind, namespace, name));
-                match self.store.delete(key, Some(current.revision)).await {
-                    Ok(_) => return Ok(Deleted::Gone(old)),
-                    Err(store::Error::Conflict { .. }) => continue,
-                    Err(store::Error::NotFound) => return Err(ApiError::not_found(served, name)),
-                    Err(e) => return Err(e.into()),
-                }
-            }
-            let already = object::is_deleting(&old);
-            let shorter = object::int(&old, "metadata.deletionGracePeriodSeconds").is_none_or(|g| grace < g);
-            if !already || shorter {
-                let until = self.now().saturating_add(Duration::from_secs(u64::try_from(grace).unwrap_or(0)));
-                let meta = object::metadata(&mut new);
-                meta.insert("deletionTimestamp".to_owned(), object::rfc3339(until).into());
-                meta.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
-                if kind.generation && !already {
-                    let n = object::int(&old, "metadata.generation").unwrap_or(0);
-                    object::metadata(&mut new).insert("generation".to_owned(), (n + 1).into());
-                }
-                if kind.resource == "namespaces" {
-                    object::child(&mut new, "status")["phase"] = "Terminating".into();
-                }
-            }
-            if new == old || options.dry_run {
-                return Ok(Deleted::Pending(new));
-            }
-            let key = store_key(kind, &object_key(kind, namespace, name));
-            let stored = without_revision(new);
-            match self.store.update(key, stored.to_string(), current.revision).await {
-                Ok(r) => return Ok(Deleted::Pending(with_revision(stored, r))),
-                Err(store::Error::Conflict { .. }) => {}
-                Err(store::Error::NotFound) => return Err(ApiError::not_found(served, name)),
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Err(ApiError::modified(served, name))
-    }
-
-    /// Seconds a pod gets to end; 0 for everything that needs no farewell.
-    fn grace(&self, kind: &Kind, o: &Value, options: &DeleteOptions) -> i64 {
-        let bound = object::text(o, "spec.nodeName").is_some_and(|n| !n.is_empty());
-        let over = matches!(object::text(o, "status.phase"), Some("Succeeded" | "Failed"));
-        if kind.resource != "pods" || !bound || over {
-            return 0;
-        }
-        let own = object::int(o, "spec.terminationGracePeriodSeconds").unwrap_or(30);
-        let wanted = options.grace_s.unwrap_or(own);
-        // Negative values mean one second, as upstream.
-        if wanted < 0 { 1 } else { wanted }
-    }
-
     /// A new object carries the trace of its creation, unless its maker gave it one.
     fn trace_create(&self, kind: &Kind, o: &mut Value) {
         let has =
@@ -423,6 +341,10 @@ fn is_traced(kind: &Kind) -> bool {
         "pods"
             | "deployments"
             | "replicasets"
+            | "statefulsets"
+            | "daemonsets"
+            | "jobs"
+            | "cronjobs"
             | "services"
             | "configmaps"
             | "secrets"
@@ -455,209 +377,9 @@ fn without_revision(mut o: Value) -> Value {
     o
 }
 
-/// What no update changes.
-fn keep_metadata(served: &Served, new: &mut Value, old: &Value) -> Result<()> {
-    let kind = served.kind;
-    let given = object::text(new, "metadata.uid").unwrap_or_default().to_owned();
-    let uid = object::text(old, "metadata.uid").unwrap_or_default();
-    if !given.is_empty() && given != uid {
-        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}");
-        return Err(ApiError::conflict(served, object::name(old), &why));
-    }
-    let ns = object::namespace(new);
-    if kind.namespaced && !ns.is_empty() && ns != object::namespace(old) {
-        return Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    new["apiVersion"] = old["apiVersion"].clone();
-    new["kind"] = old["kind"].clone();
-    let from = &old["metadata"];
-    let meta = object::metadata(new);
-    meta.shift_remove("selfLink");
-    for key in [
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "resourceVersion",
-        "generateName",
-    ] {
-        object::copy(meta, from, key);
-    }
-    Ok(())
-}
-
-/// Main updates keep the status, status updates keep the rest.
-fn keep_other_part(kind: &Kind, part: Part, new: &mut Value, old: &Value) {
-    match part {
-        Part::Internal => {}
-        Part::Main => {
-            if kind.status
-                && let Value::Object(m) = new
-            {
-                object::copy(m, old, "status");
-            }
-        }
-        Part::Status => {
-            let status = new.get("status").cloned();
-            let mut kept = old.clone();
-            if kind.status_metadata {
-                for key in ["labels", "annotations"] {
-                    object::copy(object::metadata(&mut kept), &new["metadata"], key);
-                }
-            }
-            object::copy(object::metadata(&mut kept), &new["metadata"], "managedFields");
-            match status {
-                Some(s) => kept["status"] = s,
-                None => drop(object::remove(&mut kept, "status")),
-            }
-            *new = kept;
-        }
-        Part::Finalize => {
-            let finalizers = object::get(new, "spec.finalizers").cloned().unwrap_or_else(|| json!([]));
-            *new = old.clone();
-            object::child(new, "spec")["finalizers"] = finalizers;
-        }
-    }
-}
-
-/// Whether two objects want the same: everything outside metadata and status.
-fn same_spec(a: &Value, b: &Value) -> bool {
-    let rest = |o: &Value| -> Map<String, Value> {
-        let m = o.as_object().cloned().unwrap_or_default();
-        m.into_iter().filter(|(k, v)| k != "metadata" && k != "status" && !v.is_null()).collect()
-    };
-    rest(a) == rest(b)
-}
-
-/// Whether a write changes anything but the times in managed fields.
-fn same_but_times(a: &Value, b: &Value) -> bool {
-    if a.get("metadata") == b.get("metadata") {
-        return a == b;
-    }
-    let strip = |o: &Value| {
-        let mut o = o.clone();
-        for f in object::list_mut(&mut o, "metadata.managedFields") {
-            drop(object::remove(f, "time"));
-        }
-        object::metadata(&mut o).shift_remove("resourceVersion");
-        for key in ["annotations", "labels", "finalizers", "ownerReferences", "managedFields"] {
-            let empty = match o["metadata"].get(key) {
-                Some(Value::Object(m)) => m.is_empty(),
-                Some(Value::Array(l)) => l.is_empty(),
-                Some(Value::Null) => true,
-                _ => false,
-            };
-            if empty {
-                object::metadata(&mut o).shift_remove(key);
-            }
-        }
-        o
-    };
-    strip(a) == strip(b)
-}
-
-/// A marked object whose last finalizer went.
-fn is_finished(kind: &Kind, o: &Value) -> bool {
-    object::is_deleting(o)
-        && object::list(o, "metadata.finalizers").is_empty()
-        && object::int(o, "metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
-        && (kind.resource != "namespaces" || object::list(o, "spec.finalizers").is_empty())
-}
-
-fn check_preconditions(served: &Served, name: &str, o: &Value, options: &DeleteOptions) -> Result<()> {
-    let uid = object::text(o, "metadata.uid").unwrap_or_default();
-    if let Some(wanted) = &options.uid
-        && wanted != uid
-    {
-        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
-        return Err(ApiError::conflict(served, name, &why));
-    }
-    let revision = object::text(o, "metadata.resourceVersion").unwrap_or_default();
-    if let Some(wanted) = &options.resource_version
-        && wanted != revision
-    {
-        let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {revision}"
-        );
-        return Err(ApiError::conflict(served, name, &why));
-    }
-    Ok(())
-}
-
-/// Finalizers that tell the garbage collector what becomes of the dependents.
-fn propagate(o: &mut Value, policy: Option<&str>) {
-    const FOREGROUND: &str = "foregroundDeletion";
-    const ORPHAN: &str = "orphan";
-    let Some(policy) = policy else { return };
-    let mut finalizers = object::list(o, "metadata.finalizers").to_vec();
-    finalizers.retain(|f| f != FOREGROUND && f != ORPHAN);
-    match policy {
-        "Foreground" => finalizers.push(FOREGROUND.into()),
-        "Orphan" => finalizers.push(ORPHAN.into()),
-        _ => {}
-    }
-    if finalizers.is_empty() {
-        object::metadata(o).shift_remove("finalizers");
-    } else {
-        object::metadata(o).insert("finalizers".to_owned(), finalizers.into());
-    }
-}
-
 fn validate(served: &Served, o: &Value) -> Result<()> {
     let mut errors = Errors::default();
     validate_metadata(served.kind, o, &mut errors);
     (served.kind.validate)(o, &mut errors);
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(served, object::name(o), &errors)) }
-}
-
-fn validate_metadata(kind: &Kind, o: &Value, errors: &mut Errors) {
-    let n = object::name(o);
-    if let Err(e) = (kind.name_rule)(n) {
-        errors.invalid("metadata.name", n, &e);
-    }
-    validate_labels(&o["metadata"], "metadata", errors);
-    let mut size = 0;
-    for (k, v) in object::get(o, "metadata.annotations").and_then(Value::as_object).into_iter().flatten() {
-        size += k.len() + v.as_str().map_or(0, str::len);
-        if let Err(e) = name::qualified_name(&k.to_lowercase()) {
-            errors.invalid("metadata.annotations", k.as_str(), &e);
-        }
-    }
-    if size > 256 << 10 {
-        errors.invalid("metadata.annotations", "", "Too long: may not be more than 262144 bytes");
-    }
-    for f in object::list(o, "metadata.finalizers") {
-        let f = f.as_str().unwrap_or_default();
-        if let Err(e) = name::qualified_name(f) {
-            errors.invalid("metadata.finalizers", f, &e);
-        }
-    }
-    let mut controllers = 0;
-    for (i, r) in object::list(o, "metadata.ownerReferences").iter().enumerate() {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if r[field].as_str().is_none_or(str::is_empty) {
-                errors.invalid(format!("metadata.ownerReferences[{i}].{field}"), "", "must not be empty");
-            }
-        }
-        controllers += usize::from(r["controller"] == true);
-    }
-    if controllers > 1 {
-        errors.invalid("metadata.ownerReferences", "", "Only one reference can have Controller set to true");
-    }
-}
-
-pub(crate) fn validate_labels(metadata: &Value, at: &str, errors: &mut Errors) {
-    for (k, v) in metadata["labels"].as_object().into_iter().flatten() {
-        if let Err(e) = name::qualified_name(k) {
-            errors.invalid(format!("{at}.labels"), k.as_str(), &e);
-        }
-        let v = v.as_str().unwrap_or_default();
-        if let Err(e) = name::label_value(v) {
-            errors.invalid(format!("{at}.labels"), v, &e);
-        }
-    }
 }

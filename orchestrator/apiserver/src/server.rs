@@ -21,7 +21,10 @@ use crate::pki::Pki;
 use crate::rbac::Rbac;
 use crate::registry::{Part, WriteContext};
 use crate::token::Tokens;
-use crate::{bootstrap, dispatch, expire, object};
+use crate::{bootstrap, dispatch, expire, object, quota};
+
+/// Revisions the cache may be behind the store, before the server counts as not ready.
+const MAX_BEHIND: u64 = 10_000;
 
 /// One check behind `/readyz`.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -138,6 +141,8 @@ pub struct ApiServer {
     pub(crate) rbac: Rbac,
     pub(crate) tokens: Tokens,
     pub(crate) allocating: Arc<tokio::sync::Mutex<()>>,
+    /// Held from the check of a quota until what it allows is written.
+    pub(crate) counting: Arc<tokio::sync::Mutex<()>>,
     pub(crate) openapi_v2: crate::openapi::v2::Cached,
     pub(crate) stop: CancellationToken,
 }
@@ -156,11 +161,13 @@ impl ApiServer {
             cache,
             tokens,
             allocating: Arc::default(),
+            counting: Arc::default(),
             openapi_v2: Default::default(),
             stop,
         });
         bootstrap::run(&server).await?;
         telemetry::task::spawn("apiserver-event-ttl", expire::run(server.clone()));
+        telemetry::task::spawn("apiserver-quota", quota::run(server.clone()));
         Ok(server)
     }
 
@@ -177,6 +184,19 @@ impl ApiServer {
     /// Whether a user may do this, for other doors of the same house.
     pub fn authorize(&self, user: &UserInfo, access: &Access) -> bool {
         self.rbac.allows(user, access)
+    }
+
+    /// Every check behind `/readyz` by name, and why those that fail do; for other doors of the same house too.
+    pub fn checks(&self) -> Vec<(String, Result<(), String>)> {
+        let store = match (self.store.revision(), self.cache.revision()) {
+            _ if self.stop.is_cancelled() => Err("the server is stopping".to_owned()),
+            (written, seen) if written.saturating_sub(seen) > MAX_BEHIND => {
+                Err(format!("the cache is at revision {seen}, the store at {written}"))
+            }
+            _ => Ok(()),
+        };
+        let own = [("ping".to_owned(), Ok(())), ("store".to_owned(), store)];
+        own.into_iter().chain(self.config.readiness.iter().map(|(n, check)| (n.clone(), check()))).collect()
     }
 
     pub fn pki(&self) -> &Arc<Pki> {

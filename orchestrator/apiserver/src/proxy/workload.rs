@@ -1,0 +1,183 @@
+//! `proxy` of pods and services: a request goes on over plain HTTP to a port of theirs
+//! (kubernetes: pkg/registry/core/{pod,service} ResourceLocation, apimachinery: pkg/util/proxy).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, Request, header};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::dispatch::Context;
+use crate::error::{ApiError, Result};
+use crate::kinds::{self, Served};
+use crate::object;
+use crate::server::ApiServer;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// What is between two hops, or ours alone.
+const NOT_PASSED: [HeaderName; 10] = [
+    header::CONNECTION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::HOST,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+];
+
+/// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`; the port may be a name.
+fn parts(text: &str) -> Option<(&str, &str, &str)> {
+    let all: Vec<&str> = text.split(':').collect();
+    match all.as_slice() {
+        [name] => Some(("http", name, "")),
+        [name, port] => Some(("http", name, port)),
+        ["", name, port] => Some(("http", name, port)),
+        [scheme, name, port] => Some((scheme, name, port)),
+        _ => None,
+    }
+}
+
+pub(crate) async fn respond(
+    server: &ApiServer,
+    ctx: &Context,
+    served: Served,
+    req: Request<Body>,
+) -> Result<Response> {
+    let info = &ctx.info;
+    let bad = |why: String| ApiError::bad_request(why);
+    let (scheme, name, port) =
+        parts(&info.name).ok_or_else(|| bad(format!("invalid {} request {:?}", info.resource, info.name)))?;
+    if scheme != "http" {
+        return Err(bad(format!("scheme {scheme:?} is not proxied: only http is")));
+    }
+    let o = server.get(&served, &info.namespace, name).await?.value();
+    let (ip, port) = match served.kind.resource {
+        "pods" => pod_address(&o, port)?,
+        _ => service_address(server, &o, port)?,
+    };
+    let address: IpAddr =
+        ip.parse().map_err(|_| ApiError::unavailable(format!("{name} has no address to proxy to")))?;
+    if address.is_loopback() || address.is_unspecified() || is_link_local(address) {
+        return Err(bad("address not allowed".to_owned()));
+    }
+    let failed = |e: String| ApiError::unavailable(format!("error trying to reach service: {e}"));
+    let tcp = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((address, port)))
+        .await
+        .map_err(|_| failed(format!("dial tcp {address}:{port}: i/o timeout")))?
+        .map_err(|e| failed(format!("dial tcp {address}:{port}: {e}")))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.map_err(|e| failed(e.to_string()))?;
+    telemetry::task::spawn("apiserver-proxy", async move {
+        if let Err(e) = connection.await {
+            tracing::debug!(error = %e, "a proxied connection ended");
+        }
+    });
+    let query = req.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+    let slash = if !info.rest.is_empty() && req.uri().path().ends_with('/') { "/" } else { "" };
+    let uri = format!("/{}{slash}{query}", info.rest);
+    let (from, body) = req.into_parts();
+    let mut out =
+        Request::builder().method(from.method).uri(uri).body(body).map_err(|e| bad(e.to_string()))?;
+    for (name, value) in &from.headers {
+        if !NOT_PASSED.contains(name) && !name.as_str().starts_with("impersonate-") {
+            out.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    let host = HeaderValue::from_str(&format!("{address}:{port}")).map_err(|e| bad(e.to_string()))?;
+    out.headers_mut().insert(header::HOST, host);
+    let answer = sender.send_request(out).await.map_err(|e| failed(e.to_string()))?;
+    let (parts, incoming) = answer.into_parts();
+    let mut r = Response::new(Body::new(incoming.map_err(axum::Error::new)));
+    *r.status_mut() = parts.status;
+    for (name, value) in &parts.headers {
+        // A cookie from a pod would be one of ours.
+        if !NOT_PASSED.contains(name) && name != header::SET_COOKIE {
+            r.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    Ok(r)
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_multicast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_multicast(),
+    }
+}
+
+/// The first container port stands for none.
+fn pod_address(pod: &Value, port: &str) -> Result<(String, u16)> {
+    let ports = || object::list(pod, "spec.containers").iter().flat_map(|c| object::list(c, "ports"));
+    let number = |p: &Value| p["containerPort"].as_i64().and_then(|n| u16::try_from(n).ok());
+    let found = match port {
+        "" => ports().find_map(number).or(Some(80)),
+        p => p.parse().ok().or_else(|| ports().find(|c| c["name"] == p).and_then(number)),
+    };
+    let port = found.ok_or_else(|| ApiError::bad_request(format!("pod has no port {port:?}")))?;
+    Ok((object::text(pod, "status.podIP").unwrap_or_default().to_owned(), port))
+}
+
+/// Any endpoint that is ready, behind the named or numbered port.
+fn service_address(server: &ApiServer, service: &Value, port: &str) -> Result<(String, u16)> {
+    let name = object::name(service);
+    let none = || ApiError::unavailable(format!("no endpoints available for service {name:?}"));
+    let ports = object::list(service, "spec.ports");
+    let wanted = match port {
+        "" => ports.first(),
+        p => ports.iter().find(|s| s["name"] == p || s["port"].to_string() == p),
+    };
+    let wanted = wanted.ok_or_else(|| {
+        ApiError::unavailable(format!("no service port {port:?} found for service {name:?}"))
+    })?;
+    let port_name = wanted["name"].as_str().unwrap_or_default();
+    let slices = kinds::by_resource("discovery.k8s.io", "endpointslices").expect("slices are a kind");
+    let mut all = Vec::new();
+    for slice in server.cache.list(slices.index, Some(object::namespace(service))).objects {
+        if slice.label("kubernetes.io/service-name") != Some(name) {
+            continue;
+        }
+        let slice = slice.value();
+        let port = object::list(&slice, "ports")
+            .iter()
+            .find(|p| p["name"].as_str().unwrap_or_default() == port_name)
+            .and_then(|p| u16::try_from(p["port"].as_i64()?).ok());
+        let Some(port) = port else { continue };
+        for e in object::list(&slice, "endpoints") {
+            if object::get(e, "conditions.ready").is_none_or(|r| r != false) {
+                let ips = object::list(e, "addresses").iter().filter_map(Value::as_str);
+                all.extend(ips.map(|ip| (ip.to_owned(), port)));
+            }
+        }
+    }
+    if all.is_empty() {
+        return Err(none());
+    }
+    Ok(all.swap_remove(rand::random_range(0..all.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_say_scheme_and_port() {
+        assert_eq!(parts("web"), Some(("http", "web", "")));
+        assert_eq!(parts("web:80"), Some(("http", "web", "80")));
+        assert_eq!(parts("https:web:443"), Some(("https", "web", "443")));
+        assert_eq!(parts("a:b:c:d"), None);
+        let pod = json!({"spec": {"containers": [{"ports": [{"name": "http", "containerPort": 8080}]}]}, "status": {"podIP": "10.0.0.1"}});
+        for (port, expect) in [("", 8080), ("http", 8080), ("9090", 9090)] {
+            assert_eq!(pod_address(&pod, port).expect("an address"), ("10.0.0.1".to_owned(), expect));
+        }
+        assert!(pod_address(&pod, "none").is_err());
+    }
+}

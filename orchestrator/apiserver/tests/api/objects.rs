@@ -1,0 +1,142 @@
+//! What holds for objects of every kind: writes, lists, watches, deletion.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use serde_json::json;
+
+use crate::{cluster, from, status};
+
+#[tokio::test]
+async fn objects_live_and_die() {
+    let c = cluster().await;
+    let maps: Api<ConfigMap> = Api::namespaced(c.client(), "default");
+    let map: ConfigMap = from(json!({"metadata": {"name": "a"}, "data": {"k": "v"}}));
+    let made = maps.create(&PostParams::default(), &map).await.expect("created");
+    assert!(made.uid().is_some() && made.resource_version().is_some() && made.creation_timestamp().is_some());
+    let (code, reason, message) = status(maps.create(&PostParams::default(), &map).await.expect_err("twice"));
+    assert_eq!((code, &*reason, &*message), (409, "AlreadyExists", "configmaps \"a\" already exists"));
+
+    let patch = json!({"data": {"k": "w", "l": "x"}});
+    let patched = maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("patched");
+    assert_ne!(patched.resource_version(), made.resource_version());
+    let again = maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("patched again");
+    assert_eq!(
+        again.resource_version(),
+        patched.resource_version(),
+        "a write that changes nothing is no change"
+    );
+
+    let mut stale = made.clone();
+    stale.data = Some(BTreeMap::new());
+    let (code, _, message) =
+        status(maps.replace("a", &PostParams::default(), &stale).await.expect_err("stale"));
+    assert_eq!(code, 409);
+    assert!(
+        message.contains("the object has been modified; please apply your changes to the latest version")
+    );
+
+    maps.delete("a", &DeleteParams::default()).await.expect("deleted");
+    let (code, _, message) = status(maps.get("a").await.expect_err("gone"));
+    assert_eq!((code, &*message), (404, "configmaps \"a\" not found"));
+
+    let mut generated: ConfigMap = from(json!({"metadata": {"generateName": "x-"}}));
+    generated = maps.create(&PostParams::default(), &generated).await.expect("generated");
+    assert!(generated.name_any().starts_with("x-") && generated.name_any().len() == 7);
+}
+
+#[tokio::test]
+async fn lists_are_cut_on_one_snapshot() {
+    let c = cluster().await;
+    let maps: Api<ConfigMap> = Api::namespaced(c.client(), "default");
+    for i in 0..7 {
+        let m: ConfigMap =
+            from(json!({"metadata": {"name": format!("m{i}"), "labels": {"odd": format!("{}", i % 2)}}}));
+        maps.create(&PostParams::default(), &m).await.expect("created");
+    }
+    let first = maps.list(&ListParams::default().limit(3)).await.expect("a page");
+    assert_eq!(first.metadata.remaining_item_count, Some(4));
+    maps.delete("m5", &DeleteParams::default()).await.expect("deleted");
+    let token = first.metadata.continue_.clone().expect("more");
+    let second = maps.list(&ListParams::default().limit(10).continue_token(&token)).await.expect("the rest");
+    let names: Vec<String> = second.iter().map(ResourceExt::name_any).collect();
+    assert_eq!(names, ["m3", "m4", "m5", "m6"], "the second page is of the first one's revision");
+    let odd = maps.list(&ListParams::default().labels("odd=1")).await.expect("a list");
+    assert_eq!(odd.items.len(), 2);
+    let named = maps.list(&ListParams::default().fields("metadata.name=m0")).await.expect("a list");
+    assert_eq!(named.items.len(), 1);
+    let e = status(maps.list(&ListParams::default().fields("spec.x=1")).await.expect_err("no such field"));
+    assert_eq!(e, (400, "BadRequest".to_owned(), "field label not supported: spec.x".to_owned()));
+}
+
+#[tokio::test]
+async fn watches_see_objects_enter_and_leave_their_selection() {
+    let c = cluster().await;
+    let maps: Api<ConfigMap> = Api::namespaced(c.client(), "default");
+    let start = maps
+        .list(&ListParams::default())
+        .await
+        .expect("a list")
+        .metadata
+        .resource_version
+        .expect("a revision");
+    let params = WatchParams::default().labels("in=yes");
+    let mut events = maps.watch(&params, &start).await.expect("a watch").boxed();
+    let map: ConfigMap = from(json!({"metadata": {"name": "a"}}));
+    maps.create(&PostParams::default(), &map).await.expect("created");
+    for label in ["yes", "still", "yes"] {
+        let p = json!({"metadata": {"labels": {"in": label}}});
+        maps.patch("a", &PatchParams::default(), &Patch::Merge(&p)).await.expect("labelled");
+    }
+    maps.delete("a", &DeleteParams::default()).await.expect("deleted");
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        match events.try_next().await.expect("events").expect("no end") {
+            WatchEvent::Added(_) => seen.push("added"),
+            WatchEvent::Modified(_) => seen.push("modified"),
+            WatchEvent::Deleted(_) => seen.push("deleted"),
+            _ => {}
+        }
+    }
+    assert_eq!(seen, ["added", "deleted", "added", "deleted"]);
+}
+
+#[tokio::test]
+async fn finalizers_and_namespaces_hold_deletion() {
+    let c = cluster().await;
+    let maps: Api<ConfigMap> = Api::namespaced(c.client(), "default");
+    let map: ConfigMap = from(json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}}));
+    maps.create(&PostParams::default(), &map).await.expect("created");
+    maps.delete("a", &DeleteParams::default()).await.expect("marked");
+    assert!(maps.get("a").await.expect("held").metadata.deletion_timestamp.is_some());
+    let p = json!({"metadata": {"finalizers": null}});
+    maps.patch("a", &PatchParams::default(), &Patch::Merge(&p)).await.expect("released");
+    assert_eq!(status(maps.get("a").await.expect_err("gone")).0, 404);
+
+    let spaces: Api<Namespace> = Api::all(c.client());
+    let ns: Namespace = from(json!({"metadata": {"name": "dev"}}));
+    spaces.create(&PostParams::default(), &ns).await.expect("created");
+    spaces.delete("dev", &DeleteParams::default()).await.expect("marked");
+    let held = spaces.get("dev").await.expect("held by its own finalizer");
+    assert_eq!(held.status.and_then(|s| s.phase).as_deref(), Some("Terminating"));
+    let inside: Api<ConfigMap> = Api::namespaced(c.client(), "dev");
+    let e = status(
+        inside
+            .create(&PostParams::default(), &from(json!({"metadata": {"name": "x"}})))
+            .await
+            .expect_err("terminating"),
+    );
+    assert_eq!(e.0, 403);
+    assert!(e.2.contains("because it is being terminated"), "{}", e.2);
+    let nowhere: Api<ConfigMap> = Api::namespaced(c.client(), "nowhere");
+    let e = status(
+        nowhere
+            .create(&PostParams::default(), &from(json!({"metadata": {"name": "x"}})))
+            .await
+            .expect_err("no namespace"),
+    );
+    assert_eq!((e.0, e.2.as_str()), (404, "namespaces \"nowhere\" not found"));
+}
