@@ -1,6 +1,9 @@
 //! Prometheus' HTTP API (Prometheus: web/api/v1/api.go).
 
+mod federate;
 mod json;
+mod read;
+mod syntax;
 mod write;
 
 use std::collections::BTreeSet;
@@ -11,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header;
 use serde_json::{Value, json};
-use signal::{Matcher, Select, SeriesSource};
+use signal::{METRIC_NAME, Matcher, Select, SeriesSource};
 
 use crate::App;
 use crate::error::Failure;
@@ -40,11 +43,15 @@ pub(crate) fn router(app: App) -> Router {
             "/alertmanagers",
             get(|_: Scope| async { data(json!({"activeAlertmanagers": [], "droppedAlertmanagers": []})) }),
         )
+        .route("/scrape_pools", get(scrape_pools))
+        .route("/features", get(features))
+        .route("/status/walreplay", get(walreplay))
         .route("/status/buildinfo", get(buildinfo))
         .route("/status/runtimeinfo", get(runtimeinfo))
         .route("/status/tsdb", get(status_tsdb))
         .route("/status/flags", get(|_: Scope| async { data(json!({})) }))
         .route("/status/config", get(|_: Scope| async { data(json!({"yaml": ""})) }))
+        .route("/read", post(read::read))
         .route("/write", post(write::write))
         .with_state(app)
 }
@@ -212,13 +219,34 @@ async fn label_values(State(app): State<App>, scope: Scope, Path(name): Path<Str
     Ok(listed(json!(all.into_iter().take(limit).collect::<Vec<_>>()), cut))
 }
 
-async fn metadata(State(app): State<App>, _: Scope, p: Params) -> Answer {
+async fn metadata(State(app): State<App>, scope: Scope, p: Params) -> Answer {
     let limit = p.number("limit").map_err(fail)?.unwrap_or(usize::MAX);
-    let wanted = p.get("metric");
-    let all = app.engines.tsdb.all_metadata();
-    let all = all.into_iter().filter(|m| wanted.is_none_or(|w| w == m.family)).take(limit);
-    let map: serde_json::Map<String, Value> =
-        all.map(|m| (m.family, json!([{"type": m.kind.as_str(), "help": m.help, "unit": m.unit}]))).collect();
+    let wanted = p.get("metric").map(str::to_owned);
+    let enforce = scope.enforce();
+    let all = run(&app, move |app, _| {
+        let mut all = app.engines.tsdb.all_metadata();
+        all.retain(|m| wanted.as_ref().is_none_or(|w| *w == m.family));
+        if !enforce.is_empty() {
+            // What a metric is called and said to be for is told to those who may see one of its series.
+            let select = Select { matchers: enforce, start: i64::MIN, end: i64::MAX };
+            let names: BTreeSet<String> =
+                app.engines.tsdb.label_values(METRIC_NAME, &select)?.into_iter().collect();
+            let seen = |family: &str| {
+                ["", "_total", "_bucket", "_count", "_sum", "_info", "_created"]
+                    .iter()
+                    .any(|suffix| names.contains(&format!("{family}{suffix}")))
+            };
+            all.retain(|m| seen(&m.family));
+        }
+        Ok(all)
+    })
+    .await
+    .map_err(fail)?;
+    let map: serde_json::Map<String, Value> = all
+        .into_iter()
+        .take(limit)
+        .map(|m| (m.family, json!([{"type": m.kind.as_str(), "help": m.help, "unit": m.unit}])))
+        .collect();
     Ok(data(Value::Object(map)))
 }
 
@@ -262,7 +290,7 @@ async fn format_query(_: Scope, State(_app): State<App>, p: Params) -> Answer {
 
 async fn parse_query(_: Scope, State(_app): State<App>, p: Params) -> Answer {
     let e = promql::parse(required(&p, "query")?).map_err(|e| fail(promql::Error::from(e).into()))?;
-    Ok(data(json!({"expr": e.to_string(), "type": e.value_type().describe()})))
+    Ok(data(syntax::tree(&e)))
 }
 
 async fn targets(State(app): State<App>, scope: Scope) -> Answer {
@@ -275,6 +303,52 @@ async fn targets(State(app): State<App>, scope: Scope) -> Answer {
         }
     }
     Ok(data(all))
+}
+
+/// The jobs that targets belong to.
+async fn scrape_pools(State(app): State<App>, scope: Scope) -> Answer {
+    let all = (app.engines.targets)();
+    let mut jobs = BTreeSet::new();
+    for t in all["activeTargets"].as_array().into_iter().flatten() {
+        let allowed = match &scope {
+            Scope::All => true,
+            Scope::Namespaces(n) => t["labels"]["namespace"].as_str().is_some_and(|ns| n.contains(ns)),
+        };
+        if allowed && let Some(job) = t["scrapePool"].as_str().or(t["labels"]["job"].as_str()) {
+            jobs.insert(job.to_owned());
+        }
+    }
+    Ok(data(json!({"scrapePools": jobs})))
+}
+
+/// What this server can do, in Prometheus' words.
+async fn features(_: Scope) -> Response {
+    let on = |names: &[&str]| -> Value {
+        Value::Object(names.iter().map(|n| ((*n).to_owned(), json!(true))).collect())
+    };
+    data(json!({
+        "api": {
+            "admin": false, "exclude_alerts": false, "label_values_match": true, "lifecycle": false,
+            "otlp_write_receiver": false, "query_stats": true, "query_warnings": true,
+            "remote_write_receiver": true, "search": false, "time_range_labels": true, "time_range_series": true,
+        },
+        "promql": on(&[
+            "anchored", "at_modifier", "bool", "by", "delayed_name_removal", "duration_expr", "fill", "fill_left",
+            "fill_right", "group_left", "group_right", "ignoring", "negative_offset", "offset", "on",
+            "per_query_lookback_delta", "smoothed", "subqueries", "without",
+        ]),
+        "promql_functions": on(promql::FUNCTIONS),
+        "promql_operators": on(promql::OPERATORS),
+        "prometheus": {"agent_mode": false, "server_mode": true},
+        "scrape": {"start_timestamp_zero_ingestion": false, "type_and_unit_labels": false},
+        "tsdb": {"exemplar_storage": true, "native_histograms": true, "st_storage": true},
+    }))
+}
+
+/// The log is read back before anything is served.
+async fn walreplay(State(app): State<App>, _: Scope) -> Response {
+    let segments = app.engines.tsdb.stats().wal.segments;
+    data(json!({"min": 0, "max": segments, "current": segments}))
 }
 
 async fn buildinfo(_: Scope) -> Response {
@@ -321,5 +395,6 @@ pub(crate) fn no_content() -> Response {
     (http::StatusCode::NO_CONTENT, [(header::CONTENT_LENGTH, "0")]).into_response()
 }
 
+pub(crate) use federate::router as federation;
 pub(crate) use json::{raw, value as value_json};
 pub(crate) use write::unpack;

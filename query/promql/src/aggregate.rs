@@ -300,6 +300,7 @@ impl Evaluator<'_> {
     fn count_values(&self, a: &Aggregation, grid: Grid) -> Result<Vec<Column>, Error> {
         let label = match a.param.as_deref().map(|p| &p.unwrap_parens().kind) {
             Some(Kind::String(s)) if !s.is_empty() => s,
+            Some(Kind::Bytes(s)) => return Err(Error::Execution(format!("invalid label name {s}"))),
             _ => return Err(Error::Execution("invalid label name \"\"".to_owned())),
         };
         // By final labels, because the counted value may take the place of a label that was grouped by.

@@ -15,6 +15,8 @@ pub struct Expr {
 pub enum Kind {
     Number(f64),
     String(String),
+    /// A string that is not UTF-8, as it is written: no label can have it as its name or value.
+    Bytes(String),
     Selector(Selector),
     /// `selector[range]`
     Matrix {
@@ -88,6 +90,45 @@ pub enum At {
     Start,
     End,
 }
+
+/// All operators and aggregations.
+pub const OPERATORS: &[&str] = &[
+    "!=",
+    "!~",
+    "%",
+    "*",
+    "+",
+    "-",
+    "/",
+    "<",
+    "</",
+    "<=",
+    "==",
+    "=~",
+    ">",
+    ">/",
+    ">=",
+    "@",
+    "^",
+    "and",
+    "atan2",
+    "avg",
+    "bottomk",
+    "count",
+    "count_values",
+    "group",
+    "limit_ratio",
+    "limitk",
+    "max",
+    "min",
+    "or",
+    "quantile",
+    "stddev",
+    "stdvar",
+    "sum",
+    "topk",
+    "unless",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinaryOp {
@@ -216,7 +257,7 @@ impl Expr {
     pub fn value_type(&self) -> ValueType {
         match &self.kind {
             Kind::Number(_) => ValueType::Scalar,
-            Kind::String(_) => ValueType::String,
+            Kind::String(_) | Kind::Bytes(_) => ValueType::String,
             Kind::Selector(_) | Kind::Aggregate(_) => ValueType::Vector,
             Kind::Matrix { .. } | Kind::Subquery { .. } => ValueType::Matrix,
             Kind::Unary { expr, .. } | Kind::Paren(expr) => expr.value_type(),
@@ -242,7 +283,7 @@ impl Expr {
 
     fn collect_selectors<'a>(&'a self, out: &mut Vec<&'a Selector>) {
         match &self.kind {
-            Kind::Number(_) | Kind::String(_) => {}
+            Kind::Number(_) | Kind::String(_) | Kind::Bytes(_) => {}
             Kind::Selector(s) | Kind::Matrix { selector: s, .. } => out.push(s),
             Kind::Subquery { expr, .. } | Kind::Unary { expr, .. } | Kind::Paren(expr) => {
                 expr.collect_selectors(out);

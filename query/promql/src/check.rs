@@ -7,7 +7,9 @@ use crate::functions::signature;
 pub(crate) fn check(text: &str, e: &Expr) -> Result<(), ParseError> {
     let fail = |at: &Expr, message: String| Err(ParseError::at(text, at.span.0, message));
     match &e.kind {
-        Kind::Number(_) | Kind::String(_) | Kind::Selector(_) | Kind::Matrix { .. } => Ok(()),
+        Kind::Number(_) | Kind::String(_) | Kind::Bytes(_) | Kind::Selector(_) | Kind::Matrix { .. } => {
+            Ok(())
+        }
         Kind::Paren(inner) | Kind::Subquery { expr: inner, .. } | Kind::Unary { expr: inner, .. } => {
             check(text, inner)
         }

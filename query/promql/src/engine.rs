@@ -75,7 +75,7 @@ impl Engine {
     pub fn instant_with(&self, query: &str, time: i64, options: &Options) -> Result<QueryResult, Error> {
         let expr = parse(query)?;
         let grid = Grid { start: time, step: 1, n: 1 };
-        let ev = Evaluator::new(&*self.source, &self.limits, options, query, grid, 0);
+        let ev = Evaluator::new(&*self.source, &self.limits, options, query, grid, 0, time);
         let value = match expr.value_type() {
             ValueType::Matrix => Value::Matrix(ev.raw_matrix(&expr, time)?),
             _ => match ev.eval(&expr, grid)? {
@@ -143,7 +143,7 @@ impl Engine {
             return Err(Error::Limit(format!("{n} steps, the limit is {}", self.limits.steps)));
         }
         let grid = Grid { start, step, n };
-        let ev = Evaluator::new(&*self.source, &self.limits, options, query, grid, step);
+        let ev = Evaluator::new(&*self.source, &self.limits, options, query, grid, step, end);
         let columns = match ev.eval(expr, grid)? {
             Out::Vector(c) => finish(c)?,
             Out::Scalar(values) => vec![Column::floats(signal::Labels::empty(), false, values)],
@@ -181,4 +181,71 @@ fn finish(mut columns: Vec<Column>) -> Result<Vec<Column>, Error> {
     }
     merge_equal(columns)
         .ok_or_else(|| Error::Execution("vector cannot contain metrics with the same labelset".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use signal::Labels;
+    use signal::time::monotonic;
+
+    use super::*;
+    use crate::memory::MemorySeries;
+
+    const SAMPLES: i64 = 20_000;
+
+    fn engine(limits: Limits) -> Engine {
+        let mut source = MemorySeries::default();
+        let labels = Labels::from_pairs([("__name__", "m")]);
+        (0..SAMPLES).for_each(|t| source.push(&labels, t * 1000, (t * 7919 % 1000) as f64));
+        Engine::new(Arc::new(source), limits)
+    }
+
+    /// Hours of work on one series: only what looks at the clock within a series ends in time.
+    const ENDLESS: &str = "quantile_over_time(0.5, m[20000s])";
+
+    fn endless(engine: &Engine, options: &Options) -> Result<QueryResult, Error> {
+        engine.range_with(ENDLESS, 10_000_000, SAMPLES * 1000, 1000, options)
+    }
+
+    /// What stands for the end of the query is what was asked for, also where no step falls on it.
+    #[test]
+    fn the_end_is_not_the_last_step() {
+        let engine = engine(Limits::default());
+        let check = |query: &str, expect: f64| {
+            let r = engine.range(query, 1_000_000, 1_025_000, 10_000).expect("evaluates");
+            let Value::Matrix(series) = r.value else { panic!("no matrix") };
+            let values: Vec<f64> = series.iter().flat_map(|s| s.samples.iter().map(|p| p.value)).collect();
+            assert_eq!(values, [expect; 3], "{query}");
+        };
+        check("timestamp(m @ end())", 1025.0);
+        check("timestamp(m @ start())", 1000.0);
+        check("count_over_time(m[range()])", 25.0);
+    }
+
+    #[test]
+    fn one_long_series_ends_at_its_deadline() {
+        let began = monotonic();
+        let options = Options { timeout: Some(Duration::from_millis(50)), ..Options::default() };
+        assert!(matches!(endless(&engine(Limits::default()), &options), Err(Error::Timeout)));
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_query_nobody_waits_for_is_stopped() {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let options = Options { cancel: Some(cancel.clone()), ..Options::default() };
+        let engine = engine(Limits::default());
+        let query = std::thread::spawn(move || endless(&engine, &options));
+        cancel.store(true, Ordering::Relaxed);
+        assert!(matches!(query.join().expect("no panic"), Err(Error::Canceled)));
+    }
+
+    #[test]
+    fn a_query_has_so_many_bytes() {
+        let engine = engine(Limits { bytes: 100_000, ..Limits::default() });
+        assert!(matches!(engine.instant("sum_over_time(m[20000s])", SAMPLES * 1000), Err(Error::Limit(_))));
+        assert!(engine.instant("sum_over_time(m[200s])", SAMPLES * 1000).is_ok());
+    }
 }

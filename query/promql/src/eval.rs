@@ -26,10 +26,12 @@ pub(crate) struct Evaluator<'a> {
     limits: &'a Limits,
     options: &'a Options,
     text: &'a str,
-    /// The whole query's steps: what `start()`, `end()` and `step()` mean.
+    /// The whole query's steps: what `start()` and `step()` mean.
     query: Grid,
     /// Zero for an instant query.
     query_step: i64,
+    /// What `end()` and `range()` mean. The last step need not fall on it.
+    query_end: i64,
     pub(crate) lookback: i64,
     deadline: Instant,
     bytes: Slot<usize>,
@@ -106,6 +108,7 @@ impl<'a> Evaluator<'a> {
         text: &'a str,
         query: Grid,
         query_step: i64,
+        query_end: i64,
     ) -> Self {
         Evaluator {
             source,
@@ -114,6 +117,7 @@ impl<'a> Evaluator<'a> {
             text,
             query,
             query_step,
+            query_end,
             lookback: options.lookback.unwrap_or(limits.lookback).as_millis() as i64,
             deadline: signal::time::monotonic()
                 + options.timeout.unwrap_or(limits.timeout).min(limits.timeout),
@@ -170,6 +174,7 @@ impl<'a> Evaluator<'a> {
         match &e.kind {
             Kind::Number(v) => Ok(Out::Scalar(vec![*v; grid.n])),
             Kind::String(s) => Ok(Out::String(s.clone())),
+            Kind::Bytes(s) => Err(Error::Execution(format!("string is not UTF-8: {s}"))),
             Kind::Paren(inner) => self.eval(inner, grid),
             Kind::Unary { negate, expr } => Ok(match self.eval(expr, grid)? {
                 Out::Scalar(v) if *negate => Out::Scalar(v.into_iter().map(|v| -v).collect()),
@@ -321,14 +326,12 @@ impl<'a> Evaluator<'a> {
         match at {
             At::Time(t) => t,
             At::Start => self.query.start,
-            At::End => self.query.time(self.query.n.saturating_sub(1)),
+            At::End => self.query_end,
         }
     }
 
     pub(crate) fn length(&self, l: &Length) -> Result<i64, Error> {
-        let range = self.query.step * (self.query.n as i64 - 1);
-        let range = if self.query_step == 0 { 0 } else { range };
-        l.resolve(self.query_step, range)
+        l.resolve(self.query_step, self.query_end - self.query.start)
             .ok_or_else(|| Error::Execution("division by zero in duration expression".to_owned()))
     }
 

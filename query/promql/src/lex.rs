@@ -10,6 +10,8 @@ pub(crate) enum Token {
     /// In milliseconds.
     Duration(i64),
     Str(String),
+    /// A string that is not UTF-8, as it is written.
+    Bytes(String),
     /// Punctuation and operators.
     Op(&'static str),
     End,
@@ -46,9 +48,9 @@ pub(crate) fn lex(text: &str) -> Result<Vec<Lexed>, ParseError> {
                 continue;
             }
             b'"' | b'\'' | b'`' => {
-                let (s, len) = string(text, at)?;
+                let (token, len) = string(text, at)?;
                 at += len;
-                Token::Str(s)
+                token
             }
             b'0'..=b'9' | b'.' if b != b'.' || bytes.get(at + 1).is_some_and(u8::is_ascii_digit) => {
                 let (t, len) = number_or_duration(text, at)?;
@@ -115,7 +117,7 @@ fn ident_len(s: &str, colons: bool) -> usize {
         .unwrap_or(s.len())
 }
 
-fn string(text: &str, at: usize) -> Result<(String, usize), ParseError> {
+fn string(text: &str, at: usize) -> Result<(Token, usize), ParseError> {
     let rest = &text[at..];
     let quote = rest.chars().next().unwrap_or('"');
     let mut out: Vec<u8> = Vec::new();
@@ -123,8 +125,11 @@ fn string(text: &str, at: usize) -> Result<(String, usize), ParseError> {
     let unterminated = || ParseError::at(text, at, "unterminated quoted string");
     while let Some((i, c)) = chars.next() {
         if c == quote {
-            let s = String::from_utf8(out).map_err(|_| ParseError::at(text, at, "string is not UTF-8"))?;
-            return Ok((s, i + 1));
+            let token = match String::from_utf8(out) {
+                Ok(s) => Token::Str(s),
+                Err(_) => Token::Bytes(format!("\"{}\"", &rest[1..i])),
+            };
+            return Ok((token, i + 1));
         }
         if c == '\n' && quote != '`' {
             return Err(unterminated());

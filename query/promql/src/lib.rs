@@ -28,9 +28,12 @@ pub mod promqltest;
 mod value;
 mod window;
 
-pub use ast::{Aggregation, BinaryOp, Expr, Kind, Matching, Selector, ValueType};
+pub use ast::{
+    Aggregation, At, BinaryOp, Cardinality, Expr, Kind, Length, Matching, OPERATORS, Selector, ValueType,
+};
 pub use engine::{Engine, Limits, Options};
 pub use error::{Error, ParseError};
+pub use functions::FUNCTIONS;
 pub use lex::{parse_duration, print_duration};
 pub use parse::parse;
 pub use parse::parse_selector;

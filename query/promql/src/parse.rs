@@ -124,7 +124,9 @@ impl Parser<'_> {
             Token::Ident(w) => format!("identifier {w:?}"),
             Token::Number(_) => format!("number {:?}", &self.text[self.lexed().start..self.lexed().end]),
             Token::Duration(_) => format!("duration {:?}", &self.text[self.lexed().start..self.lexed().end]),
-            Token::Str(_) => format!("string {}", &self.text[self.lexed().start..self.lexed().end]),
+            Token::Str(_) | Token::Bytes(_) => {
+                format!("string {}", &self.text[self.lexed().start..self.lexed().end])
+            }
             Token::Op(o) => match *o {
                 "(" => "left parenthesis".to_owned() + " '('",
                 ")" => "right parenthesis".to_owned() + " ')'",

@@ -16,6 +16,7 @@ impl Display for Expr {
         match &self.kind {
             Kind::Number(v) => f.write_str(&format_value(*v)),
             Kind::String(s) => write!(f, "{s:?}"),
+            Kind::Bytes(s) => f.write_str(s),
             Kind::Selector(s) => {
                 selector(f, s)?;
                 edges(f, s)?;

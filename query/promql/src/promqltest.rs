@@ -185,7 +185,7 @@ fn pinned(query: &str, time: i64) -> Option<String> {
 
 fn pin(e: &mut Expr, time: At, inside: bool) -> bool {
     match &mut e.kind {
-        Kind::Number(_) | Kind::String(_) => true,
+        Kind::Number(_) | Kind::String(_) | Kind::Bytes(_) => true,
         Kind::Selector(s) | Kind::Matrix { selector: s, .. } => {
             if !inside {
                 s.at.get_or_insert(time);

@@ -1,8 +1,9 @@
 //! Remote write 1.0 and 2.0: samples, native histograms, exemplars and metadata pushed by others.
 
+mod fields;
 mod v1;
 mod v2;
-mod wire;
+pub(super) mod wire;
 
 use axum::extract::{Request, State};
 use axum::response::Response;

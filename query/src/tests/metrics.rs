@@ -43,16 +43,44 @@ impl Message {
     }
 }
 
+async fn post(
+    w: &World,
+    path: &str,
+    kind: &str,
+    m: &Message,
+    scope: Scope,
+) -> (http::response::Parts, Vec<u8>) {
+    let mut req =
+        Request::post(path).header("content-type", kind).body(Body::from(m.packed())).expect("request");
+    req.extensions_mut().insert(scope);
+    let (parts, body) = w.router.clone().oneshot(req).await.expect("answers").into_parts();
+    (parts, axum::body::to_bytes(body, 1 << 20).await.expect("body").to_vec())
+}
+
 async fn push(w: &World, kind: &str, m: &Message) -> (StatusCode, http::HeaderMap, String) {
-    let mut req = Request::post("/api/v1/write")
-        .header("content-type", kind)
-        .body(Body::from(m.packed()))
-        .expect("request");
-    req.extensions_mut().insert(Scope::All);
-    let response = w.router.clone().oneshot(req).await.expect("answers");
-    let (status, headers) = (response.status(), response.headers().clone());
-    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("body");
-    (status, headers, String::from_utf8_lossy(&body).into_owned())
+    let (parts, body) = post(w, "/api/v1/write", kind, m, Scope::All).await;
+    (parts.status, parts.headers, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn remote_read_gives_samples_of_what_the_caller_may_see() {
+    let w = world().await;
+    let matcher = Message::default().varint(1, 2).bytes(2, b"__name__").bytes(3, b"requests_.+");
+    let now = w.now.millis() as u64;
+    let query = Message::default().varint(1, now - 60_000).varint(2, now).bytes(3, &matcher.0);
+    let ask = async |scope: Scope| {
+        let (parts, body) =
+            post(&w, "/api/v1/read", "application/x-protobuf", &Message::default().bytes(1, &query.0), scope)
+                .await;
+        assert_eq!(parts.status, StatusCode::OK);
+        assert_eq!(parts.headers["content-encoding"], "snappy");
+        let raw = snap::raw::Decoder::new().decompress_vec(&body).expect("snappy");
+        String::from_utf8_lossy(&raw).into_owned()
+    };
+    let all = ask(Scope::All).await;
+    assert!(all.contains("requests_total") && all.contains("bank") && all.contains("shop"), "{all:?}");
+    let some = ask(only("shop").expect("a scope")).await;
+    assert!(some.contains("shop") && !some.contains("bank"), "{some:?}");
 }
 
 const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
@@ -106,6 +134,8 @@ async fn remote_write_2_takes_histograms_starts_and_exemplars() {
     assert_eq!(v["data"][0]["seriesLabels"], json!({"__name__": "latency"}));
     let v = w.ok("/api/v1/metadata?metric=latency").await;
     assert_eq!(v["data"]["latency"][0], json!({"type": "histogram", "help": "how long", "unit": "seconds"}));
+    // It has no namespace, so who may see one only does not learn that it is there.
+    assert_eq!(w.get("/api/v1/metadata", only("shop")).await.1["data"], json!({}));
 }
 
 #[tokio::test]
@@ -137,4 +167,21 @@ async fn statistics_are_told_when_asked_for() {
     assert!(v["data"]["stats"]["samples"]["samplesRead"].as_u64().is_some_and(|n| n >= 100), "{v}");
     assert!(v["data"]["stats"]["timings"]["evalTotalTime"].is_number(), "{v}");
     assert_eq!(w.ok("/api/v1/query?query=1").await["data"]["stats"], Value::Null);
+}
+
+#[tokio::test]
+async fn what_grafana_and_other_servers_ask() {
+    let w = world().await;
+    let (status, text) = w.get("/federate?match[]=requests_total", Some(Scope::All)).await;
+    assert_eq!(status, StatusCode::OK);
+    let text = text.as_str().expect("text");
+    assert!(text.starts_with("# TYPE requests_total untyped\nrequests_total{namespace=\"bank\",pod=\"web-0\",instance=\"\"} 120 "), "{text}");
+    let (_, text) = w.get("/federate?match[]=requests_total", only("shop")).await;
+    assert!(!text.as_str().expect("text").contains("bank"), "{text}");
+    let v = w.ok("/api/v1/parse_query?query=sum%20by(a)(rate(up%5B5m%5D))").await;
+    assert_eq!(v["data"]["type"], "aggregation");
+    assert_eq!(v["data"]["expr"]["args"][0]["range"], 300_000);
+    assert_eq!(w.ok("/api/v1/features").await["data"]["promql_functions"]["rate"], true);
+    w.ok("/api/v1/status/walreplay").await;
+    w.ok("/api/v1/scrape_pools").await;
 }

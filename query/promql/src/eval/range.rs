@@ -23,21 +23,32 @@ pub(crate) struct Range<'a> {
     back: i64,
     ahead: i64,
     pub(crate) edges: Edges,
+    /// True once the query's time is up or nobody waits for it.
+    stopped: &'a dyn Fn() -> bool,
 }
 
+/// So many samples may be looked at between two questions whether the query goes on.
+const UNASKED: usize = 1 << 20;
+
 impl<'a> Range<'a> {
+    /// Counts the samples of one more window. True if the query is over: its error is told once the series is done.
+    fn over(&self, work: &mut usize, samples: usize) -> bool {
+        *work += samples;
+        if *work < UNASKED {
+            return false;
+        }
+        *work = 0;
+        (self.stopped)()
+    }
+
     /// True if there is nothing but floats without start times between plain edges: the common case.
     pub(crate) fn is_plain(&self) -> bool {
         self.h.is_empty() && self.starts.is_empty() && self.edges == Edges::Plain
     }
 
-    pub(crate) fn has_histograms(&self) -> bool {
-        !self.h.is_empty()
-    }
-
     /// The value of each step, by a function of the window's floats. Windows without floats are absent.
     pub(crate) fn map(&self, mut f: impl FnMut(usize, Window<'a>) -> Option<f64>) -> Vec<f64> {
-        let (mut lo, mut hi) = (0, 0);
+        let (mut lo, mut hi, mut work) = (0, 0, 0);
         let mut out = Vec::with_capacity(self.ends.len());
         for (i, end) in self.ends.iter().enumerate() {
             let start = end - self.length;
@@ -47,6 +58,10 @@ impl<'a> Range<'a> {
             }
             while lo < hi && self.t[lo] <= start {
                 lo += 1;
+            }
+            if self.over(&mut work, hi - lo) {
+                out.resize(self.ends.len(), ABSENT);
+                return out;
             }
             let value = if lo == hi {
                 None
@@ -61,7 +76,7 @@ impl<'a> Range<'a> {
 
     /// Windows with everything in them, also beyond their edges if the selector says so. Empty ones are skipped.
     pub(crate) fn windows(&self, mut f: impl FnMut(usize, Window<'a>)) {
-        let (mut lo, mut hi, mut h_lo, mut h_hi) = (0, 0, 0, 0);
+        let (mut lo, mut hi, mut h_lo, mut h_hi, mut work) = (0, 0, 0, 0, 0);
         for (i, end) in self.ends.iter().enumerate() {
             let (from, to) = (end - self.length - self.back, end + self.ahead);
             while self.t.get(hi).is_some_and(|t| *t <= to) {
@@ -75,6 +90,9 @@ impl<'a> Range<'a> {
             }
             while h_lo < h_hi && self.h[h_lo].timestamp <= from {
                 h_lo += 1;
+            }
+            if self.over(&mut work, hi - lo + 100 * (h_hi - h_lo)) {
+                return;
             }
             if lo < hi || h_lo < h_hi {
                 let w = Window {
@@ -144,6 +162,7 @@ impl Evaluator<'_> {
         grid: Grid,
         f: &mut dyn FnMut(&Range<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let stopped = || self.charge(0).is_err();
         match &e.unwrap_parens().kind {
             Kind::Matrix { selector, range } => {
                 let length = self.range_length(range)?;
@@ -168,7 +187,9 @@ impl Evaluator<'_> {
                         back,
                         ahead,
                         edges: selector.edges,
-                    })
+                        stopped: &stopped,
+                    })?;
+                    self.charge(0)
                 })
             }
             Kind::Subquery { expr, range, step, offset, at } => {
@@ -194,7 +215,6 @@ impl Evaluator<'_> {
                 self.with_buckets(true, || {
                     self.each(expr, inner, &mut |c| {
                         flatten(&c, inner, &mut s);
-                        self.charge(0)?;
                         f(&Range {
                             labels: &c.labels,
                             drop_name: c.drop_name,
@@ -207,7 +227,9 @@ impl Evaluator<'_> {
                             back: 0,
                             ahead: 0,
                             edges: Edges::Plain,
-                        })
+                            stopped: &stopped,
+                        })?;
+                        self.charge(0)
                     })
                 })
             }

@@ -41,7 +41,7 @@ impl Evaluator<'_> {
     fn info_time(&self, e: &Expr, offset: i64, at: Option<At>) -> Option<Result<(Option<At>, i64), Error>> {
         let first = |all: &[&Expr]| all.iter().find_map(|e| self.info_time(e, offset, at));
         match &e.kind {
-            Kind::Number(_) | Kind::String(_) => None,
+            Kind::Number(_) | Kind::String(_) | Kind::Bytes(_) => None,
             Kind::Selector(s) | Kind::Matrix { selector: s, .. } => {
                 let own = match s.offset.as_ref().map_or(Ok(0), |l| self.length(l)) {
                     Ok(own) => own,

@@ -39,6 +39,10 @@ impl Parser<'_> {
                 self.at += 1;
                 Kind::String(s)
             }
+            Token::Bytes(s) => {
+                self.at += 1;
+                Kind::Bytes(s)
+            }
             Token::Op("(") => {
                 self.at += 1;
                 let e = self.expr(0)?;

@@ -2,41 +2,14 @@
 
 use signal::{Exemplar, HistogramSeries, Labels, METRIC_NAME, Metadata, Sample, TimeSeries};
 
+use super::fields::{Fields, Value};
 use super::{Decoded, wire};
 use crate::error::Failure;
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<PbSeries>,
-    #[prost(message, repeated, tag = "3")]
-    metadata: Vec<PbMetadata>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PbSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<PbLabel>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<wire::Sample>,
-    #[prost(message, repeated, tag = "3")]
-    exemplars: Vec<PbExemplar>,
-    #[prost(message, repeated, tag = "4")]
-    histograms: Vec<wire::Histogram>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct PbLabel {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
 struct PbExemplar {
     #[prost(message, repeated, tag = "1")]
-    labels: Vec<PbLabel>,
+    labels: Vec<wire::Label>,
     #[prost(double, tag = "2")]
     value: f64,
     #[prost(int64, tag = "3")]
@@ -55,44 +28,173 @@ struct PbMetadata {
     unit: String,
 }
 
-fn labels(all: &[PbLabel]) -> Labels {
-    Labels::from_pairs(all.iter().map(|l| (&l.name, &l.value)))
+/// One series of a request, its texts still in the request: most of what comes is known already.
+#[derive(Debug, Default)]
+struct Series<'a> {
+    labels: Vec<(&'a str, &'a str)>,
+    samples: Vec<Sample>,
+    histograms: Vec<wire::Histogram>,
+    exemplars: Vec<PbExemplar>,
+}
+
+impl<'a> Series<'a> {
+    /// Takes the place of what was in it.
+    fn read(&mut self, raw: &'a [u8]) -> Option<()> {
+        self.labels.clear();
+        self.samples.clear();
+        self.histograms.clear();
+        self.exemplars.clear();
+        let mut fields = Fields::new(raw);
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Bytes(b)) => self.labels.push(label(b)?),
+                (2, Value::Bytes(b)) => self.samples.push(sample(b)?),
+                (3, Value::Bytes(b)) => self.exemplars.push(prost::Message::decode(b).ok()?),
+                (4, Value::Bytes(b)) => self.histograms.push(prost::Message::decode(b).ok()?),
+                (1..=4, _) => return None,
+                _ => {}
+            }
+        }
+        Some(())
+    }
+}
+
+fn label(raw: &[u8]) -> Option<(&str, &str)> {
+    let mut pair = ("", "");
+    let mut fields = Fields::new(raw);
+    while let Some((number, value)) = fields.next()? {
+        match (number, value) {
+            (1, Value::Bytes(b)) => pair.0 = std::str::from_utf8(b).ok()?,
+            (2, Value::Bytes(b)) => pair.1 = std::str::from_utf8(b).ok()?,
+            (1 | 2, _) => return None,
+            _ => {}
+        }
+    }
+    Some(pair)
+}
+
+fn sample(raw: &[u8]) -> Option<Sample> {
+    let mut sample = Sample { timestamp: 0, value: 0.0 };
+    let mut fields = Fields::new(raw);
+    while let Some((number, value)) = fields.next()? {
+        match (number, value) {
+            (1, Value::Fixed64(bits)) => sample.value = f64::from_bits(bits),
+            (2, Value::Varint(n)) => sample.timestamp = n.cast_signed(),
+            (1 | 2, _) => return None,
+            _ => {}
+        }
+    }
+    Some(sample)
+}
+
+fn take(s: &mut Series<'_>, out: &mut Decoded) {
+    let n = s.samples.len() + s.histograms.len();
+    let labels =
+        Labels::from_ordered(&s.labels).unwrap_or_else(|| Labels::from_pairs(s.labels.iter().copied()));
+    let nameless = s.labels.iter().any(|(name, _)| name.is_empty());
+    let given = s.labels.iter().filter(|(_, value)| !value.is_empty()).count();
+    if labels.get(METRIC_NAME).is_none() || labels.len() != given || nameless {
+        return out.refuse(n, format!("invalid labels: {labels}"));
+    }
+    let histograms: Vec<_> = s.histograms.iter().filter_map(wire::Histogram::sample).collect();
+    if histograms.len() < s.histograms.len() {
+        out.refuse(s.histograms.len() - histograms.len(), "spans and buckets do not fit".to_owned());
+    }
+    if !histograms.is_empty() {
+        out.batch.histograms.push(HistogramSeries { labels: labels.clone(), samples: histograms });
+    }
+    out.batch.exemplars.extend(s.exemplars.iter().map(|e| Exemplar {
+        series: labels.clone(),
+        labels: Labels::from_pairs(e.labels.iter().map(|l| (&l.name, &l.value))),
+        value: e.value,
+        timestamp: e.timestamp,
+    }));
+    if !s.samples.is_empty() {
+        out.batch.series.push(TimeSeries { labels, samples: s.samples.as_slice().into() });
+    }
+}
+
+fn read(raw: &[u8]) -> Option<Decoded> {
+    let mut out = Decoded::default();
+    let mut series = Series::default();
+    let mut fields = Fields::new(raw);
+    while let Some((number, value)) = fields.next()? {
+        match (number, value) {
+            (1, Value::Bytes(b)) => {
+                series.read(b)?;
+                take(&mut series, &mut out);
+            }
+            (3, Value::Bytes(b)) => {
+                let m: PbMetadata = prost::Message::decode(b).ok()?;
+                out.batch.metadata.push(Metadata {
+                    family: m.family,
+                    kind: wire::kind(m.kind),
+                    help: m.help,
+                    unit: m.unit,
+                });
+            }
+            (1 | 3, _) => return None,
+            _ => {}
+        }
+    }
+    Some(out)
 }
 
 pub(super) fn decode(raw: &[u8]) -> Result<Decoded, Failure> {
-    let request: WriteRequest =
-        prost::Message::decode(raw).map_err(|e| Failure::Bad(format!("not a remote write request: {e}")))?;
-    let mut out = Decoded::default();
-    for s in request.timeseries {
-        let series = labels(&s.labels);
-        let n = s.samples.len() + s.histograms.len();
-        if series.get(METRIC_NAME).is_none() || series.len() != s.labels.len() {
-            out.refuse(n, format!("invalid labels: {series}"));
-            continue;
-        }
-        if !s.samples.is_empty() {
-            let samples = s.samples.iter().map(|p| Sample { timestamp: p.timestamp, value: p.value });
-            out.batch.series.push(TimeSeries { labels: series.clone(), samples: samples.collect() });
-        }
-        let histograms: Vec<_> = s.histograms.iter().filter_map(wire::Histogram::sample).collect();
-        if histograms.len() < s.histograms.len() {
-            out.refuse(s.histograms.len() - histograms.len(), "spans and buckets do not fit".to_owned());
-        }
-        if !histograms.is_empty() {
-            out.batch.histograms.push(HistogramSeries { labels: series.clone(), samples: histograms });
-        }
-        out.batch.exemplars.extend(s.exemplars.iter().map(|e| Exemplar {
-            series: series.clone(),
-            labels: labels(&e.labels),
-            value: e.value,
-            timestamp: e.timestamp,
-        }));
+    read(raw).ok_or_else(|| Failure::Bad("not a remote write request: malformed protobuf".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What senders write, field by field, through an implementation that is not this one.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct PbSeries {
+        #[prost(message, repeated, tag = "1")]
+        labels: Vec<wire::Label>,
+        #[prost(message, repeated, tag = "2")]
+        samples: Vec<wire::Sample>,
+        #[prost(uint32, tag = "99")]
+        unknown: u32,
     }
-    out.batch.metadata.extend(request.metadata.into_iter().map(|m| Metadata {
-        family: m.family,
-        kind: wire::kind(m.kind),
-        help: m.help,
-        unit: m.unit,
-    }));
-    Ok(out)
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct PbRequest {
+        #[prost(message, repeated, tag = "1")]
+        timeseries: Vec<PbSeries>,
+    }
+
+    #[test]
+    fn reads_what_prost_writes_and_refuses_what_is_cut_off() {
+        let pair = |name: &str, value: &str| wire::Label { name: name.to_owned(), value: value.to_owned() };
+        let series = |n: i64, labels: Vec<wire::Label>| PbSeries {
+            labels,
+            samples: vec![wire::Sample { value: 0.5, timestamp: n, start_timestamp: 0 }; 2],
+            unknown: 7,
+        };
+        let request = PbRequest {
+            timeseries: vec![
+                series(-5, vec![pair("job", "x"), pair("__name__", "up")]),
+                series(1_700_000_000_000, vec![pair("__name__", "up"), pair("job", "y")]),
+                series(1, vec![pair("job", "nameless")]),
+            ],
+        };
+        let raw = prost::Message::encode_to_vec(&request);
+        let decoded = decode(&raw).expect("a message");
+        let got: Vec<_> =
+            decoded.batch.series.iter().map(|s| (s.labels.to_string(), s.samples.clone())).collect();
+        let twice = |timestamp| vec![Sample { timestamp, value: 0.5 }; 2];
+        assert_eq!(
+            got,
+            [
+                (r#"up{job="x"}"#.to_owned(), twice(-5)),
+                (r#"up{job="y"}"#.to_owned(), twice(1_700_000_000_000)),
+            ]
+        );
+        assert_eq!(decoded.refused, 2);
+        assert!(decode(&raw[..raw.len() - 1]).is_err());
+        assert!(decode(&[0x0a]).is_err());
+        assert!(decode(b"\x0f").is_err());
+    }
 }
