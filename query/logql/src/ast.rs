@@ -3,6 +3,8 @@
 use regex::Regex;
 use signal::Matcher;
 
+use crate::ip::IpRange;
+use crate::shape::LineShape;
 use crate::template::Template;
 
 /// `{…}` and what follows it.
@@ -22,6 +24,9 @@ pub(crate) enum Stage {
     Json(Vec<(String, String)>),
     Logfmt(Vec<(String, String)>),
     Regexp(Regex),
+    /// `<ip> - <user> [<_>]`
+    Pattern(LineShape),
+    Unpack,
     Label(Condition),
     LineFormat(Template),
     LabelFormat(Vec<(String, Source)>),
@@ -38,6 +43,10 @@ pub(crate) enum Stage {
 pub(crate) enum LinePattern {
     Contains(String),
     Regex(Regex),
+    /// `|> "GET <_> took <_>ms"`
+    Shape(LineShape),
+    /// Any address in the line that is in the range.
+    Ip(IpRange),
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +65,7 @@ pub(crate) enum Convert {
 #[derive(Clone, Debug)]
 pub(crate) enum Condition {
     Match(Matcher),
+    Ip { label: String, negate: bool, range: IpRange },
     Compare { label: String, op: &'static str, value: f64, convert: Convert },
     And(Box<Condition>, Box<Condition>),
     Or(Box<Condition>, Box<Condition>),

@@ -83,7 +83,7 @@ pub(crate) fn lex(text: &str) -> Result<Vec<Lexed>, Error> {
     Ok(out)
 }
 
-fn quoted(s: &str) -> Option<(String, usize)> {
+pub(crate) fn quoted(s: &str) -> Option<(String, usize)> {
     let mut out = String::new();
     let mut chars = s.char_indices().skip(1);
     while let Some((i, c)) = chars.next() {

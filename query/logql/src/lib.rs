@@ -1,7 +1,8 @@
 //! LogQL: parsing and evaluating over the log index.
 //!
-//! Promises: stream selectors, line filters, `json`, `logfmt`, `regexp`, label filters, `line_format`,
-//! `label_format`, `drop`, `keep`, `unwrap`; log queries and metric queries. A filter that the index can use is
+//! Promises: stream selectors, line filters (text, regular expressions, shapes, addresses), the parsers `json`,
+//! `logfmt`, `pattern`, `regexp` and `unpack`, label filters, `line_format` and `label_format` with Go's templates,
+//! `decolorize`, `drop`, `keep`, `unwrap`; log queries and metric queries. A filter that the index can use is
 //! handed to it, and every line is verified. The API blocks: call it off the async threads.
 //!
 //! Does not know: HTTP, and how sums, joins and `topk` work: what stands around the range aggregations of a
@@ -9,16 +10,18 @@
 //!
 //! Beside queries: [`drain`], the patterns of lines, and [`detect`], the fields a line has.
 //!
-//! The road of a query: [`lex`] → [`parse`] → [`pipeline`] (with [`fields`] and [`template`]) → [`eval`].
+//! The road of a query: [`lex`] → [`parse`] → [`pipeline`] (with [`fields`], [`shape`], [`ip`] and [`template`]) → [`eval`].
 
 mod ast;
 pub mod drain;
 mod error;
 mod eval;
 mod fields;
+mod ip;
 mod lex;
 mod parse;
 mod pipeline;
+mod shape;
 mod template;
 
 pub use error::Error;

@@ -88,6 +88,12 @@ fn metric(text: &str, tokens: Vec<Lexed>) -> Result<MetricQuery, Error> {
             q.promql.push_str(&format!("__logql_{}", q.ranges.len()));
             q.ranges.push(range);
             copied = p.previous_end();
+        } else if p.peek() == &Token::Ident("approx_topk".to_owned()) {
+            // Exact here: what may be near the truth may also be the truth.
+            q.promql.push_str(&text[copied..start]);
+            q.promql.push_str("topk");
+            p.at += 1;
+            copied = p.previous_end();
         } else if p.peek() == &Token::Op("{") {
             return Err(p.unexpected("a log selector belongs inside a range aggregation"));
         } else {
@@ -308,6 +314,9 @@ mod tests {
             r#"sum by (pod) (rate({app="a"} |= "x" [5m])) / sum(rate({app="a"}[5m])) > 0.1"#,
             r#"quantile_over_time(0.99, {app="a"} | json | unwrap duration(dur) | __error__="" [1m]) by (pod)"#,
             "vector(1)+vector(1)",
+            r#"approx_topk(3, sum by (a) (count_over_time({app="a"}[1h])))"#,
+            r#"{app="a"} |> "<_> done" or "<_> begun" |= ip("::1") | pattern "<a> <_> <b>" | unpack | decolorize"#,
+            r#"{app="a"} | line_format `{{ if .x }}{{ .x | trunc 5 }}{{ else }}none{{ end }}`"#,
             r#"topk(3, sum by (a) (count_over_time({app="a"}[1h] offset 5m)))"#,
         ] {
             parse(q).expect(q);
@@ -322,6 +331,9 @@ mod tests {
             r#"rate({app="a"})"#,
             r#"sum_over_time({app="a"}[1m])"#,
             r#"{a="b"} + 1"#,
+            r#"{a="b"} | pattern "<_>""#,
+            r#"{a="b"} |= ip("x")"#,
+            r#"{a="b"} | line_format "{{ nosuch .a }}""#,
         ] {
             assert!(parse(q).is_err(), "{q}");
         }

@@ -49,6 +49,12 @@ impl State {
         }
     }
 
+    /// What a stage could not do is said in labels, so that a filter on them can drop or keep the line.
+    fn fail(&mut self, error: &str, details: &str) {
+        self.set("__error__", error.to_owned(), Origin::Parsed);
+        self.set("__error_details__", details.to_owned(), Origin::Parsed);
+    }
+
     /// A field read out of the line never takes a stream label's place.
     fn set_parsed(&mut self, name: &str, value: String) {
         let taken = self.labels.iter().any(|(n, _, o)| n == name && *o == Origin::Stream);
@@ -165,6 +171,8 @@ fn line_passes(negate: bool, any: &[LinePattern], line: &str) -> bool {
     let found = any.iter().any(|p| match p {
         LinePattern::Contains(s) => line.contains(s.as_str()),
         LinePattern::Regex(r) => r.is_match(line),
+        LinePattern::Shape(s) => s.fits(line),
+        LinePattern::Ip(range) => range.is_in(line),
     });
     found != negate
 }
@@ -178,7 +186,7 @@ impl Stage {
                 if fields::json(&s.line, |k, v| found.push((k, v))) {
                     found.into_iter().for_each(|(k, v)| s.set_parsed(&k, v));
                 } else {
-                    s.set("__error__", "JSONParserErr".to_owned(), Origin::Parsed);
+                    s.fail("JSONParserErr", "the line is no JSON object");
                 }
             }
             Stage::Json(wanted) => {
@@ -210,8 +218,25 @@ impl Stage {
                     }
                 }
             }
+            Stage::Pattern(shape) => {
+                let mut found = Vec::new();
+                shape.captures(&s.line, |n, v| found.push((n.to_owned(), v.to_owned())));
+                found.into_iter().for_each(|(n, v)| s.set_parsed(&n, v));
+            }
+            Stage::Unpack => match serde_json::from_str(&s.line) {
+                Ok(serde_json::Value::Object(packed)) => {
+                    for (k, v) in packed {
+                        let serde_json::Value::String(v) = v else { continue };
+                        if k == "_entry" { s.line = v } else { s.set_parsed(&fields::name(&k), v) }
+                    }
+                }
+                _ => s.fail("JSONParserErr", "the line is no JSON object"),
+            },
             Stage::Label(c) => return c.holds(s),
-            Stage::LineFormat(t) => s.line = render(t, s, time),
+            Stage::LineFormat(t) => match render(t, s, time) {
+                Ok(line) => s.line = line,
+                Err(e) => s.fail("TemplateFormatErr", &e),
+            },
             Stage::LabelFormat(all) => {
                 for (to, source) in all {
                     match source {
@@ -220,10 +245,10 @@ impl Stage {
                             s.labels.retain(|(n, _, _)| n != from);
                             s.set(to, v, Origin::Parsed);
                         }
-                        Source::Template(t) => {
-                            let v = render(t, s, time);
-                            s.set(to, v, Origin::Parsed);
-                        }
+                        Source::Template(t) => match render(t, s, time) {
+                            Ok(v) => s.set(to, v, Origin::Parsed),
+                            Err(e) => s.fail("TemplateFormatErr", &e),
+                        },
                     }
                 }
             }
@@ -238,7 +263,7 @@ impl Stage {
                 s.labels.retain(|(n, _, _)| n != label);
                 match number(&text, *convert) {
                     Some(v) => s.value = Some(v),
-                    None => s.set("__error__", "SampleExtractionErr".to_owned(), Origin::Parsed),
+                    None => s.fail("SampleExtractionErr", &format!("{label}={text:?} is no such number")),
                 }
             }
             Stage::Decolorize => s.line = decolorize(&s.line),
@@ -247,12 +272,11 @@ impl Stage {
     }
 }
 
-fn render(t: &crate::template::Template, s: &State, time: Timestamp) -> String {
-    let time = time.to_string();
-    t.render(|n| match n {
-        "__line__" => Some(s.line.as_str()),
-        "__timestamp__" => Some(time.as_str()),
-        n => s.get(n),
+fn render(t: &crate::template::Template, s: &State, time: Timestamp) -> Result<String, String> {
+    t.render(&|n| match n {
+        "__line__" => Some(s.line.clone()),
+        "__timestamp__" => Some(time.nanos().to_string()),
+        n => s.get(n).map(str::to_owned),
     })
 }
 
@@ -284,6 +308,7 @@ impl Condition {
             Condition::And(a, b) => a.holds(s) && b.holds(s),
             Condition::Or(a, b) => a.holds(s) || b.holds(s),
             Condition::Match(m) => m.matches(s.get(&m.name).unwrap_or("")),
+            Condition::Ip { label, negate, range } => s.get(label).is_some_and(|v| range.has(v)) != *negate,
             Condition::Compare { label, op, value, convert } => {
                 let Some(v) = s.get(label).and_then(|t| number(t, *convert)) else { return false };
                 match *op {
@@ -327,6 +352,22 @@ mod tests {
         passes(r#"{app="a"} | level="warn""#, "anything", true);
         passes(r#"{app="a"} | trace_id="4bf92f3577b34da6a3ce929d0e0e4736""#, "anything", true);
         passes(r#"{app="a"} | json | __error__="""#, "no json", false);
+        passes(r#"{app="a"} |> "took <_> ms""#, "took 5 ms", true);
+        passes(r#"{app="a"} !> "took <_> ms""#, "took 5 ms", false);
+        passes(r#"{app="a"} |= ip("10.0.0.0/8")"#, "from 10.1.2.3:80", true);
+        passes(r#"{app="a"} != ip("10.0.0.0/8") | json"#, "from 10.1.2.3:80", false);
+        passes(r#"{app="a"} | logfmt | addr = ip("10.0.0.1-10.0.0.9")"#, "addr=10.0.0.7", true);
+        passes(r#"{app="a"} | logfmt | addr != ip("10.0.0.1-10.0.0.9")"#, "addr=10.0.0.7", false);
+        passes(r#"{app="a"} | pattern "<method> <path> <_>" | path="/x""#, "GET /x 200", true);
+        passes(r#"{app="a"} | line_format "{{ div 1 0 }}" | __error__="TemplateFormatErr""#, "x", true);
+        let (line, _) =
+            run(r#"{app="a"} | json | line_format "{{.msg}}!" | label_format m=msg | drop level, detected_level, trace_id"#, r#"{"msg": "hi", "app": "other"}"#)
+                .expect("passes");
+        assert_eq!(line, "hi!");
+        let unpacked =
+            run(r#"{app="a"} | unpack | keep pod"#, r#"{"_entry": "the line", "pod": "p", "n": 1}"#);
+        let (line, labels) = unpacked.expect("passes");
+        assert_eq!((line.as_str(), labels.to_string().as_str()), ("the line", r#"{pod="p"}"#));
         let (line, labels) =
             run(r#"{app="a"} | json | line_format "{{.msg}}!" | label_format m=msg | drop level, detected_level, trace_id"#, r#"{"msg": "hi", "app": "other"}"#)
                 .expect("passes");

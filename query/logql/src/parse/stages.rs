@@ -7,7 +7,9 @@ use super::Parser;
 use crate::ast::{Condition, Convert, LinePattern, Source, Stage};
 use crate::error::Error;
 use crate::fields;
+use crate::ip::IpRange;
 use crate::lex::Token;
+use crate::shape::LineShape;
 use crate::template::Template;
 
 impl Parser<'_> {
@@ -15,17 +17,19 @@ impl Parser<'_> {
         let mut out = Vec::new();
         loop {
             let line = match self.peek() {
-                Token::Op("|=") => Some((false, false)),
-                Token::Op("!=") => Some((true, false)),
-                Token::Op("|~") => Some((false, true)),
-                Token::Op("!~") => Some((true, true)),
+                Token::Op("|=") => Some((false, "=")),
+                Token::Op("!=") => Some((true, "=")),
+                Token::Op("|~") => Some((false, "~")),
+                Token::Op("!~") => Some((true, "~")),
+                Token::Op("|>") => Some((false, ">")),
+                Token::Op("!>") => Some((true, ">")),
                 _ => None,
             };
-            if let Some((negate, regex)) = line {
+            if let Some((negate, kind)) = line {
                 self.at += 1;
-                let mut any = vec![self.line_pattern(regex)?];
+                let mut any = vec![self.line_pattern(kind)?];
                 while self.take_word("or") {
-                    any.push(self.line_pattern(regex)?);
+                    any.push(self.line_pattern(kind)?);
                 }
                 out.push(Stage::Line { negate, any });
             } else if self.take_op("|") {
@@ -36,9 +40,34 @@ impl Parser<'_> {
         }
     }
 
-    fn line_pattern(&mut self, regex: bool) -> Result<LinePattern, Error> {
+    fn line_pattern(&mut self, kind: &str) -> Result<LinePattern, Error> {
+        if kind == "=" && self.is_ip() {
+            return self.ip().map(LinePattern::Ip);
+        }
+        let at = self.start();
         let s = self.string()?;
-        if regex { Ok(LinePattern::Regex(self.regex(&s)?)) } else { Ok(LinePattern::Contains(s)) }
+        match kind {
+            "~" => Ok(LinePattern::Regex(self.regex(&s)?)),
+            ">" => self.shape(&s, at).map(LinePattern::Shape),
+            _ => Ok(LinePattern::Contains(s)),
+        }
+    }
+
+    fn shape(&self, text: &str, at: usize) -> Result<LineShape, Error> {
+        LineShape::parse(text).map_err(|e| Error::at(self.text, at, e))
+    }
+
+    fn is_ip(&self) -> bool {
+        matches!(self.peek(), Token::Ident(w) if w == "ip") && self.peek_at(1) == &Token::Op("(")
+    }
+
+    /// `ip("…")`
+    fn ip(&mut self) -> Result<IpRange, Error> {
+        self.at += 2;
+        let at = self.start();
+        let s = self.string()?;
+        self.expect_op(")")?;
+        IpRange::parse(&s).map_err(|e| Error::at(self.text, at, e))
     }
 
     fn regex(&self, pattern: &str) -> Result<Regex, Error> {
@@ -55,9 +84,9 @@ impl Parser<'_> {
         let is_stage =
             !matches!(self.peek_at(1), Token::Op("=" | "!=" | "=~" | "!~" | "==" | ">" | "<" | ">=" | "<="))
                 || self.peek_at(1) == &Token::Op("!=")
-                    && matches!(word.as_str(), "json" | "logfmt" | "decolorize")
+                    && matches!(word.as_str(), "json" | "logfmt" | "unpack" | "decolorize")
                 || self.peek_at(1) == &Token::Op("!~")
-                    && matches!(word.as_str(), "json" | "logfmt" | "decolorize");
+                    && matches!(word.as_str(), "json" | "logfmt" | "unpack" | "decolorize");
         if !is_stage {
             return self.condition().map(Stage::Label);
         }
@@ -79,6 +108,17 @@ impl Parser<'_> {
                 let s = self.string()?;
                 Stage::Regexp(self.regex(&s)?)
             }
+            "pattern" => {
+                let at = self.start();
+                let s = self.string()?;
+                let shape = self.shape(&s, at)?;
+                if !shape.has_names() || !shape.has_text() {
+                    let e = "invalid pattern: at least one named capture and one text beside it are needed";
+                    return Err(Error::at(self.text, at, e));
+                }
+                Stage::Pattern(shape)
+            }
+            "unpack" => Stage::Unpack,
             "line_format" => Stage::LineFormat(self.template()?),
             "label_format" => {
                 let mut all = Vec::new();
@@ -183,6 +223,10 @@ impl Parser<'_> {
             _ => return Err(self.unexpected("expecting a comparison")),
         };
         self.at += 1;
+        if self.is_ip() && matches!(op, "=" | "==" | "!=") {
+            let range = self.ip()?;
+            return Ok(Condition::Ip { label, negate: op == "!=", range });
+        }
         if let Token::Str(_) = self.peek() {
             let op = match op {
                 "=" | "==" => MatchOp::Equal,
