@@ -202,3 +202,6 @@ fn code_label(c: ResponseCode) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod tests;
