@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Show the logs of a workload, merged over its pods
     #[command(
-        after_help = "Examples:\n  binnacle logs -f deploy/web -n shop\n  binnacle logs pod/web-abc -n shop timeout"
+        after_help = "Examples:\n  binnacle logs -f deploy/web -n shop\n  binnacle logs pod/web-abc -n shop timeout\n  binnacle logs deploy/web -n shop --level warn --since 2h --context 3\n  binnacle logs deploy/web -n shop -o '{{.pod}} {{.msg}}'"
     )]
     Logs(LogsArgs),
     /// Say why: why an HPA scaled, why a pod is pending or slow to start
@@ -149,17 +149,41 @@ pub(crate) struct LogsArgs {
     /// Go on as lines arrive
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How far back to begin
+    /// How far back to begin: 5m, 2h
     #[arg(long, default_value = "1h")]
     pub(crate) since: String,
+    /// Only lines up to then: now, -5m, RFC 3339
+    #[arg(long, default_value = "now", allow_hyphen_values = true)]
+    pub(crate) until: String,
+    /// Only lines of this level or a graver one
+    #[arg(long, value_enum)]
+    pub(crate) level: Option<Level>,
+    /// Also so many lines of the same container before and after each
+    #[arg(long, default_value_t = 0, conflicts_with = "follow")]
+    pub(crate) context: usize,
     /// Most lines from the past
     #[arg(long, default_value_t = 500)]
     pub(crate) tail: usize,
     /// Leave out lines that hold this text
     #[arg(long)]
     pub(crate) exclude: Option<String>,
+    /// How a line is printed: pretty, raw (the line alone), json (an object with time and labels), or a template
+    /// such as '{{.pod}} {{.line}}' with any label
+    #[arg(short, long, default_value = "pretty")]
+    pub(crate) output: String,
     #[command(flatten)]
     pub(crate) data: DataDir,
+}
+
+/// The graver the later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Fatal,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -360,10 +360,6 @@ mod tests {
         passes(r#"{app="a"} | logfmt | addr != ip("10.0.0.1-10.0.0.9")"#, "addr=10.0.0.7", false);
         passes(r#"{app="a"} | pattern "<method> <path> <_>" | path="/x""#, "GET /x 200", true);
         passes(r#"{app="a"} | line_format "{{ div 1 0 }}" | __error__="TemplateFormatErr""#, "x", true);
-        let (line, _) =
-            run(r#"{app="a"} | json | line_format "{{.msg}}!" | label_format m=msg | drop level, detected_level, trace_id"#, r#"{"msg": "hi", "app": "other"}"#)
-                .expect("passes");
-        assert_eq!(line, "hi!");
         let unpacked =
             run(r#"{app="a"} | unpack | keep pod"#, r#"{"_entry": "the line", "pod": "p", "n": 1}"#);
         let (line, labels) = unpacked.expect("passes");

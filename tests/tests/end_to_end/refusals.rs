@@ -56,7 +56,8 @@ fn what_cannot_work_is_refused() -> Result<()> {
     let below = file.join("data").display().to_string();
     refused(&up(&c, &[("--data-dir", &below)], None)?, &[&below, "--data-dir"]).context("unwritable data")?;
     nothing_is_left(&c).context("unwritable data")?;
-    refused(&up(&c, &[], Some("/nowhere"))?, &["containerd", "install containerd"]).context("no containerd")?;
+    refused(&up(&c, &[], Some("/nowhere"))?, &["containerd", "install containerd"])
+        .context("no containerd")?;
     nothing_is_left(&c).context("no containerd")?;
     full_disk(&c).context("a full disk")?;
     c.purge()

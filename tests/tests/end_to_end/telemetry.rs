@@ -51,6 +51,23 @@ pub(crate) fn telemetry_arrives(c: &mut Cluster) -> Result<()> {
     })?;
     let followed = c.binnacle(&["logs", "deploy/web", "-n", "shop", "needle"])?;
     ensure!(followed.contains("needle-in-the-haystack"), "{followed}");
+    let raw = c.binnacle(&[
+        "logs",
+        "deploy/web",
+        "-n",
+        "shop",
+        "needle",
+        "--level",
+        "info",
+        "-o",
+        "{{.pod}} {{.service}}",
+    ])?;
+    ensure!(raw.lines().any(|l| l == format!("{web} web")), "{raw}");
+    let graver = c.binnacle(&["logs", "deploy/web", "-n", "shop", "needle", "--level", "error"])?;
+    ensure!(graver.is_empty(), "an information is shown as an error: {graver}");
+    let around =
+        c.binnacle(&["logs", "deploy/web", "-n", "shop", "needle", "--context", "2", "-o", "raw"])?;
+    ensure!(around.lines().count() > 1 && around.contains("needle-in-the-haystack"), "{around}");
     // One query over objects, logs and metrics.
     let sql = "select o.name, count(distinct l.body) as lines, max(m.value) as requests from objects o \
                join logs l on l.namespace = o.namespace and l.pod = o.name \
