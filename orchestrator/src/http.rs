@@ -78,7 +78,7 @@ pub(crate) fn serve(
         .layer(middleware::from_fn_with_state(door.clone(), authenticate));
     let app = Router::new()
         .route("/livez", get(|| async { "ok" }))
-        .route("/readyz", get(|| async { "ok" }))
+        .route("/readyz", get(readyz))
         .route("/version", get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }))
         .route("/ui/login", get(login))
         .route("/ui/api/login-link", axum::routing::post(login_link))
@@ -159,6 +159,20 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
     request.extensions_mut().insert(scope);
     request.extensions_mut().insert(user);
     next.run(request).await
+}
+
+/// The same checks as the API's own door.
+async fn readyz(State(door): State<Door>) -> Response {
+    let failed: Vec<String> = door
+        .server
+        .checks()
+        .into_iter()
+        .filter_map(|(name, result)| Some(format!("[-]{name} failed: {}\n", result.err()?)))
+        .collect();
+    if failed.is_empty() {
+        return "ok".into_response();
+    }
+    (StatusCode::INTERNAL_SERVER_ERROR, failed.concat()).into_response()
 }
 
 #[derive(Deserialize)]

@@ -3,7 +3,7 @@
 mod metrics_api;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -30,6 +30,8 @@ pub(crate) struct Control {
     pub(crate) server: Arc<ApiServer>,
     pub(crate) api_addr: SocketAddr,
     serving: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    /// For what the server answers from the cluster's objects; set when the rooms that watch them start.
+    informers: Arc<OnceLock<Informers>>,
 }
 
 pub(super) async fn open(
@@ -59,21 +61,49 @@ pub(super) async fn open(
         now: shared.clock.now(),
     })
     .context("certificates")?;
+    let informers: Arc<OnceLock<Informers>> = Arc::default();
+    let readiness = if with_node {
+        vec![("node".to_owned(), node_check(informers.clone(), c.node_name.clone()))]
+    } else {
+        Vec::new()
+    };
     let server = ApiServer::open(apiserver::Config {
+        readiness,
         service_cidr,
         cluster_domain: c.cluster_domain.clone(),
         advertise_address: advertise,
         admin_token: directory.admin_token().to_owned(),
         clock: shared.clock.clone(),
-        local_apis: vec![metrics_api::local_api(engines.promql.clone(), shared.clock.clone())],
+        local_apis: vec![metrics_api::local_api(
+            engines.promql.clone(),
+            shared.clock.clone(),
+            informers.clone(),
+        )],
         stop: shared.stop.clone(),
         ..apiserver::Config::new(Arc::new(store), Arc::new(pki))
     })
     .await
     .context("open the API server")?;
-    let control = Control { server, api_addr, serving: parking_lot::Mutex::default() };
+    let control = Control { server, api_addr, serving: parking_lot::Mutex::default(), informers };
     control.serve(shared, listener);
     Ok(control)
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// This machine's node is Ready: its kubelet and containerd answer.
+fn node_check(informers: Arc<OnceLock<Informers>>, name: String) -> apiserver::Check {
+    Arc::new(move || {
+        let informers = informers.get().ok_or("the node's watch has not begun")?;
+        match informers.of::<Node>().get(&Key::new("", &name)) {
+            Some(node) if is_ready(&node) => Ok(()),
+            Some(_) => Err(format!("node {name} is not Ready: see `kubectl describe node {name}`")),
+            None => Err(format!("node {name} has not registered")),
+        }
+    })
 }
 
 impl Control {
@@ -95,6 +125,8 @@ impl Control {
 
     /// Starts what acts on the cluster.
     pub(super) fn start(&self, shared: &Shared, informers: &Informers, engines: &Engines) {
+        // Nobody else sets it.
+        let _first = self.informers.set(informers.clone());
         let context = controllers::Context {
             informers: informers.clone(),
             clock: shared.clock.clone(),
@@ -136,10 +168,8 @@ impl Control {
         let (ready, mut became) = tokio::sync::watch::channel(false);
         let name = node.to_owned();
         nodes.on_change(move |c| {
-            let conditions =
-                c.new.iter().filter_map(|n| n.status.as_ref()).flat_map(|s| s.conditions.iter().flatten());
             let is = c.object().metadata.name.as_deref() == Some(&name)
-                && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
+                && c.new.as_ref().is_some_and(|n| is_ready(n));
             if is {
                 ready.send_replace(true);
             }

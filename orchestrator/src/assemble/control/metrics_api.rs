@@ -1,14 +1,17 @@
 //! `metrics.k8s.io/v1beta1`: what `kubectl top` shows, from the TSDB.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use apimachinery::selector::Selector;
 use apiserver::LocalApi;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use client::{Informers, Key};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use promql::{Engine, Value};
 use serde::Deserialize;
 use serde_json::json;
@@ -22,9 +25,17 @@ const VERSION: &str = "metrics.k8s.io/v1beta1";
 struct Api {
     engine: Arc<Engine>,
     clock: SharedClock,
+    /// Whose labels selectors are about; known once the cluster's own clients are.
+    informers: Arc<OnceLock<Informers>>,
 }
 
-pub(super) fn local_api(engine: Arc<Engine>, clock: SharedClock) -> LocalApi {
+type Labels = Option<BTreeMap<String, String>>;
+
+pub(super) fn local_api(
+    engine: Arc<Engine>,
+    clock: SharedClock,
+    informers: Arc<OnceLock<Informers>>,
+) -> LocalApi {
     let root = "/apis/metrics.k8s.io/v1beta1";
     let router = Router::new()
         .route(&format!("{root}/nodes"), get(nodes))
@@ -32,7 +43,7 @@ pub(super) fn local_api(engine: Arc<Engine>, clock: SharedClock) -> LocalApi {
         .route(&format!("{root}/pods"), get(pods))
         .route(&format!("{root}/namespaces/{{namespace}}/pods"), get(pods_in))
         .route(&format!("{root}/namespaces/{{namespace}}/pods/{{name}}"), get(pod))
-        .with_state(Api { engine, clock });
+        .with_state(Api { engine, clock, informers });
     let resource = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]});
     LocalApi {
         group: "metrics.k8s.io".to_owned(),
@@ -58,14 +69,35 @@ struct Failed(StatusCode, String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        let reason = if self.0 == StatusCode::NOT_FOUND { "NotFound" } else { "InternalError" };
+        let reason = match self.0 {
+            StatusCode::NOT_FOUND => "NotFound",
+            StatusCode::BAD_REQUEST => "BadRequest",
+            _ => "InternalError",
+        };
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.1, "reason": reason, "code": self.0.as_u16()});
         (self.0, Json(status)).into_response()
     }
 }
 
+impl Selectors {
+    fn labels(&self) -> Result<Selector, Failed> {
+        Selector::parse(&self.label_selector).map_err(|e| Failed(StatusCode::BAD_REQUEST, e.to_string()))
+    }
+}
+
 impl Api {
+    /// A pod's labels; `None` if there is no such pod any more.
+    fn labels_of_pod(&self, (namespace, name): &(String, String)) -> Option<Labels> {
+        let pod = self.informers.get()?.of::<Pod>().get(&Key::new(namespace, name))?;
+        Some(pod.metadata.labels.clone())
+    }
+
+    fn labels_of_node(&self, name: &str) -> Option<Labels> {
+        let node = self.informers.get()?.of::<Node>().get(&Key::new("", name))?;
+        Some(node.metadata.labels.clone())
+    }
+
     async fn query(&self, expr: String) -> Result<Samples, Failed> {
         let (engine, now) = (self.engine.clone(), self.clock.now().millis());
         let failed = |e: String| Failed(StatusCode::INTERNAL_SERVER_ERROR, e);
@@ -121,8 +153,11 @@ impl Api {
     ) -> serde_json::Value {
         let containers: Vec<_> =
             containers.iter().map(|(name, u)| json!({"name": name, "usage": amounts(*u)})).collect();
-        json!({"kind": "PodMetrics", "apiVersion": VERSION,
-            "metadata": {"name": key.1, "namespace": key.0, "creationTimestamp": self.stamp()},
+        let mut metadata = json!({"name": key.1, "namespace": key.0, "creationTimestamp": self.stamp()});
+        if let Some(Some(labels)) = self.labels_of_pod(key) {
+            metadata["labels"] = json!(labels);
+        }
+        json!({"kind": "PodMetrics", "apiVersion": VERSION, "metadata": metadata,
             "timestamp": self.stamp(), "window": format!("{WINDOW_S}s"), "containers": containers})
     }
 
@@ -143,8 +178,11 @@ impl Api {
     }
 
     fn node_metrics(&self, name: &str, usage: (f64, f64)) -> serde_json::Value {
-        json!({"kind": "NodeMetrics", "apiVersion": VERSION,
-            "metadata": {"name": name, "creationTimestamp": self.stamp()},
+        let mut metadata = json!({"name": name, "creationTimestamp": self.stamp()});
+        if let Some(Some(labels)) = self.labels_of_node(name) {
+            metadata["labels"] = json!(labels);
+        }
+        json!({"kind": "NodeMetrics", "apiVersion": VERSION, "metadata": metadata,
             "timestamp": self.stamp(), "window": format!("{WINDOW_S}s"), "usage": amounts(usage)})
     }
 }
@@ -157,9 +195,13 @@ fn list(kind: &str, items: Vec<serde_json::Value>) -> Response {
     Json(json!({"kind": kind, "apiVersion": VERSION, "metadata": {}, "items": items})).into_response()
 }
 
-async fn nodes(State(api): State<Api>) -> Result<Response, Failed> {
-    let items = api.node_usage().await?.into_iter().map(|(n, u)| api.node_metrics(&n, u)).collect();
-    Ok(list("NodeMetricsList", items))
+async fn nodes(State(api): State<Api>, Query(s): Query<Selectors>) -> Result<Response, Failed> {
+    let selector = s.labels()?;
+    let usage = api.node_usage().await?;
+    let chosen = usage.into_iter().filter(|(n, _)| {
+        selector.is_everything() || api.labels_of_node(n).is_some_and(|l| selector.matches_labels(l.as_ref()))
+    });
+    Ok(list("NodeMetricsList", chosen.map(|(n, u)| api.node_metrics(&n, u)).collect()))
 }
 
 async fn node(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Failed> {
@@ -184,17 +226,14 @@ async fn pods_in(
 }
 
 async fn many(api: &Api, matchers: &str, s: &Selectors) -> Result<Response, Failed> {
-    // Label selectors are kept by asking for a name when kubectl gives one; labels of pods are not labels of series.
     let name =
         s.field_selector.strip_prefix("metadata.name=").map(|n| format!(",pod={n:?}")).unwrap_or_default();
-    if !s.label_selector.is_empty() {
-        return Err(Failed(
-            StatusCode::BAD_REQUEST,
-            "label selectors are not served here yet: name the pods".to_owned(),
-        ));
-    }
+    let selector = s.labels()?;
     let usage = api.usage(&format!("{matchers}{name}")).await?;
-    Ok(list("PodMetricsList", usage.iter().map(|(k, c)| api.pod_metrics(k, c)).collect()))
+    let chosen = usage.iter().filter(|(k, _)| {
+        selector.is_everything() || api.labels_of_pod(k).is_some_and(|l| selector.matches_labels(l.as_ref()))
+    });
+    Ok(list("PodMetricsList", chosen.map(|(k, c)| api.pod_metrics(k, c)).collect()))
 }
 
 async fn pod(State(api): State<Api>, Path((ns, name)): Path<(String, String)>) -> Result<Response, Failed> {
