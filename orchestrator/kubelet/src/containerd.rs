@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use crate::Error;
 use crate::images::SNAPSHOTTER;
 
+pub(crate) use private::revive;
 pub use private::{ensure, stop_private};
 pub(crate) use shims::end_forgotten_shims;
 

@@ -29,6 +29,8 @@ const IMAGE_GC_ABOVE_PERCENT: u64 = 85;
 const IMAGE_GC_DOWN_TO_PERCENT: u64 = 80;
 const IMAGE_LEAST_AGE: Duration = Duration::from_secs(120);
 
+/// Before containerd is asked again for its events.
+const CONTAINERD_RETRY: Duration = Duration::from_secs(1);
 /// Logs in trouble that may wait to be told of.
 const TROUBLES: usize = 64;
 
@@ -111,7 +113,7 @@ impl Kubelet {
         let keep = node::keep(node.client.clone(), node.config.clone(), machine, port, object, stop.clone());
         let tasks = [
             telemetry::task::spawn("node-lease", keep),
-            telemetry::task::spawn("containerd-events", node.runtime.clone().follow(stop.clone())),
+            telemetry::task::spawn("containerd-events", follow_containerd(node.clone(), stop.clone())),
             telemetry::task::spawn(
                 "log-troubles",
                 tell_of_logs(node.clone(), pods.clone(), troubles, stop.clone()),
@@ -135,6 +137,27 @@ fn register_roots(config: &Config, cgroups: &Registry<CgroupTarget>) {
     for path in ["/".to_owned(), format!("/{}", config.cgroup_root.trim_matches('/'))] {
         let labels = Labels::from_pairs([("id", path.as_str()), ("node", &config.node_name)]);
         cgroups.set(path.clone(), CgroupTarget { path, labels, netns: None });
+    }
+}
+
+/// Hears of containers' ends. A containerd of our own that is gone is started again.
+async fn follow_containerd(node: Arc<Node>, stop: CancellationToken) {
+    loop {
+        let broken = tokio::select! {
+            () = stop.cancelled() => return,
+            r = node.runtime.follow() => r,
+        };
+        if let Err(e) = broken {
+            tracing::warn!(error = %e, "containerd's events ended; trying again");
+        }
+        let c = &node.config;
+        if let Err(e) = containerd::revive(&c.containerd_socket, &c.data_dir, &c.containerd_namespace).await {
+            tracing::error!(error = %e, "starting containerd again");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CONTAINERD_RETRY) => {}
+        }
     }
 }
 
@@ -212,10 +235,10 @@ pub async fn stop_pods(config: &Config) -> Result<(), Error> {
             runtime.wait_exit(id).await;
         }
     };
-    let follow = runtime.clone().follow(CancellationToken::new());
+    let follow = runtime.follow();
     tokio::select! {
         () = ended => {}
-        () = follow => {}
+        r = follow => r?,
         () = tokio::time::sleep(Duration::from_secs(5)) => {}
     }
     for id in ids {

@@ -10,8 +10,12 @@
 //! The road of a line: a container's pipe → `logs::writer` → CRI file → `logs::reader` (kubectl logs) and the
 //! collector. The node's own API (`api`) serves logs, exec and attach to the API server only.
 //!
-//! Tasks: one per pod, one per running container's log, one per probe, one for containerd's events, one for the node's
-//! status and lease. Locks are held for map look-ups only, never over an await.
+//! Tasks: one per pod, one per running container's log, one per probe, one for containerd's events (which starts a private
+//! containerd again if it was killed), one that writes events to the API, one that tells of logs in trouble, one that
+//! collects images, one for the node's status and lease. Locks are held for map look-ups only, never over an await,
+//! but for the one around a pod's tokens.
+//!
+//! `tests/node` runs all of it on real containerd, runc and registries; one scenario alone: `ONLY=probes::tcp`.
 
 mod api;
 mod cgroup;

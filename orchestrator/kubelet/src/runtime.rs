@@ -17,7 +17,6 @@ mod user;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use containerd_client::services::v1::{
     GetRequest, ListContainersRequest, ListTasksRequest, SubscribeRequest,
@@ -28,7 +27,6 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use signal::{Timestamp, time::SharedClock};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::cgroup::Hierarchy;
@@ -285,24 +283,8 @@ impl Runtime {
         Ok(tasks.values().filter_map(|t| i32::try_from(t.pid).ok()).filter(|p| *p > 0).collect())
     }
 
-    /// Follows containerd's events until the token's word. After each (re)connection it compares with what is.
-    pub(crate) async fn follow(self, stop: CancellationToken) {
-        loop {
-            let result = tokio::select! {
-                () = stop.cancelled() => return,
-                r = self.follow_once() => r,
-            };
-            if let Err(e) = result {
-                tracing::warn!(error = %e, "containerd's events ended; trying again");
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
-        }
-    }
-
-    async fn follow_once(&self) -> Result<(), Error> {
+    /// Follows containerd's events for as long as it tells them, after a comparison with what is.
+    pub(crate) async fn follow(&self) -> Result<(), Error> {
         let filter = format!("namespace==\"{}\",topic==\"/tasks/exit\"", self.inner.containerd.namespace);
         let what = || Error::containerd("follow events");
         let mut events = EventsClient::new(self.inner.containerd.channel.clone());

@@ -25,7 +25,7 @@ pub async fn ensure(socket: &Path, data_dir: &Path, namespace: &str) -> Result<C
         Ok(c) => return Ok(c),
         Err(e) => e,
     };
-    tracing::info!(error = %first, "starting a private containerd");
+    tracing::info!(why = %first, "starting a private containerd");
     let dir = data_dir.join("containerd");
     let mut died = start(socket, &dir)?;
     let deadline = signal::time::monotonic() + START_TIMEOUT;
@@ -43,6 +43,16 @@ pub async fn ensure(socket: &Path, data_dir: &Path, namespace: &str) -> Result<C
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
+}
+
+/// Starts the private containerd again if there is one and it does not answer: it may have been killed. Shims and
+/// containers outlive it, and it finds them again.
+pub(crate) async fn revive(socket: &Path, data_dir: &Path, namespace: &str) -> Result<(), Error> {
+    let there = pid_file(&data_dir.join("containerd"));
+    if !there.try_exists().map_err(Error::io(format!("look for {there:?}")))? {
+        return Ok(());
+    }
+    ensure(socket, data_dir, namespace).await.map(|_| ())
 }
 
 fn pid_file(dir: &Path) -> PathBuf {

@@ -21,15 +21,27 @@ pub(crate) async fn end_forgotten_shims(
     namespace: &str,
     tasks: &HashSet<i32>,
 ) -> Result<usize, Error> {
-    let processes = processes()?;
+    let shims: HashSet<i32> = pids()?
+        .into_iter()
+        // A process that has just ended has no command line.
+        .filter(|p| {
+            is_shim_of(&fs::read(format!("/proc/{p}/cmdline")).unwrap_or_default(), socket, namespace)
+        })
+        .collect();
+    if shims.is_empty() {
+        return Ok(0);
+    }
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for (pid, parent, _) in &processes {
-        children.entry(*parent).or_default().push(*pid);
+    for pid in pids()? {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if let Some(parent) = parent_of(&stat).filter(|p| shims.contains(p)) {
+            children.entry(parent).or_default().push(pid);
+        }
     }
     let mut ended = Vec::new();
-    for (pid, _, cmdline) in &processes {
+    for pid in &shims {
         let own = children.get(pid).map_or(&[][..], Vec::as_slice);
-        if !is_shim_of(cmdline, socket, namespace) || own.iter().any(|c| tasks.contains(c)) {
+        if own.iter().any(|c| tasks.contains(c)) {
             continue;
         }
         tracing::info!(pid, "ending a shim that containerd has forgotten");
@@ -54,17 +66,13 @@ fn is_alive(pid: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// All processes: pid, parent, command line.
-fn processes() -> Result<Vec<(i32, i32, Vec<u8>)>, Error> {
+/// All processes.
+fn pids() -> Result<Vec<i32>, Error> {
     let io = || Error::io("list processes");
     let mut out = Vec::new();
     for entry in fs::read_dir("/proc").map_err(io())? {
         let entry = entry.map_err(io())?;
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        // A process that has just ended has neither.
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let Some(parent) = parent_of(&stat) else { continue };
-        out.push((pid, parent, fs::read(entry.path().join("cmdline")).unwrap_or_default()));
+        out.extend(entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()));
     }
     Ok(out)
 }

@@ -17,9 +17,12 @@ pub(crate) fn scenarios(bench: &Arc<Bench>) -> Vec<Scenario> {
     crate::scenarios![bench, hooks, http_hooks, failing_hooks, grace, order]
 }
 
+/// Ends at SIGTERM, once it has said that it listens.
+const HEARS: &str = "trap 'exit 0' TERM; echo set; while true; do usleep 50000; done";
+
 async fn hooks(bench: &Bench) {
     let dir = bench.host_dir("hooks");
-    let script = "trap 'echo term >> /v/f; exit 0' TERM; while true; do usleep 50000; done";
+    let script = "trap 'echo term >> /v/f; exit 0' TERM; echo set; while true; do usleep 50000; done";
     let hook = |text: &str| json!({"exec": {"command": ["sh", "-c", format!("echo {text} >> /v/f")]}});
     let extra = json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}],
         "lifecycle": {"postStart": hook("begin"), "preStop": hook("stop")}});
@@ -31,6 +34,7 @@ async fn hooks(bench: &Bench) {
         )
         .await;
     bench.until_ready("hooks").await;
+    bench.until_log("hooks", "set").await;
     assert_eq!(std::fs::read_to_string(dir.join("f")).expect("f"), "begin\n");
     bench.remove_within("hooks", 60).await;
     assert_eq!(std::fs::read_to_string(dir.join("f")).expect("f"), "begin\nstop\nterm\n");
@@ -55,10 +59,10 @@ async fn http_hooks(bench: &Bench) {
     telemetry::task::spawn("test-http", async move { axum::serve(listener, router).await });
     let hook = |path: &str| json!({"httpGet": {"host": "127.0.0.1", "port": port, "path": path}});
     let extra = json!({"lifecycle": {"postStart": hook("/begin"), "preStop": hook("stop")}});
-    bench.create("httphooks", json!({"containers": shell_with("sleep 1000", extra)})).await;
-    bench.until_ready("httphooks").await;
+    bench.create("httphooks", json!({"containers": shell_with(HEARS, extra)})).await;
+    bench.until_log("httphooks", "set").await;
     assert_eq!(heard.recv().await, Some("begin"));
-    bench.remove_within("httphooks", 1).await;
+    bench.remove_within("httphooks", 100).await;
     assert_eq!(heard.recv().await, Some("stop"));
     assert!(!bench.events("httphooks").await.iter().any(|e| e.contains("Hook")));
 }
@@ -76,9 +80,9 @@ async fn failing_hooks(bench: &Bench) {
     bench.remove("badstart").await;
 
     let extra = json!({"lifecycle": {"preStop": bad}});
-    bench.create("badstop", json!({"containers": shell_with("sleep 1000", extra)})).await;
-    bench.until_ready("badstop").await;
-    bench.remove_within("badstop", 1).await;
+    bench.create("badstop", json!({"containers": shell_with(HEARS, extra)})).await;
+    bench.until_log("badstop", "set").await;
+    bench.remove_within("badstop", 100).await;
     bench.until_event("badstop", "Warning FailedPreStopHook PreStopHook failed").await;
     for name in ["badstart", "badstop"] {
         assert!(!bench.events(name).await.iter().any(|e| e.contains("secret")));
@@ -99,9 +103,8 @@ async fn grace(bench: &Bench) {
     assert!(took >= 2.9, "{took}");
     bench.until("deaf", "gone", |p| p.is_none()).await;
 
-    let script = "trap 'exit 0' TERM; while true; do usleep 50000; done";
-    bench.create("hears", json!({"containers": shell_with(script, json!({}))})).await;
-    bench.until_ready("hears").await;
+    bench.create("hears", json!({"containers": shell_with(HEARS, json!({}))})).await;
+    bench.until_log("hears", "set").await;
     let started = signal::time::monotonic();
     bench.remove_within("hears", 100).await;
     assert!(signal::time::monotonic().duration_since(started).as_secs() < 60);

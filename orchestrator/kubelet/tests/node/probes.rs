@@ -236,9 +236,10 @@ async fn exec(bench: &Bench) {
 
 /// Until the startup probe succeeds, no other is asked and the container is not ready.
 async fn startup(bench: &Bench) {
-    let probe = |script: &str| json!({"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "failureThreshold": 60});
+    // A busy machine may take its time for an exec: only failures count here.
+    let probe = |script: &str| json!({"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "failureThreshold": 60, "timeoutSeconds": 30});
     let script = "usleep 2500000; touch /tmp/started; sleep 1000";
-    let liveness = json!({"exec": {"command": ["test", "-f", "/tmp/started"]}, "periodSeconds": 1, "failureThreshold": 1});
+    let liveness = json!({"exec": {"command": ["test", "-f", "/tmp/started"]}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 30});
     let extra = json!({"startupProbe": probe("test -f /tmp/started"), "livenessProbe": liveness});
     bench.create("starts", json!({"containers": shell_with(script, extra)})).await;
     bench.until_event("starts", "Warning Unhealthy Startup probe failed: ").await;

@@ -19,6 +19,9 @@ pub(crate) fn scenarios(bench: &Arc<Bench>) -> Vec<Scenario> {
     crate::scenarios![bench, open_registry, registry_with_password, policies]
 }
 
+/// What `htpasswd -Bbn ann se:cret` prints.
+const USERS: &str = "ann:$2y$05$d00778mcOb/9UyzNs.6yj.csZqj4RPsigIOxCHJJtCoiZmf3iuTQ6\n";
+
 /// Debian's docker-registry, with its files below a directory of the test.
 struct Registry {
     process: Child,
@@ -144,7 +147,7 @@ async fn open_registry(bench: &Bench) {
 async fn registry_with_password(bench: &Bench) {
     let dir = bench.host_dir("locked");
     let users = dir.join("htpasswd");
-    std::fs::write(&users, run("htpasswd", &["-Bbn", "ann", "se:cret"])).expect("htpasswd");
+    std::fs::write(&users, USERS).expect("htpasswd");
     let registry = Registry::start(&dir, Some(&users));
     registry.push(&bench.archive, "locked:1", &["--dest-creds", "ann:se:cret"]);
     let image = registry.image("locked:1");

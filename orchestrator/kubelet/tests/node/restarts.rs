@@ -181,9 +181,9 @@ async fn failing_init(bench: &Bench) {
 async fn sidecars(bench: &Bench) {
     let dir = bench.host_dir("sidecar");
     let mount = json!([{"name": "v", "mountPath": "/v"}]);
-    let script = "echo up >> /v/f; trap 'echo down >> /v/f; exit 0' TERM; while true; do usleep 50000; done";
+    let script = "trap 'echo down >> /v/f; exit 0' TERM; echo up >> /v/f; while true; do usleep 50000; done";
     let sidecar = json!({"name": "s", "image": "test:1", "command": ["sh", "-c", script], "volumeMounts": mount,
-        "restartPolicy": "Always", "startupProbe": {"exec": {"command": ["test", "-f", "/v/f"]}, "periodSeconds": 1}});
+        "restartPolicy": "Always", "startupProbe": {"exec": {"command": ["test", "-f", "/v/f"]}, "periodSeconds": 1, "timeoutSeconds": 30}});
     bench
         .create(
             "sidecar",
@@ -203,7 +203,7 @@ async fn sidecars(bench: &Bench) {
 }
 
 async fn deadline(bench: &Bench) {
-    bench.create("late", json!({"activeDeadlineSeconds": 2, "containers": shell("sleep 1000")})).await;
+    bench.create("late", json!({"activeDeadlineSeconds": 15, "containers": shell("sleep 1000")})).await;
     let pod = bench.until_phase("late", "Failed").await;
     let s = pod.status.clone().unwrap_or_default();
     assert_eq!(s.reason.as_deref(), Some("DeadlineExceeded"));

@@ -1,8 +1,10 @@
 //! The node's own restart, and its end.
 
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
+use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::api::LogParams;
 use serde_json::json;
 
@@ -15,7 +17,7 @@ pub(crate) async fn survives(bench: &Bench, kubelet: Running) -> Running {
     bench.create("counter", json!({"containers": shell(script)})).await;
     let before = bench.until_ready("counter").await;
     kubelet.end().await;
-    let mut forgotten = forgotten_shim(bench);
+    let (mut forgotten, _its_log) = forgotten_shim(bench);
     let kubelet = bench.start().await;
     let ended = tokio::task::spawn_blocking(move || forgotten.wait()).await.expect("task").expect("wait");
     assert_eq!(ended.signal(), Some(9), "the forgotten shim was killed");
@@ -34,18 +36,45 @@ pub(crate) async fn survives(bench: &Bench, kubelet: Running) -> Running {
     for (n, line) in log.lines().enumerate() {
         assert_eq!(line, format!("line {}", n + 1));
     }
-    bench.remove("counter").await;
     bench.remove("other").await;
     private_containerd_stands_alone(bench);
+    containerd_is_killed(bench, &status(&before)).await;
+    bench.remove("counter").await;
     kubelet
 }
 
+/// A containerd that was killed is started again, and what ran under it runs on.
+async fn containerd_is_killed(bench: &Bench, counter: &ContainerStatus) {
+    let before = private_pid(bench);
+    let pid = nix::unistd::Pid::from_raw(before.parse().expect("pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill");
+    bench.create("afterwards", json!({"containers": shell("sleep 1000")})).await;
+    bench.until_ready("afterwards").await;
+    assert_ne!(private_pid(bench), before);
+    let after = bench.until_ready("counter").await;
+    assert_eq!((&status(&after).container_id, status(&after).restart_count), (&counter.container_id, 0));
+    // It still writes its log, and its end is still heard of.
+    let lines = |log: String| log.lines().count();
+    let seen = lines(bench.log_of("counter", "c").await);
+    bench.until_log("counter", &format!("line {}", seen + 100)).await;
+    bench.remove("afterwards").await;
+}
+
+fn private_pid(bench: &Bench) -> String {
+    let pid = std::fs::read_to_string(bench.config().data_dir.join("containerd/pid")).expect("pid");
+    pid.trim().to_owned()
+}
+
 /// A real shim of our namespace in the state in which containerd forgets one: it serves, and has no task.
-fn forgotten_shim(bench: &Bench) -> Child {
+fn forgotten_shim(bench: &Bench) -> (Child, File) {
     let config = bench.config();
     let bundle = bench.host_dir("bundle");
     let socket = config.containerd_socket.display().to_string();
     std::fs::write(bundle.join("config.json"), r#"{"ociVersion": "1.0.2"}"#).expect("config");
+    // It writes its log into a pipe that somebody must have open.
+    let log = bundle.join("log");
+    run("mkfifo", &[&log.display().to_string()]);
+    let log = File::options().read(true).write(true).open(log).expect("log");
     let its_own = bundle.join("s");
     let mut shim = Command::new("containerd-shim-runc-v2")
         .args(["-namespace", &config.containerd_namespace, "-id", "forgotten", "-address", &socket])
@@ -61,12 +90,12 @@ fn forgotten_shim(bench: &Bench) -> Child {
         assert_eq!(shim.try_wait().expect("shim"), None, "the shim serves");
         std::thread::yield_now();
     }
-    shim
+    (shim, log)
 }
 
 /// Neither our terminal nor who ends our cgroup reaches the containerd that we started.
 fn private_containerd_stands_alone(bench: &Bench) {
-    let pid = std::fs::read_to_string(bench.config().data_dir.join("containerd/pid")).expect("pid");
+    let pid = private_pid(bench);
     let field = |n: usize| {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).expect("stat");
         let rest = stat.rsplit_once(") ").expect("stat").1.to_owned();
@@ -96,8 +125,9 @@ pub(crate) async fn leaves_nothing(bench: &Bench) {
     }
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     assert!(!mounts.contains(&config.data_dir.display().to_string()), "{mounts}");
-    let processes = run("ps", &["-eo", "pid,args"]);
     let ours = config.data_dir.display().to_string();
-    let left: Vec<&str> = processes.lines().filter(|l| l.contains(&ours)).collect();
+    let processes = std::fs::read_dir("/proc").expect("proc").flatten();
+    let lines = processes.filter_map(|p| std::fs::read_to_string(p.path().join("cmdline")).ok());
+    let left: Vec<String> = lines.filter(|l| l.contains(&ours)).collect();
     assert!(left.is_empty(), "{left:?}");
 }
