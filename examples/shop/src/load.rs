@@ -17,8 +17,7 @@ const AT_ONCE: usize = 64;
 
 pub(crate) async fn run(shop: Arc<Shop>) -> std::io::Result<()> {
     // A connection for each request, as many clients would make: kept ones would all stay with the first pod.
-    let client =
-        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http::<Full<Bytes>>();
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http::<Full<Bytes>>();
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / shop.rate.max(0.1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

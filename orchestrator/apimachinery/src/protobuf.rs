@@ -67,9 +67,11 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     flate2::read::GzDecoder::new(COMPRESSED)
         .read_to_string(&mut text)
         .expect("the embedded table is whole: a test reads it");
-    let raw: HashMap<Box<str>, Vec<(u32, Box<str>, String)>> =
+    /// Number, name and type of each field.
+    type Row = (u32, Box<str>, String);
+    let raw: HashMap<Box<str>, Vec<Row>> =
         serde_json::from_str(&text).expect("the embedded table is JSON: a test reads it");
-    let field = |(number, name, code): (u32, Box<str>, String)| Field { number, name, ty: parse(&code) };
+    let field = |(number, name, code): Row| Field { number, name, ty: parse(&code) };
     raw.into_iter().map(|(n, fields)| (n, fields.into_iter().map(field).collect())).collect()
 });
 

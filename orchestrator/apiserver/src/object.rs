@@ -73,10 +73,10 @@ pub(crate) fn default(o: &mut Value, key: &str, value: impl Into<Value>) {
 
 /// As [`default`], where the empty string counts as absent too.
 pub(crate) fn default_text(o: &mut Value, key: &str, value: &str) {
-    if o.get(key).and_then(Value::as_str).is_none_or(str::is_empty) {
-        if let Value::Object(m) = o {
-            m.insert(key.to_owned(), value.into());
-        }
+    if o.get(key).and_then(Value::as_str).is_none_or(str::is_empty)
+        && let Value::Object(m) = o
+    {
+        m.insert(key.to_owned(), value.into());
     }
 }
 

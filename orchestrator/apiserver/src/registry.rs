@@ -200,10 +200,11 @@ impl ApiServer {
             if !unconditional {
                 return Err(ApiError::modified(served, name));
             }
-            match self.replace(served, namespace, name, ctx, part, &old, new, current.revision).await? {
-                Some(done) => return Ok(done),
-                // Overtaken: a change that names its revision is refused in the next round.
-                None => {}
+            // Overtaken: a change that names its revision is refused in the next round.
+            if let Some(done) =
+                self.replace(served, namespace, name, ctx, part, &old, new, current.revision).await?
+            {
+                return Ok(done);
             }
         }
         Err(ApiError::modified(served, name))

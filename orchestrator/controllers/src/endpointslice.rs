@@ -45,7 +45,9 @@ fn plan(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> 
     let selector = Selector::from_map(&selector);
     let publish_unready = spec.publish_not_ready_addresses.unwrap_or(false);
     // Pods may give the same named port different numbers: each set of numbers is a slice of its own.
-    let mut groups: BTreeMap<Vec<(Option<String>, String, i32)>, Vec<Endpoint>> = BTreeMap::new();
+    /// Name, protocol and number of each port.
+    type Ports = Vec<(Option<String>, String, i32)>;
+    let mut groups: BTreeMap<Ports, Vec<Endpoint>> = BTreeMap::new();
     for p in pods {
         if !selector.matches_labels(p.metadata.labels.as_ref())
             || matches!(pod::phase(p), "Succeeded" | "Failed")

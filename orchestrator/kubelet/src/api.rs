@@ -167,7 +167,6 @@ pub(crate) fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
 
 impl Shared {
     /// The latest attempt of a container, or the one before it.
-    #[expect(clippy::result_large_err, reason = "the error is the response")]
     fn record(
         &self,
         namespace: &str,

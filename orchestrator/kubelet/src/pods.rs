@@ -89,7 +89,7 @@ impl Pods {
     fn forget(&self, mut pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         if let Some(sender) = self.by_uid.lock().get(&uid) {
-            pod.metadata.deletion_timestamp.get_or_insert_with(|| Time(jiff::Timestamp::UNIX_EPOCH));
+            pod.metadata.deletion_timestamp.get_or_insert(Time(jiff::Timestamp::UNIX_EPOCH));
             pod.metadata.deletion_grace_period_seconds = Some(0);
             sender.send_replace(Arc::new(pod));
         }

@@ -150,7 +150,7 @@ fn host_path(h: &HostPathVolumeSource) -> Result<PathBuf, Error> {
 
 fn mount_tmpfs(dir: &Path, options: &str) -> Result<(), Error> {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
-    let mounted = nix::sys::statfs::statfs(dir).is_ok_and(|s| s.filesystem_type().0 as i64 == TMPFS_MAGIC)
+    let mounted = nix::sys::statfs::statfs(dir).is_ok_and(|s| s.filesystem_type().0 == TMPFS_MAGIC)
         && is_mount_point(dir);
     if mounted {
         return Ok(());

@@ -121,7 +121,7 @@ fn disk(dir: &Path) -> Found {
     let nearest = dir.ancestors().find(|p| p.try_exists().unwrap_or(false)).unwrap_or(Path::new("/"));
     match nix::sys::statvfs::statvfs(nearest) {
         Ok(s) => {
-            let free = s.blocks_available() as u64 * s.fragment_size() as u64;
+            let free = s.blocks_available() * s.fragment_size();
             let shown = format!("{:.1} GiB free", free as f64 / (1u64 << 30) as f64);
             if free < 1 << 30 {
                 Found::Bad(shown, "free at least 1 GiB, or choose another disk with --data-dir".to_owned())

@@ -31,7 +31,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 type State = BTreeMap<String, (Vec<u8>, u64)>;
 
 fn key(k: u8) -> String {
-    format!("/registry/{}/{k}", if k % 2 == 0 { "a" } else { "b" })
+    format!("/registry/{}/{k}", if k.is_multiple_of(2) { "a" } else { "b" })
 }
 
 async fn run(steps: Vec<Step>) {

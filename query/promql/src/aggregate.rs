@@ -229,13 +229,13 @@ impl Evaluator<'_> {
                 columns.iter_mut().for_each(|c| c.histograms = None);
             }
             let mut order: Vec<usize> = Vec::new();
-            for step in 0..grid.n {
+            for (step, &param) in param.iter().enumerate().take(grid.n) {
                 let value = |i: usize| columns[i].values[step];
                 let mut here: Vec<usize> = (0..columns.len()).filter(|i| columns[*i].has(step)).collect();
                 if a.op == "limit_ratio" {
-                    here.retain(|i| ratio_keeps(param[step].clamp(-1.0, 1.0), &columns[*i].labels));
+                    here.retain(|i| ratio_keeps(param.clamp(-1.0, 1.0), &columns[*i].labels));
                 } else {
-                    let k = param[step].max(0.0) as usize;
+                    let k = param.max(0.0) as usize;
                     if by_value {
                         here.sort_by(|x, y| {
                             let (x, y) = (value(*x), value(*y));

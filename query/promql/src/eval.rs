@@ -55,6 +55,9 @@ pub(crate) struct Raw<'a> {
     pub(crate) h: &'a [HistogramSample],
 }
 
+/// Takes a series and the reference times of the steps.
+pub(crate) type EachSeries<'a> = &'a mut dyn FnMut(Raw<'_>, &[i64]) -> Result<(), Error>;
+
 /// The newest sample at or before a time.
 pub(crate) struct Newest<'a> {
     pub(crate) timestamp: i64,
@@ -264,12 +267,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The samples that an instant selector needs, with the reference time of each step.
-    pub(crate) fn instants(
-        &self,
-        s: &Selector,
-        grid: Grid,
-        f: &mut dyn FnMut(Raw<'_>, &[i64]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub(crate) fn instants(&self, s: &Selector, grid: Grid, f: EachSeries<'_>) -> Result<(), Error> {
         let ends = self.reference_times(s.at, s.offset.as_ref(), grid)?;
         self.select(&s.matchers, &ends, self.lookback, 0, &mut |raw| f(raw, &ends))
     }

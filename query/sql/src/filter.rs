@@ -181,7 +181,9 @@ impl Wanted {
                 return false;
             }
             let pieces: Vec<&str> = pattern.split(['%', '_']).filter(|p| !p.is_empty()).collect();
-            return pieces.iter().fold(false, |used, p| self.needle(p) || used);
+            // Every piece is tried, also after one that helps.
+            let used = pieces.iter().filter(|p| self.needle(p)).count();
+            return used > 0;
         }
         let mut regex = String::new();
         let mut chars = pattern.chars();

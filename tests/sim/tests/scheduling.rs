@@ -47,7 +47,7 @@ fn run(seed: u64) {
         }
         let mut p = pod(&mut r, i);
         let snapshot = Snapshot::new(&nodes, &pods, |_| None);
-        let ties = r.next();
+        let ties = r.draw();
         match schedule(&p, &snapshot, |n| ties ^ n.len() as u64) {
             Outcome::Node { name, .. } => {
                 p.spec.as_mut().expect("a spec").node_name = Some(name);

@@ -130,7 +130,7 @@ impl HistogramState {
             ResetHint::Gauge => 3u8,
         };
         let start = s.start != last_start;
-        out.push(u8::from(layout) * LAYOUT | u8::from(start) * START | hint << 2);
+        out.push((u8::from(layout) * LAYOUT) | (u8::from(start) * START) | (hint << 2));
         let step = s.timestamp.wrapping_sub(last_t);
         put_varint(out, step.wrapping_sub(self.step));
         self.step = step;

@@ -132,7 +132,7 @@ fn service_address(server: &ApiServer, service: &Value, port: &str) -> Result<(S
     let ports = object::list(service, "spec.ports");
     let wanted = match port {
         "" => ports.first(),
-        p => ports.iter().find(|s| s["name"] == p || s["port"].to_string() == p),
+        p => ports.iter().find(|s| s["name"] == p || s["port"].as_u64().is_some_and(|n| n.to_string() == p)),
     };
     let wanted = wanted.ok_or_else(|| {
         ApiError::unavailable(format!("no service port {port:?} found for service {name:?}"))

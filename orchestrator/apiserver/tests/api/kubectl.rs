@@ -140,7 +140,7 @@ async fn script(name: &'static str, text: &'static str) {
         c.account().await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let serving = tokio::task::spawn(c.server.clone().serve(listener, c.stop.clone()));
+        let serving = telemetry::task::spawn("serve", c.server.clone().serve(listener, c.stop.clone()));
         std::fs::write(c.path.join("ca.crt"), c.server.pki().ca_pem()).expect("the CA");
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "t",

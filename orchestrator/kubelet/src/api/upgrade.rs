@@ -25,7 +25,6 @@ pub(super) enum Upgrade {
 }
 
 impl Upgrade {
-    #[expect(clippy::result_large_err, reason = "the error is the response")]
     pub(super) async fn of(request: Request<Body>) -> Result<Upgrade, Response> {
         let wanted = request.headers().get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         if wanted.eq_ignore_ascii_case(SPDY) {

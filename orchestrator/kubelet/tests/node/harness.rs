@@ -225,8 +225,7 @@ impl Bench {
             }
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            let status =
-                last.as_ref().and_then(|p| p.status.as_ref()).map(|s| serde_json::to_string_pretty(s));
+            let status = last.as_ref().and_then(|p| p.status.as_ref()).map(serde_json::to_string_pretty);
             let events = self.events(name).await;
             let status = status.and_then(Result::ok).unwrap_or_default();
             panic!("pod {name} is not {what}: {status}\n{events:#?}");

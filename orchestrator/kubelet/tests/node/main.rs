@@ -4,6 +4,8 @@
 //! name. Everything lives in a network namespace of its own and below one temporary directory. Scenarios run beside
 //! each other, each in a file by its subject; `survives` and the end run alone.
 
+#![expect(clippy::print_stderr, reason = "a run of minutes says how far it is")]
+
 mod harness;
 mod lifecycle;
 mod limits;

@@ -12,5 +12,5 @@ pub(super) fn score(pod: &Pod, _: &Resources, node: &NodeInfo, feasible: &[&Node
     let Some(mine) = owner(pod) else { return 100 };
     let count = |n: &NodeInfo| n.pods.iter().filter(|p| owner(p).as_deref() == Some(&mine)).count();
     let most = feasible.iter().map(|n| count(n)).max().unwrap_or(0);
-    if most == 0 { 100 } else { ((most - count(node)) * 100 / most) as i64 }
+    ((most - count(node)) * 100).checked_div(most).map_or(100, |share| share as i64)
 }

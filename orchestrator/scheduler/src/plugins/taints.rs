@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint};
 
 use crate::snapshot::{NodeInfo, Resources};
 
-fn taints<'a>(node: &'a NodeInfo) -> impl Iterator<Item = &'a Taint> {
+fn taints(node: &NodeInfo) -> impl Iterator<Item = &Taint> {
     node.node.spec.as_ref().and_then(|s| s.taints.as_ref()).into_iter().flatten()
 }
 
@@ -21,5 +21,5 @@ pub(super) fn score(pod: &Pod, _: &Resources, node: &NodeInfo, feasible: &[&Node
     let count =
         |n: &NodeInfo| taints(n).filter(|t| t.effect == "PreferNoSchedule" && !tolerates(&spec, t)).count();
     let most = feasible.iter().map(|n| count(n)).max().unwrap_or(0);
-    if most == 0 { 100 } else { ((most - count(node)) * 100 / most) as i64 }
+    ((most - count(node)) * 100).checked_div(most).map_or(100, |share| share as i64)
 }

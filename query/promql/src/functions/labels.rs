@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::eval::Evaluator;
 use crate::value::{Column, Grid, Out, merge_equal};
 
-fn text<'e>(args: &'e [Expr], i: usize) -> &'e str {
+fn text(args: &[Expr], i: usize) -> &str {
     match args.get(i).map(|a| &a.unwrap_parens().kind) {
         Some(Kind::String(s)) => s,
         _ => "",

@@ -169,9 +169,9 @@ impl Rate<'_> {
         self.subtract(ev, &mut out, &before)?;
         if self.counter {
             let mut overlap = false;
-            for i in 1..points.len() {
-                let now = &points[i].histogram;
-                if !overlap && overlaps(times(i - 1), points[i].start) {
+            for (i, point) in points.iter().enumerate().skip(1) {
+                let now = &point.histogram;
+                if !overlap && overlaps(times(i - 1), point.start) {
                     ev.notes.borrow_mut().overlap(self.arg.span.0, self.metric);
                     overlap = true;
                 }
@@ -395,7 +395,7 @@ pub(crate) fn instant(
             let gauges = (h.hint == ResetHint::Gauge, b.hint == ResetHint::Gauge);
             if per_second && (gauges.0 || gauges.1) {
                 ev.warn(arg, not_a_counter(metric));
-            } else if !per_second && !(gauges.0 && gauges.1) {
+            } else if !(per_second || gauges.0 && gauges.1) {
                 ev.warn(arg, not_a_gauge(metric));
             }
             let mut out = h.clone();

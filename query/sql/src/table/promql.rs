@@ -80,7 +80,7 @@ pub(super) fn read(scan: &Scan, q: &Question, out: &mut Out) -> Result<(), ScanE
         Some((back, step)) => engine.range_with(&q.query, now - back, now, step, &options),
     };
     let result = result.map_err(|e| match e {
-        Error::Storage(m) => ScanError::Storage(m.to_string()),
+        Error::Storage(m) => ScanError::Storage(m.clone()),
         e => ScanError::Query(format!("promql: {e}")),
     })?;
     scan.world.notes.lock().extend(result.warnings.iter().map(|w| format!("promql: {w}")));

@@ -40,7 +40,6 @@ impl<'a> Fields<'a> {
     }
 
     /// `None`: this is no message. `Some(None)`: its end.
-    #[expect(clippy::should_implement_trait, reason = "a broken message and its end are two things")]
     pub(super) fn next(&mut self) -> Option<Option<(u64, Value<'a>)>> {
         if self.rest.is_empty() {
             return Some(None);
