@@ -3,7 +3,7 @@
 
 Usage: bench-metrics.py BINNACLE [--pods N] [--steps N] [--only NAME]
 
-Each server takes the same remote write requests: pods x 50 series of 9 labels, a sample every 15 s, ending now.
+Each server takes the same remote write requests: pods x 50 series of 9 labels, a sample every 15 s.
 Printed: samples a CPU second takes, memory, bytes on disk, how long it is not ready after a kill, and the CPU time of
 queries. Every answer is compared with Prometheus' and what differs is printed; only that makes the exit code 1.
 Debian's packages are fetched into a temporary directory and not installed. They are of 2022 and 2023.
@@ -34,6 +34,7 @@ STEP_MS = 15_000
 BESIDE = 0.001
 METRICS = 50
 PER_REQUEST = 5_000
+PAST_MS = 20 * 60_000
 START_SECONDS = 60
 TICKS = os.sysconf("SC_CLK_TCK")
 # Prometheus of 2023 answers these too: the newer language is what promqltest scripts are for.
@@ -147,10 +148,14 @@ class Load:
         self.heads = [b"\x0a" + uvarint(len(h) + 18) + h + b"\x12\x10\x09" for h, _ in heads]
         self.kinds = [k for _, k in heads]
         self.steps = steps
-        self.end = int(time.time() * 1000) // STEP_MS * STEP_MS
-        self.start = self.end - (steps - 1) * STEP_MS
         self.values = array("d", (self.rng.randrange(100) for _ in heads))
         self.samples = len(heads) * steps
+
+    def place(self, now):
+        """Late samples are taken for half an hour, early ones for an hour: what is longer reaches into the future."""
+        span = (self.steps - 1) * STEP_MS
+        self.start = int(now * 1000) // STEP_MS * STEP_MS - min(span, PAST_MS)
+        self.end = self.start + span
 
     def advance(self):
         rng, v = self.rng.random, self.values
@@ -459,8 +464,7 @@ def main():
         ):
             if key in wanted:
                 load = Load(args.pods, args.steps)
-                load.end = int(load_start * 1000) // STEP_MS * STEP_MS
-                load.start = load.end - (args.steps - 1) * STEP_MS
+                load.place(load_start)
                 server = kind(binary, f"{root}/{key}")
                 try:
                     failures += run(server, load, expected)
