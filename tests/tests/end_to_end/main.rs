@@ -7,6 +7,7 @@ mod end;
 mod refusals;
 mod survival;
 mod telemetry;
+mod workloads;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ fn the_main_job() -> Result<()> {
     node_is_ready(&mut c)?;
     deploy(&mut c).context("deploy the shop")?;
     kubectl_verbs(&mut c).context("kubectl")?;
+    workloads::every_workload(&mut c).context("workloads")?;
     telemetry::telemetry_arrives(&mut c).context("metrics, logs and traces")?;
     autoscaling::scale_by_metrics(&mut c).context("autoscaling")?;
     autoscaling::every_kind_of_metric(&mut c).context("kinds of metrics")?;
