@@ -234,12 +234,26 @@ impl Cluster {
         }
     }
 
+    /// Fails if any task of any start panicked: a panic is caught at the task's edge and would pass unseen.
+    fn no_panics(&self) -> Result<()> {
+        for n in 1..=self.starts {
+            let text = std::fs::read_to_string(self.dir.join(format!("up-{n}.log")))?;
+            if let Some(at) = text.find("panicked at") {
+                let from = text[..at].rfind('\n').map_or(0, |i| i + 1);
+                let said: Vec<&str> = text[from..].lines().take(30).collect();
+                bail!("binnacle panicked:\n{}", said.join("\n"));
+            }
+        }
+        Ok(())
+    }
+
     /// `binnacle down --purge` and the directory.
     pub fn purge(&mut self) -> Result<()> {
         self.stop()?;
+        let panics = self.no_panics();
         self.binnacle_configured(&["down", "--purge"])?;
         std::fs::remove_dir_all(&self.dir)?;
-        Ok(())
+        panics
     }
 }
 
