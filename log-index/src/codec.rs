@@ -4,52 +4,7 @@ use signal::{
     AttributeValue, Attributes, LogRecord, Severity, Span, SpanEvent, SpanId, SpanKind, SpanLink, SpanStatus,
     Timestamp, TraceId,
 };
-
-pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push(v as u8 | 0x80);
-        v >>= 7;
-    }
-    out.push(v as u8);
-}
-
-pub(crate) fn get_uvarint(d: &mut &[u8]) -> Option<u64> {
-    let mut v = 0u64;
-    for i in 0..10 {
-        let (&b, rest) = d.split_first()?;
-        *d = rest;
-        v |= u64::from(b & 0x7f).checked_shl(7 * i)?;
-        if b & 0x80 == 0 {
-            return Some(v);
-        }
-    }
-    None
-}
-
-pub(crate) fn put_varint(out: &mut Vec<u8>, v: i64) {
-    put_uvarint(out, ((v << 1) ^ (v >> 63)) as u64);
-}
-
-pub(crate) fn get_varint(d: &mut &[u8]) -> Option<i64> {
-    let v = get_uvarint(d)?;
-    Some((v >> 1) as i64 ^ -((v & 1) as i64))
-}
-
-pub(crate) fn take<'a>(d: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
-    let (a, rest) = d.split_at_checked(n)?;
-    *d = rest;
-    Some(a)
-}
-
-pub(crate) fn put_bytes(out: &mut Vec<u8>, b: &[u8]) {
-    put_uvarint(out, b.len() as u64);
-    out.extend_from_slice(b);
-}
-
-pub(crate) fn get_bytes<'a>(d: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let n = usize::try_from(get_uvarint(d)?).ok()?;
-    take(d, n)
-}
+pub(crate) use wal::bytes::{get_bytes, get_uvarint, get_varint, put_bytes, put_uvarint, put_varint, take};
 
 fn get_text(d: &mut &[u8]) -> Option<String> {
     std::str::from_utf8(get_bytes(d)?).ok().map(str::to_owned)

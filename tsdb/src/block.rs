@@ -17,7 +17,7 @@ use signal::{HistogramSample, Labels, Sample};
 pub(crate) use writer::{SeriesData, Writer};
 
 use crate::codec::{
-    decode_histograms, decode_stream, get_bytes, get_uvarint, get_varint, put_uvarint, put_varint,
+    decode_histograms, decode_stream, get_uvarint, get_varint, put_uvarint, put_varint, take,
 };
 use crate::error::Error;
 use crate::index::Postings;
@@ -135,7 +135,7 @@ impl ExtraRefs {
     /// `head` is the number of histogram chunks, doubled, plus one if there are start times.
     fn decode(head: u64, d: &mut &[u8]) -> Option<Self> {
         let u32_ = |d: &mut &[u8]| u32::try_from(get_uvarint(d)?).ok();
-        let crc = |d: &mut &[u8]| Some(u32::from_le_bytes(get_bytes(d, 4)?.try_into().ok()?));
+        let crc = |d: &mut &[u8]| Some(u32::from_le_bytes(take(d, 4)?.try_into().ok()?));
         let mut out = ExtraRefs::default();
         for _ in 0..head / 2 {
             out.histograms.push(HistogramsRef {
@@ -170,7 +170,7 @@ impl TimesRef {
         Some(TimesRef {
             offset: get_uvarint(d)?,
             len: u32::try_from(get_uvarint(d)?).ok()?,
-            crc: u32::from_le_bytes(get_bytes(d, 4)?.try_into().ok()?),
+            crc: u32::from_le_bytes(take(d, 4)?.try_into().ok()?),
             count: u32::try_from(get_uvarint(d)?).ok()?,
             min: get_varint(d)?,
             max: get_varint(d)?,
@@ -190,13 +190,12 @@ impl ChunkRef {
     }
 
     fn decode(d: &mut &[u8]) -> Option<Self> {
-        let float =
-            |d: &mut &[u8]| Some(f64::from_bits(u64::from_le_bytes(get_bytes(d, 8)?.try_into().ok()?)));
+        let float = |d: &mut &[u8]| Some(f64::from_bits(u64::from_le_bytes(take(d, 8)?.try_into().ok()?)));
         Some(ChunkRef {
             times: u32::try_from(get_uvarint(d)?).ok()?,
             offset: get_uvarint(d)?,
             len: u32::try_from(get_uvarint(d)?).ok()?,
-            crc: u32::from_le_bytes(get_bytes(d, 4)?.try_into().ok()?),
+            crc: u32::from_le_bytes(take(d, 4)?.try_into().ok()?),
             low: float(d)?,
             high: float(d)?,
             sum: float(d)?,
@@ -333,7 +332,7 @@ impl Index {
             let shared = usize::try_from(get_uvarint(d)?).ok()?;
             let rest = usize::try_from(get_uvarint(d)?).ok()?;
             previous.truncate(shared);
-            previous.extend_from_slice(get_bytes(d, rest)?);
+            previous.extend_from_slice(take(d, rest)?);
             let labels = Labels::from_encoded(&previous)?;
             let mut chunks = Vec::new();
             for _ in 0..get_uvarint(d)? {
@@ -363,11 +362,11 @@ type Section = (u64, u32, u32);
 
 fn parse_footer(mut f: &[u8]) -> Option<((u64, u32, u32, u32), Section)> {
     let whole = f;
-    let mut u64_ = || Some(u64::from_le_bytes(get_bytes(&mut f, 8)?.try_into().ok()?));
+    let mut u64_ = || Some(u64::from_le_bytes(take(&mut f, 8)?.try_into().ok()?));
     let index_at = u64_()?;
-    let u32_ = |f: &mut &[u8]| Some(u32::from_le_bytes(get_bytes(f, 4)?.try_into().ok()?));
+    let u32_ = |f: &mut &[u8]| Some(u32::from_le_bytes(take(f, 4)?.try_into().ok()?));
     let (index_len, raw_len, index_crc) = (u32_(&mut f)?, u32_(&mut f)?, u32_(&mut f)?);
-    let meta_at = u64::from_le_bytes(get_bytes(&mut f, 8)?.try_into().ok()?);
+    let meta_at = u64::from_le_bytes(take(&mut f, 8)?.try_into().ok()?);
     let (meta_len, meta_crc, crc) = (u32_(&mut f)?, u32_(&mut f)?, u32_(&mut f)?);
     let sound = f == FOOTER_MAGIC && crc32fast::hash(whole.get(..FOOTER - 12)?) == crc;
     sound.then_some(((index_at, index_len, raw_len, index_crc), (meta_at, meta_len, meta_crc)))

@@ -1,4 +1,4 @@
-//! Variable-length integers, and the stream in which the head keeps a series' newest samples.
+//! The stream in which the head keeps a series' newest samples.
 //!
 //! Stream: the first sample is a zigzag timestamp and eight bytes of value. Each further one is a control
 //! byte, then, if its high bit is set, the zigzag change of the timestamp's step; then the bytes of
@@ -7,43 +7,9 @@
 
 mod histogram;
 
+pub(crate) use wal::bytes::{get_uvarint, get_varint, put_uvarint, put_varint, take};
+
 pub(crate) use histogram::{HistogramState, decode_histograms};
-
-pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push(v as u8 | 0x80);
-        v >>= 7;
-    }
-    out.push(v as u8);
-}
-
-pub(crate) fn get_uvarint(data: &mut &[u8]) -> Option<u64> {
-    let mut v = 0u64;
-    for i in 0..10 {
-        let (&b, rest) = data.split_first()?;
-        *data = rest;
-        v |= u64::from(b & 0x7f).checked_shl(7 * i)?;
-        if b & 0x80 == 0 {
-            return Some(v);
-        }
-    }
-    None
-}
-
-pub(crate) fn put_varint(out: &mut Vec<u8>, v: i64) {
-    put_uvarint(out, ((v << 1) ^ (v >> 63)) as u64);
-}
-
-pub(crate) fn get_varint(data: &mut &[u8]) -> Option<i64> {
-    let v = get_uvarint(data)?;
-    Some((v >> 1) as i64 ^ -((v & 1) as i64))
-}
-
-pub(crate) fn get_bytes<'a>(data: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
-    let (a, rest) = data.split_at_checked(n)?;
-    *data = rest;
-    Some(a)
-}
 
 /// The state that both ends of a stream keep.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,9 +54,9 @@ pub(crate) fn decode_stream(mut data: &[u8], count: u32, mut each: impl FnMut(i6
     for i in 0..count {
         if i == 0 {
             s.last_t = get_varint(&mut data)?;
-            s.last_v = f64::from_bits(u64::from_le_bytes(get_bytes(&mut data, 8)?.try_into().ok()?));
+            s.last_v = f64::from_bits(u64::from_le_bytes(take(&mut data, 8)?.try_into().ok()?));
         } else {
-            let control = *get_bytes(&mut data, 1)?.first()?;
+            let control = *take(&mut data, 1)?.first()?;
             if control & 0x80 != 0 {
                 s.last_delta = s.last_delta.wrapping_add(get_varint(&mut data)?);
             }
@@ -99,7 +65,7 @@ pub(crate) fn decode_stream(mut data: &[u8], count: u32, mut each: impl FnMut(i6
             if code != 0 {
                 let (tail, len) = ((code - 1) / 8, (code - 1) % 8 + 1);
                 let mut xor = [0u8; 8];
-                xor.get_mut(tail..tail + len)?.copy_from_slice(get_bytes(&mut data, len)?);
+                xor.get_mut(tail..tail + len)?.copy_from_slice(take(&mut data, len)?);
                 s.last_v = f64::from_bits(s.last_v.to_bits() ^ u64::from_le_bytes(xor));
             }
         }

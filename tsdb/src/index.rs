@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use roaring::RoaringBitmap;
 use signal::{Labels, MatchOp, Matcher};
 
-use crate::codec::{get_bytes, get_uvarint, put_uvarint};
+use crate::codec::{get_uvarint, put_uvarint, take};
 
 /// Postings of all series 0..count.
 #[derive(Debug, Default)]
@@ -115,7 +115,7 @@ impl Postings {
     pub(crate) fn decode(data: &mut &[u8]) -> Option<Self> {
         let text = |data: &mut &[u8]| -> Option<Box<str>> {
             let n = usize::try_from(get_uvarint(data)?).ok()?;
-            Some(std::str::from_utf8(get_bytes(data, n)?).ok()?.into())
+            Some(std::str::from_utf8(take(data, n)?).ok()?.into())
         };
         let mut p = Postings { count: u32::try_from(get_uvarint(data)?).ok()?, names: BTreeMap::new() };
         for _ in 0..get_uvarint(data)? {
@@ -124,7 +124,7 @@ impl Postings {
             for _ in 0..get_uvarint(data)? {
                 let value = text(data)?;
                 let n = usize::try_from(get_uvarint(data)?).ok()?;
-                values.insert(value, RoaringBitmap::deserialize_from(get_bytes(data, n)?).ok()?);
+                values.insert(value, RoaringBitmap::deserialize_from(take(data, n)?).ok()?);
             }
             p.names.insert(name, values);
         }

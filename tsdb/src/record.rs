@@ -4,7 +4,7 @@
 use signal::{Exemplar, HistogramSample, Labels, Metadata, MetricKind, Sample};
 
 use crate::codec::{
-    HistogramState, decode_histograms, get_bytes, get_uvarint, get_varint, put_uvarint, put_varint,
+    HistogramState, decode_histograms, get_uvarint, get_varint, put_uvarint, put_varint, take,
 };
 
 /// Series, metadata and floats.
@@ -78,7 +78,7 @@ impl Record {
     }
 
     pub(crate) fn decode(mut data: &[u8]) -> Option<Record> {
-        let version = *get_bytes(&mut data, 1)?.first()?;
+        let version = *take(&mut data, 1)?.first()?;
         if !(FLOATS..=ALL).contains(&version) {
             return None;
         }
@@ -92,7 +92,7 @@ impl Record {
         }
         for _ in 0..get_uvarint(b)? {
             let family = String::from_utf8(get_text(b)?.to_vec()).ok()?;
-            let kind = *KINDS.get(usize::from(*get_bytes(b, 1)?.first()?))?;
+            let kind = *KINDS.get(usize::from(*take(b, 1)?.first()?))?;
             let help = String::from_utf8(get_text(b)?.to_vec()).ok()?;
             let unit = String::from_utf8(get_text(b)?.to_vec()).ok()?;
             r.metadata.push(Metadata { family, kind, help, unit });
@@ -109,7 +109,7 @@ impl Record {
             s.timestamp = t;
         }
         for s in r.samples.iter_mut().flat_map(|(_, s)| s) {
-            s.value = f64::from_bits(u64::from_le_bytes(get_bytes(b, 8)?.try_into().ok()?));
+            s.value = f64::from_bits(u64::from_le_bytes(take(b, 8)?.try_into().ok()?));
         }
         if version == ALL {
             r.decode_more(b)?;
@@ -168,7 +168,7 @@ impl Record {
             let series = Labels::from_encoded(get_text(b)?)?;
             let labels = Labels::from_encoded(get_text(b)?)?;
             let timestamp = get_varint(b)?;
-            let value = f64::from_bits(u64::from_le_bytes(get_bytes(b, 8)?.try_into().ok()?));
+            let value = f64::from_bits(u64::from_le_bytes(take(b, 8)?.try_into().ok()?));
             self.exemplars.push(Exemplar { series, labels, value, timestamp });
         }
         Some(())
@@ -182,7 +182,7 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 
 fn get_text<'a>(data: &mut &'a [u8]) -> Option<&'a [u8]> {
     let n = usize::try_from(get_uvarint(data)?).ok()?;
-    get_bytes(data, n)
+    take(data, n)
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@
 //! (files) → [`recovery`] (reading back). One thread per log owns the files; it sleeps while nothing is
 //! queued. Lock order: the queue's mutex is the only lock.
 //!
-//! The format stands in FORMAT.md.
+//! The format stands in FORMAT.md. [`bytes`] is what the formats on top of it share.
 
+pub mod bytes;
 mod config;
 mod error;
 mod frame;

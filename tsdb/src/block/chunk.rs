@@ -2,7 +2,7 @@
 
 use signal::Sample;
 
-use crate::codec::{StreamState, decode_stream, get_bytes};
+use crate::codec::{StreamState, decode_stream, take};
 
 /// Samples in a chunk at most. Large enough for `pco` to learn a distribution, small enough to decode for one query.
 pub(crate) const SAMPLES: usize = 8192;
@@ -37,11 +37,11 @@ pub(crate) fn encode_values(samples: &[Sample]) -> Vec<u8> {
 }
 
 pub(crate) fn decode_values(mut data: &[u8], count: usize) -> Option<Vec<f64>> {
-    let kind = *get_bytes(&mut data, 1)?.first()?;
+    let kind = *take(&mut data, 1)?.first()?;
     let values = match kind {
         CONSTANT if count == 0 => Vec::new(),
         CONSTANT => {
-            let bits = u64::from_le_bytes(get_bytes(&mut data, 8)?.try_into().ok()?);
+            let bits = u64::from_le_bytes(take(&mut data, 8)?.try_into().ok()?);
             vec![f64::from_bits(bits); count]
         }
         PCO => pco::standalone::simple_decompress::<f64>(data).ok()?,
@@ -72,7 +72,7 @@ pub(crate) fn encode_times(times: &[i64]) -> Vec<u8> {
 }
 
 pub(crate) fn decode_times(mut data: &[u8], count: usize) -> Option<Vec<i64>> {
-    let times = match *get_bytes(&mut data, 1)?.first()? {
+    let times = match *take(&mut data, 1)?.first()? {
         PCO => pco::standalone::simple_decompress::<i64>(data).ok()?,
         STREAM => {
             let mut v = Vec::with_capacity(count.min(SAMPLES));

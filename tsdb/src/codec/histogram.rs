@@ -11,7 +11,7 @@ use std::sync::Arc;
 use signal::histogram::{Bucket, ResetHint};
 use signal::{FloatHistogram, HistogramSample};
 
-use super::{get_bytes, get_uvarint, get_varint, put_uvarint, put_varint};
+use super::{get_uvarint, get_varint, put_uvarint, put_varint, take};
 
 const LAYOUT: u8 = 1;
 const START: u8 = 2;
@@ -52,7 +52,7 @@ fn put_number(out: &mut Vec<u8>, v: f64, before: f64) {
 }
 
 fn get_number(data: &mut &[u8], before: f64) -> Option<f64> {
-    let code = *get_bytes(data, 1)?.first()?;
+    let code = *take(data, 1)?.first()?;
     match code {
         0 => Some(before),
         0x80.. => {
@@ -63,7 +63,7 @@ fn get_number(data: &mut &[u8], before: f64) -> Option<f64> {
         _ => {
             let (tail, len) = (usize::from(code - 1) / 8, usize::from(code - 1) % 8 + 1);
             let mut xor = [0u8; 8];
-            xor.get_mut(tail..tail + len)?.copy_from_slice(get_bytes(data, len)?);
+            xor.get_mut(tail..tail + len)?.copy_from_slice(take(data, len)?);
             Some(f64::from_bits(before.to_bits() ^ u64::from_le_bytes(xor)))
         }
     }
@@ -74,7 +74,7 @@ fn put_float(out: &mut Vec<u8>, v: f64) {
 }
 
 fn get_float(data: &mut &[u8]) -> Option<f64> {
-    Some(f64::from_bits(u64::from_le_bytes(get_bytes(data, 8)?.try_into().ok()?)))
+    Some(f64::from_bits(u64::from_le_bytes(take(data, 8)?.try_into().ok()?)))
 }
 
 fn same_layout(a: &FloatHistogram, b: &FloatHistogram) -> bool {
@@ -169,7 +169,7 @@ pub(crate) fn decode_histograms(
     let (mut t, mut step, mut start) = (0i64, 0i64, 0i64);
     let mut h = FloatHistogram::default();
     for i in 0..count {
-        let flags = *get_bytes(d, 1)?.first()?;
+        let flags = *take(d, 1)?.first()?;
         if i == 0 && flags & LAYOUT == 0 {
             return None;
         }
