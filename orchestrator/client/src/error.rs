@@ -32,3 +32,12 @@ pub fn optional<T>(r: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(e) => Err(e),
     }
 }
+
+/// Turns "not found" and "somebody wrote first" into `None`: for a status computed from what a watch gave, since the
+/// newer object comes by the same watch and is reconciled in its turn.
+pub fn unless_newer<T>(r: Result<T, Error>) -> Result<Option<T>, Error> {
+    match r {
+        Err(e) if is_conflict(&e) && !is_already_exists(&e) => Ok(None),
+        r => optional(r),
+    }
+}

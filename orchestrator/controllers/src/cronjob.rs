@@ -220,7 +220,7 @@ async fn reconcile(c: Controller, key: Key) -> Result<Reconcile, Error> {
         // Replaced as a whole: a merge would keep jobs that are over.
         let mut new = (*cron).clone();
         new.status = Some(plan.status);
-        client::error::optional(crons.replace_status(&key.name, &PostParams::default(), &new).await)?;
+        client::error::unless_newer(crons.replace_status(&key.name, &PostParams::default(), &new).await)?;
     }
     Ok(match plan.look_again {
         Some(at) => Reconcile::After(until(at, c.context.now())),

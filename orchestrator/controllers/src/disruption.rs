@@ -128,7 +128,7 @@ async fn reconcile(context: &Context, key: Key) -> Result<Reconcile, Error> {
         // With the revision it was computed from: an eviction in between must not be forgotten.
         let mut new = (*pdb).clone();
         new.status = Some(status);
-        client::error::optional(api.replace_status(&key.name, &PostParams::default(), &new).await)?;
+        client::error::unless_newer(api.replace_status(&key.name, &PostParams::default(), &new).await)?;
     }
     Ok(match look_again {
         Some(at) => Reconcile::After(until(at, context.now())),

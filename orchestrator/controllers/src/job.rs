@@ -126,7 +126,7 @@ async fn update_status(c: &PodControl, job: &Job, key: &Key, plan: &Plan) -> Res
     // Replaced as a whole: a merge would keep uids that are counted.
     let mut new = job.clone();
     new.status = Some(plan.status.clone());
-    client::error::optional(api.replace_status(&key.name, &Default::default(), &new).await)?;
+    client::error::unless_newer(api.replace_status(&key.name, &Default::default(), &new).await)?;
     Ok(())
 }
 
