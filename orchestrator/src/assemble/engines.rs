@@ -67,7 +67,8 @@ fn own_identity(shared: &Shared) -> Labels {
 pub(super) fn telemetry(shared: &Shared) -> Result<telemetry::Telemetry> {
     telemetry::init(telemetry::Config {
         stderr_filter: shared.config.log.clone(),
-        stored_filter: "info".to_owned(),
+        // hickory tells of every DNS query, twice.
+        stored_filter: "info,hickory_server=warn".to_owned(),
         identity: own_identity(shared),
         clock: shared.clock.clone(),
     })
