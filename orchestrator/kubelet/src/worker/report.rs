@@ -47,6 +47,10 @@ impl Reporter {
         // The task ends when its sender is gone and all is sent.
         let (gone, _) = watch::channel(None);
         drop(std::mem::replace(&mut self.latest, gone));
+        // A tear-down that failed is tried again, and comes here again.
+        if self.task.is_finished() {
+            return;
+        }
         if tokio::time::timeout(Duration::from_secs(5), &mut self.task).await.is_err() {
             self.task.abort();
         }
