@@ -40,7 +40,7 @@ use crate::table::promql::PromqlFunction;
 use crate::table::{Table, What, World, without_objects};
 
 /// Bytes of stack for a chain of as many operators as a statement may have; a test runs one.
-const STACK: usize = 64 << 20;
+pub(crate) const STACK: usize = 64 << 20;
 /// Threads that end once they have had nothing to do for so long.
 const IDLE_THREAD: std::time::Duration = std::time::Duration::from_secs(5);
 
