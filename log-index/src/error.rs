@@ -32,7 +32,7 @@ impl Error {
 pub(crate) fn sink_error(e: wal::Error) -> SinkError {
     match e {
         wal::Error::Full { .. } => SinkError::Overloaded {
-            what: "write-ahead log of the log index",
+            what: "write-ahead log of the log index".into(),
             retry_after: std::time::Duration::from_secs(1),
         },
         wal::Error::FrameTooLong { .. } => SinkError::Invalid(e.to_string()),

@@ -65,6 +65,21 @@ pub(crate) struct ConfigArgs {
     /// How long, or how large: 15d, 20GiB
     #[arg(long, env = "BINNACLE_METRICS_RETENTION")]
     pub(crate) metrics_retention: Option<String>,
+    /// When samples are acknowledged: "batch", after an fsync, or such as 1s, after a write that is synced so much later
+    #[arg(long, env = "BINNACLE_METRICS_SYNC")]
+    pub(crate) metrics_sync: Option<String>,
+    /// How far behind its series' newest sample one may come
+    #[arg(long, env = "BINNACLE_METRICS_OUT_OF_ORDER")]
+    pub(crate) metrics_out_of_order: Option<String>,
+    /// Live series that a namespace may have; 0 is any number
+    #[arg(long, env = "BINNACLE_METRICS_NAMESPACE_SERIES")]
+    pub(crate) metrics_namespace_series: Option<u64>,
+    /// Series that a namespace may open in a second, with a burst of half a minute; 0 is any number
+    #[arg(long, env = "BINNACLE_METRICS_NAMESPACE_NEW_SERIES")]
+    pub(crate) metrics_namespace_new_series: Option<u64>,
+    /// Samples that a namespace may send in a second, with a burst of half a minute; 0 is any number
+    #[arg(long, env = "BINNACLE_METRICS_NAMESPACE_SAMPLES")]
+    pub(crate) metrics_namespace_samples: Option<u64>,
     #[arg(long, env = "BINNACLE_LOGS_RETENTION")]
     pub(crate) logs_retention: Option<String>,
     #[arg(long, env = "BINNACLE_TRACES_RETENTION")]
@@ -109,6 +124,10 @@ pub(crate) struct Config {
     pub(crate) bridge: String,
     pub(crate) cgroup_root: String,
     pub(crate) metrics_retention: Retention,
+    /// `None`: every batch.
+    pub(crate) metrics_sync: Option<Duration>,
+    pub(crate) metrics_out_of_order: Duration,
+    pub(crate) metrics_limits: tsdb::Limits,
     pub(crate) logs_retention: Retention,
     pub(crate) traces_retention: Retention,
     pub(crate) log: String,
@@ -135,6 +154,11 @@ pub(crate) fn defaults() -> ConfigArgs {
         cgroup_root: some("kubepods"),
         store: some("embedded"),
         metrics_retention: some("15d"),
+        metrics_sync: some("1s"),
+        metrics_out_of_order: some("30m"),
+        metrics_namespace_series: Some(0),
+        metrics_namespace_new_series: Some(0),
+        metrics_namespace_samples: Some(0),
         logs_retention: some("7d"),
         traces_retention: some("3d"),
         log: some("warn,binnacle=info,kubelet=info,network=info"),
@@ -217,6 +241,16 @@ impl Config {
             bridge: must!(bridge),
             cgroup_root: must!(cgroup_root),
             metrics_retention: retention(&must!(metrics_retention), "--metrics-retention")?,
+            metrics_sync: match must!(metrics_sync).as_str() {
+                "batch" => None,
+                period => Some(duration(period, "--metrics-sync").context("or give \"batch\"")?),
+            },
+            metrics_out_of_order: duration(&must!(metrics_out_of_order), "--metrics-out-of-order")?,
+            metrics_limits: tsdb::Limits {
+                series: must!(metrics_namespace_series),
+                new_series_per_second: must!(metrics_namespace_new_series),
+                samples_per_second: must!(metrics_namespace_samples),
+            },
             logs_retention: retention(&must!(logs_retention), "--logs-retention")?,
             traces_retention: retention(&must!(traces_retention), "--traces-retention")?,
             log: must!(log),
@@ -251,6 +285,7 @@ fn retention(text: &str, flag: &str) -> Result<Retention> {
     let seconds = |s: f64| Duration::try_from_secs_f64(n * s).map(Retention::Age).with_context(bad);
     let bytes = |b: f64| Ok(Retention::Bytes((n * b) as u64));
     match unit {
+        "ms" => seconds(0.001),
         "s" => seconds(1.0),
         "m" => seconds(60.0),
         "h" => seconds(3600.0),
@@ -261,6 +296,13 @@ fn retention(text: &str, flag: &str) -> Result<Retention> {
         "MiB" => bytes(1_048_576.0),
         "GiB" => bytes(1_073_741_824.0),
         _ => bail!(bad()),
+    }
+}
+
+fn duration(text: &str, flag: &str) -> Result<Duration> {
+    match retention(text, flag) {
+        Ok(Retention::Age(d)) => Ok(d),
+        _ => bail!("{flag} {text:?}: give a time such as 500ms, 1s or 30m"),
     }
 }
 
@@ -295,6 +337,17 @@ mod tests {
         check("20GiB", Retention::Bytes(20 << 30));
         assert!(retention("soon", "--x").is_err());
         assert!(retention("15", "--x").is_err());
+    }
+
+    #[test]
+    fn samples_are_synced_as_told() {
+        let sync = |s: &str| {
+            let args = ConfigArgs { metrics_sync: Some(s.to_owned()), ..ConfigArgs::default() };
+            Config::load(args).map(|c| c.metrics_sync)
+        };
+        assert_eq!(sync("batch").expect("a policy"), None);
+        assert_eq!(sync("200ms").expect("a policy"), Some(Duration::from_millis(200)));
+        assert!(sync("often").is_err());
     }
 
     #[test]

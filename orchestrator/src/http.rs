@@ -170,7 +170,8 @@ async fn readyz(State(door): State<Door>) -> Response {
         .filter_map(|(name, result)| Some(format!("[-]{name} failed: {}\n", result.err()?)))
         .collect();
     if failed.is_empty() {
-        return "ok".into_response();
+        let remarks: String = door.server.remarks().iter().map(|r| format!("\n[!]{r}")).collect();
+        return format!("ok{remarks}").into_response();
     }
     (StatusCode::INTERNAL_SERVER_ERROR, failed.concat()).into_response()
 }

@@ -1,5 +1,7 @@
 //! Failures, and how each API says them.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::json;
@@ -18,7 +20,8 @@ pub(crate) enum Failure {
     TooLarge(String),
     /// A body of a kind that is not taken.
     Unsupported(String),
-    Overloaded(String),
+    /// Send again, not before so long.
+    Overloaded(String, Duration),
     Internal(String),
 }
 
@@ -33,7 +36,7 @@ impl Failure {
             Failure::Canceled(m) => (StatusCode::SERVICE_UNAVAILABLE, "canceled", m),
             Failure::TooLarge(m) => (StatusCode::PAYLOAD_TOO_LARGE, "bad_data", m),
             Failure::Unsupported(m) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_data", m),
-            Failure::Overloaded(m) => (StatusCode::TOO_MANY_REQUESTS, "unavailable", m),
+            Failure::Overloaded(m, _) => (StatusCode::TOO_MANY_REQUESTS, "unavailable", m),
             Failure::Internal(m) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", m),
         }
     }
@@ -42,7 +45,17 @@ impl Failure {
     pub(crate) fn prometheus(self) -> Response {
         let (status, kind, message) = self.parts();
         let body = json!({"status": "error", "errorType": kind, "error": message});
-        (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+        let answer = (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
+        self.with_retry(answer)
+    }
+
+    /// When to send again, if that is known.
+    fn with_retry(&self, mut answer: Response) -> Response {
+        if let Failure::Overloaded(_, after) = self {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            answer.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
+        }
+        answer
     }
 
     /// SQL has no API to follow: the same words, flat.
@@ -58,7 +71,8 @@ impl Failure {
         // Loki calls a query that cannot run a bad request.
         let status =
             if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status };
-        (status, message.to_owned()).into_response()
+        let answer = (status, message.to_owned()).into_response();
+        self.with_retry(answer)
     }
 
     /// As Jaeger's query service has it.
@@ -125,7 +139,7 @@ impl From<signal::SinkError> for Failure {
     fn from(e: signal::SinkError) -> Self {
         let m = e.to_string();
         match e {
-            signal::SinkError::Overloaded { .. } => Failure::Overloaded(m),
+            signal::SinkError::Overloaded { retry_after, .. } => Failure::Overloaded(m, retry_after),
             signal::SinkError::Invalid(_) => Failure::Bad(m),
             signal::SinkError::Storage(_) => Failure::Internal(m),
             signal::SinkError::Closed => Failure::Canceled(m),

@@ -381,13 +381,13 @@ async fn status_tsdb(State(app): State<App>, scope: Scope) -> Answer {
     };
     Ok(data(json!({
         "headStats": {
-            "numSeries": s.series, "numLabelPairs": 0, "chunkCount": s.head_samples / 120,
+            "numSeries": s.series, "numLabelPairs": s.label_pairs, "chunkCount": s.head_samples / 120,
             "minTime": s.head_min_time, "maxTime": s.head_max_time,
         },
         "seriesCountByMetricName": pairs(&s.series_by_metric),
         "labelValueCountByLabelName": pairs(&s.values_by_label),
-        "memoryInBytesByLabelName": [],
-        "seriesCountByLabelValuePair": [],
+        "memoryInBytesByLabelName": pairs(&s.bytes_by_label),
+        "seriesCountByLabelValuePair": pairs(&s.series_by_pair),
     })))
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use signal::time::{SharedClock, system_clock};
 use wal::SyncPolicy;
 
+use crate::limits::Limits;
+
 #[derive(Clone)]
 pub struct Config {
     /// Made if missing. Holds `wal/`, `*.blk` and `metadata.json`.
@@ -16,7 +18,8 @@ pub struct Config {
     pub retention_bytes: Option<u64>,
     /// When an append is acknowledged, see [`SyncPolicy`].
     pub sync: SyncPolicy,
-    /// How much older than the newest sample a sample may be.
+    /// How much older than the newest sample of its series a sample may be. Of a series that the head does not know,
+    /// because it is new or has said nothing for two flushes, any sample within the retention is taken.
     pub out_of_order: Duration,
     /// Samples further ahead of the clock are refused, so that one wrong clock cannot close the window for all.
     pub future: Duration,
@@ -26,6 +29,10 @@ pub struct Config {
     pub head_bytes: usize,
     /// Live series beyond this are refused.
     pub series_limit: usize,
+    /// Of each namespace; none by default.
+    pub limits: Limits,
+    /// Called when much memory was let go of, to give it back to the system.
+    pub release: Option<fn()>,
     pub clock: SharedClock,
 }
 
@@ -41,6 +48,8 @@ impl Config {
             head_span: Duration::from_secs(30 * 60),
             head_bytes: 24 << 20,
             series_limit: 1_000_000,
+            limits: Limits::default(),
+            release: None,
             clock: system_clock(),
         }
     }

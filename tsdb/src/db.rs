@@ -1,31 +1,34 @@
 //! The database: opening, appending, closing series, facts about itself, and its one task.
 
-use std::collections::{BTreeMap, HashMap};
+mod append;
+mod replay;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use signal::{
-    Accepted, Exemplar, HistogramSeries, Labels, Matcher, Metadata, MetricBatch, SinkError, StartTimes,
-    TimeSeries, stale_nan,
-};
+use signal::{Exemplar, Matcher, Metadata, MetricBatch, SinkError, stale_nan};
 use tokio_util::sync::CancellationToken;
 use wal::Wal;
 
 use crate::block::Block;
 use crate::config::Config;
-use crate::error::{Error, sink_error};
+use crate::error::Error;
 use crate::exemplars::Exemplars;
-use crate::head::Head;
-use crate::record::Record;
+use crate::head::{Frozen, Head};
+pub use append::Columns;
+use append::Refusal;
+use replay::Replay;
 
 /// Families whose metadata is kept; more are counted by nobody and would be a leak.
 const FAMILIES: usize = 20_000;
 /// How often the task looks whether there is something to flush, merge or drop.
 const TICK: Duration = Duration::from_secs(30);
-const OUT_OF_BOUNDS: &str = "samples too old or too far in the future";
+/// So many ended series are worth a small block of their own, which takes them out of memory: two megabytes of it.
+const DEAD: usize = 2_000;
 
 pub struct Tsdb {
     pub(crate) config: Config,
@@ -40,10 +43,16 @@ pub struct Tsdb {
     metadata: Mutex<BTreeMap<String, Metadata>>,
     exemplars: Mutex<Exemplars>,
     seq: AtomicU64,
-    /// The newest sample ever taken; the out-of-order window hangs from it.
-    newest: std::sync::atomic::AtomicI64,
+    /// The number of the newest record in the log.
+    record: AtomicU32,
+    /// The newest sample ever taken.
+    newest: AtomicI64,
     wake: tokio::sync::Notify,
     counters: Counters,
+    opened: Opened,
+    started: Instant,
+    /// Of which namespace, when, in words: see [`append`].
+    offenders: Mutex<Option<(String, Instant, String)>>,
 }
 
 pub(crate) struct State {
@@ -51,7 +60,7 @@ pub(crate) struct State {
     /// When the head's first sample came, in milliseconds of the clock: samples' own times may be older.
     head_since: i64,
     /// A head that is being written to a block.
-    pub(crate) frozen: Option<Arc<Head>>,
+    pub(crate) frozen: Option<Arc<Frozen>>,
     /// The log below this segment belongs to `frozen`.
     pub(crate) frozen_segment: u64,
     /// In ascending order of `meta.order`.
@@ -61,7 +70,53 @@ pub(crate) struct State {
 #[derive(Default)]
 struct Counters {
     accepted: AtomicU64,
-    rejected: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl Counters {
+    fn refuse(&self, by_reason: &[u64]) {
+        for (counter, n) in self.refused.iter().zip(by_reason).filter(|(_, n)| **n > 0) {
+            counter.fetch_add(*n, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What opening found wrong, and what it took.
+#[derive(Debug, Default)]
+struct Opened {
+    replay: Duration,
+    samples: u64,
+    /// Blocks and parts of the log that were set aside.
+    quarantined: u64,
+    lost: u64,
+    torn_bytes: u64,
+}
+
+/// What the engine counts about itself while it works: cheap to ask for at any time.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Series with a number: live ones, and ended ones until the next flush.
+    pub series: u64,
+    pub dead_series: u64,
+    pub series_opened: u64,
+    pub series_dropped: u64,
+    pub samples_appended: u64,
+    /// By reason.
+    pub samples_refused: Vec<(&'static str, u64)>,
+    pub head_samples: u64,
+    pub head_bytes: u64,
+    pub blocks: u64,
+    pub block_bytes: u64,
+    pub wal: wal::Stats,
+    /// Reading the log back when the database was opened.
+    pub replay: Duration,
+    pub replayed_samples: u64,
+    /// Damaged blocks and parts of the log that were set aside then.
+    pub quarantined: u64,
+    /// Samples known to have been in them.
+    pub samples_lost: u64,
+    /// Bytes of an append that a crash cut short.
+    pub torn_bytes: u64,
 }
 
 /// Facts for the status page and our own metrics.
@@ -84,57 +139,38 @@ pub struct Stats {
     /// Largest first, ten each, of the head.
     pub series_by_metric: Vec<(String, u64)>,
     pub values_by_label: Vec<(String, u64)>,
+    /// `name=value`.
+    pub series_by_pair: Vec<(String, u64)>,
+    /// What the label's values take, told in each series.
+    pub bytes_by_label: Vec<(String, u64)>,
+    pub label_pairs: u64,
 }
 
 impl Tsdb {
     /// Opens or makes the database and reads its log back.
     pub fn open(config: Config) -> Result<Arc<Tsdb>, Error> {
         fs::create_dir_all(&config.dir).map_err(Error::io(&config.dir))?;
-        let blocks = open_blocks(&config.dir)?;
-        let mut head = Head::default();
-        let mut metadata = load_metadata(&config.dir)?;
-        let mut ids: HashMap<u32, u32> = HashMap::new();
-        let mut exemplars = Exemplars::default();
-        let (mut unreadable, mut unknown) = (0u64, 0u64);
+        let started = config.clock.monotonic();
+        let (blocks, bad_blocks) = open_blocks(&config.dir)?;
         let wal_config = wal::Config { sync: config.sync, ..wal::Config::new(config.dir.join("wal")) };
-        let (wal, found) = Wal::open(wal_config, |_, frame| {
-            let Some(record) = Record::decode(frame) else {
-                unreadable += 1;
-                return;
-            };
-            for (id, labels) in &record.series {
-                ids.insert(*id, head.get_or_create(labels));
-            }
-            for m in record.metadata {
-                metadata.insert(m.family.clone(), m);
-            }
-            for (id, samples) in record.samples {
-                match ids.get(&id) {
-                    Some(id) => samples.into_iter().for_each(|s| head.insert(*id, s)),
-                    None => unknown += samples.len() as u64,
-                }
-            }
-            for (id, samples) in record.histograms {
-                match ids.get(&id) {
-                    Some(id) => samples.into_iter().for_each(|s| head.insert_histogram(*id, s)),
-                    None => unknown += samples.len() as u64,
-                }
-            }
-            for (id, times) in record.starts {
-                if let Some(id) = ids.get(&id) {
-                    times.into_iter().for_each(|(t, start)| head.insert_start(*id, t, start));
-                }
-            }
-            record.exemplars.into_iter().for_each(|e| exemplars.push(e));
-        })?;
-        if unreadable + unknown > 0 || !found.damage.is_empty() {
+        let mut replay = Replay::new(load_metadata(&config.dir)?);
+        let (wal, found) = Wal::open(wal_config, |_, frame| replay.frame(frame))?;
+        let Replay { head, metadata, exemplars, record, unreadable, lost, .. } = replay;
+        if unreadable + lost > 0 || !found.damage.is_empty() {
             tracing::error!(
                 unreadable,
-                unknown,
+                samples_lost = lost,
                 damaged = found.damage.len(),
                 "part of the metrics log was lost"
             );
         }
+        let opened = Opened {
+            replay: config.clock.monotonic().saturating_duration_since(started),
+            samples: head.samples,
+            quarantined: bad_blocks + unreadable + found.damage.len() as u64,
+            lost,
+            torn_bytes: found.torn_bytes,
+        };
         tracing::info!(
             frames = found.frames,
             samples = head.samples,
@@ -154,141 +190,19 @@ impl Tsdb {
             metadata: Mutex::new(metadata),
             exemplars: Mutex::new(exemplars),
             seq: AtomicU64::new(seq),
-            newest: std::sync::atomic::AtomicI64::new(newest.unwrap_or(i64::MIN)),
+            record: AtomicU32::new(record),
+            newest: AtomicI64::new(newest.unwrap_or(i64::MIN)),
             wake: tokio::sync::Notify::new(),
             counters: Counters::default(),
+            opened,
+            started,
+            offenders: Mutex::default(),
         }))
     }
 
-    /// Returns once the samples are in the synced log and can be queried. Samples outside the time window and
-    /// series over the limit are counted as rejected; the rest is taken.
-    pub async fn append(&self, batch: MetricBatch) -> Result<Accepted, SinkError> {
-        let _gate = self.gate.read().await;
-        let now = self.config.clock.now();
-        let latest = now.saturating_add(self.config.future).millis();
-        let window = i64::try_from(self.config.out_of_order.as_millis()).unwrap_or(i64::MAX);
-        let mut result = Accepted::default();
-        let mut record = Record { metadata: self.new_metadata(batch.metadata), ..Record::default() };
-        let pending = {
-            // Records stand in the log in the order in which series got their numbers. Queries need only wait for
-            // the numbers, not for the packing.
-            let _order = self.order.lock();
-            let mut state = self.state.write();
-            let head = &mut state.head;
-            let fits = |timestamp: i64, newest: &mut i64| {
-                let fits = timestamp <= latest && timestamp >= newest.saturating_sub(window);
-                if fits {
-                    *newest = timestamp.max(*newest);
-                }
-                fits
-            };
-            for TimeSeries { labels, mut samples } in batch.series {
-                let before = samples.len();
-                let mut newest = self.newest.load(Ordering::Relaxed);
-                samples.retain(|s| fits(s.timestamp, &mut newest));
-                if before > samples.len() {
-                    result.reject(before - samples.len(), OUT_OF_BOUNDS);
-                }
-                let n = samples.len();
-                if let Some(id) = self.admit(head, &labels, n, newest, &mut record, &mut result) {
-                    record.samples.push((id, samples));
-                }
-            }
-            for HistogramSeries { labels, mut samples } in batch.histograms {
-                let before = samples.len();
-                let mut newest = self.newest.load(Ordering::Relaxed);
-                samples.retain(|s| fits(s.timestamp, &mut newest));
-                if before > samples.len() {
-                    result.reject(before - samples.len(), OUT_OF_BOUNDS);
-                }
-                let valid = samples.len();
-                samples.retain(|s| s.histogram.is_stale() || s.histogram.validate().is_ok());
-                if valid > samples.len() {
-                    result.reject(valid - samples.len(), "a histogram that contradicts itself");
-                }
-                let n = samples.len();
-                if let Some(id) = self.admit(head, &labels, n, newest, &mut record, &mut result) {
-                    record.histograms.push((id, samples));
-                }
-            }
-            for StartTimes { labels, times } in batch.starts {
-                // Series that were refused have none.
-                if let Some(id) = head.find(&labels) {
-                    record.starts.push((id, times));
-                }
-            }
-            record.exemplars = batch.exemplars.into_iter().filter(|e| head.has(&e.series)).collect();
-            drop(state);
-            self.counters.rejected.fetch_add(result.rejected as u64, Ordering::Relaxed);
-            if record == Record::default() {
-                return Ok(result);
-            }
-            self.wal.enqueue(record.encode()).map_err(sink_error)?
-        };
-        pending.await.map_err(sink_error)?;
-        let mut state = self.state.write();
-        if state.head.samples == 0 {
-            state.head_since = now.millis();
-        }
-        let head = &mut state.head;
-        for (id, _) in &record.series {
-            if let Some(s) = head.series.get_mut(*id as usize) {
-                s.logged = true;
-            }
-        }
-        for (id, samples) in record.samples {
-            samples.into_iter().for_each(|s| head.insert(id, s));
-        }
-        for (id, samples) in record.histograms {
-            samples.into_iter().for_each(|s| head.insert_histogram(id, s));
-        }
-        for (id, times) in record.starts {
-            times.into_iter().for_each(|(t, start)| head.insert_start(id, t, start));
-        }
-        let full = head.bytes >= self.config.head_bytes;
-        drop(state);
-        self.counters.accepted.fetch_add(result.accepted as u64, Ordering::Relaxed);
-        self.metadata.lock().extend(record.metadata.into_iter().map(|m| (m.family.clone(), m)));
-        if !record.exemplars.is_empty() {
-            let mut kept = self.exemplars.lock();
-            record.exemplars.into_iter().for_each(|e| kept.push(e));
-        }
-        if full {
-            self.wake.notify_one();
-        }
-        Ok(result)
-    }
-
-    /// The number of the series that `n` samples go to, if they may be taken.
-    fn admit(
-        &self,
-        head: &mut Head,
-        labels: &Labels,
-        n: usize,
-        newest: i64,
-        record: &mut Record,
-        result: &mut Accepted,
-    ) -> Option<u32> {
-        if n == 0 {
-            return None;
-        }
-        if labels.is_empty() {
-            result.reject(n, "a series without labels");
-            return None;
-        }
-        if head.series.len() >= self.config.series_limit && !head.has(labels) {
-            result.reject(n, "too many live series");
-            return None;
-        }
-        self.newest.fetch_max(newest, Ordering::Relaxed);
-        let id = head.get_or_create(labels);
-        // A series is defined in every record until one that defines it is known to be synced:
-        // then no order of failures leaves samples without a definition.
-        if head.series.get(id as usize).is_some_and(|s| !s.logged) {
-            record.series.push((id, labels.clone()));
-        }
-        result.accepted += n;
-        Some(id)
+    /// There is enough in the head to write it to a block.
+    fn is_full(&self, head: &Head) -> bool {
+        head.bytes >= self.config.head_bytes
     }
 
     /// Exemplars of series that match any of the selectors, with times in the range, series by series.
@@ -303,17 +217,13 @@ impl Tsdb {
         let mut batch = MetricBatch::default();
         {
             let state = self.state.read();
-            let mut last: BTreeMap<Labels, (i64, f64)> = BTreeMap::new();
-            // A head that is being flushed may hold the last samples of a series; the newer head has the last word.
-            for head in state.frozen.as_deref().into_iter().chain([&state.head]) {
-                for series in
-                    head.postings.select(matchers).into_iter().filter_map(|i| head.series.get(i as usize))
-                {
-                    last.extend(series.last().map(|l| (series.labels.clone(), l)));
+            let head = &state.head;
+            for series in
+                head.postings.select(matchers).into_iter().filter_map(|i| head.series.get(i as usize))
+            {
+                if !series.dead && series.newest > i64::MIN {
+                    batch.push(series.labels.clone(), now.max(series.newest.saturating_add(1)), stale_nan());
                 }
-            }
-            for (labels, (t, _)) in last.into_iter().filter(|(_, (_, v))| !signal::is_stale_nan(*v)) {
-                batch.push(labels, now.max(t + 1), stale_nan());
             }
         }
         let closed = batch.series.len();
@@ -346,16 +256,61 @@ impl Tsdb {
             .collect()
     }
 
+    pub fn facts(&self) -> Facts {
+        let refused = Refusal::ALL.iter().zip(&self.counters.refused);
+        let samples_refused = refused.map(|((_, name), n)| (*name, n.load(Ordering::Relaxed))).collect();
+        let state = self.state.read();
+        let head = &state.head;
+        Facts {
+            series: head.len() as u64,
+            dead_series: head.dead as u64,
+            series_opened: head.opened,
+            series_dropped: head.dropped,
+            samples_appended: self.counters.accepted.load(Ordering::Relaxed),
+            samples_refused,
+            head_samples: head.samples,
+            head_bytes: head.bytes as u64,
+            blocks: state.blocks.len() as u64,
+            block_bytes: state.blocks.iter().map(|b| b.bytes).sum(),
+            wal: self.wal.stats(),
+            replay: self.opened.replay,
+            replayed_samples: self.opened.samples,
+            quarantined: self.opened.quarantined,
+            samples_lost: self.opened.lost,
+            torn_bytes: self.opened.torn_bytes,
+        }
+    }
+
+    /// What was found damaged when the database was opened, in words, if anything was.
+    pub fn damage(&self) -> Option<String> {
+        let Opened { quarantined, lost, .. } = self.opened;
+        (quarantined + lost > 0).then(|| {
+            format!(
+                "{quarantined} damaged parts of the metrics were set aside when they were opened and {lost} samples \
+                 with them; the rest is served, the parts are *.bad under {}",
+                self.config.dir.display()
+            )
+        })
+    }
+
     pub fn stats(&self) -> Stats {
         let state = self.state.read();
         let (min, max) = state.head.range.unwrap_or((0, 0));
-        let top = |mut v: Vec<(String, u64)>| {
-            v.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-            v.truncate(10);
-            v
+        let mut pairs = Top::default();
+        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut label_pairs = 0;
+        for (name, value, n) in state.head.postings.pairs() {
+            label_pairs += 1;
+            *bytes.entry(name).or_default() += value.len() as u64 * n;
+            pairs.offer(n, || format!("{name}={value}"));
+        }
+        let top = |all: &mut dyn Iterator<Item = (&str, u64)>| {
+            let mut top = Top::default();
+            all.for_each(|(name, n)| top.offer(n, || name.to_owned()));
+            top.finish()
         };
         Stats {
-            series: state.head.series.len() as u64,
+            series: state.head.len() as u64,
             head_samples: state.head.samples,
             head_bytes: state.head.bytes as u64,
             head_min_time: min,
@@ -365,19 +320,12 @@ impl Tsdb {
             block_samples: state.blocks.iter().map(|b| b.meta.samples).sum(),
             wal: self.wal.stats(),
             samples_accepted: self.counters.accepted.load(Ordering::Relaxed),
-            samples_rejected: self.counters.rejected.load(Ordering::Relaxed),
-            series_by_metric: top(state
-                .head
-                .postings
-                .value_counts(signal::METRIC_NAME)
-                .map(|(v, n)| (v.to_owned(), n))
-                .collect()),
-            values_by_label: top(state
-                .head
-                .postings
-                .name_counts()
-                .map(|(n, v)| (n.to_owned(), v as u64))
-                .collect()),
+            samples_rejected: self.counters.refused.iter().map(|n| n.load(Ordering::Relaxed)).sum(),
+            series_by_metric: top(&mut state.head.postings.value_counts(signal::METRIC_NAME)),
+            values_by_label: top(&mut state.head.postings.name_counts()),
+            series_by_pair: pairs.finish(),
+            bytes_by_label: top(&mut bytes.into_iter()),
+            label_pairs,
         }
     }
 
@@ -389,15 +337,21 @@ impl Tsdb {
                 () = tokio::time::sleep(TICK) => {}
                 () = self.wake.notified() => {}
             }
-            let due = {
+            let (due, many_dead) = {
                 let state = self.state.read();
                 let now = self.config.clock.now().millis();
                 let age = if state.head.samples == 0 { 0 } else { now.saturating_sub(state.head_since) };
-                state.frozen.is_some()
-                    || state.head.bytes >= self.config.head_bytes
-                    || u128::try_from(age).unwrap_or(0) >= self.config.head_span.as_millis()
+                let due = state.frozen.is_some()
+                    || self.is_full(&state.head)
+                    || u128::try_from(age).unwrap_or(0) >= self.config.head_span.as_millis();
+                (due, state.head.dead >= DEAD)
             };
-            if due && let Err(e) = self.flush().await {
+            let flushed = match (due, many_dead) {
+                (true, _) => self.flush().await,
+                (false, true) => self.flush_dead().await,
+                (false, false) => Ok(()),
+            };
+            if let Err(e) = flushed {
                 tracing::error!(error = %e, "metrics could not be flushed; the log keeps them and it is tried again");
                 continue;
             }
@@ -434,14 +388,21 @@ impl Tsdb {
     }
 }
 
-trait Reject {
-    fn reject(&mut self, n: usize, why: &str);
-}
+/// The ten largest, without a list of all.
+#[derive(Default)]
+struct Top(Vec<(u64, String)>);
 
-impl Reject for Accepted {
-    fn reject(&mut self, n: usize, why: &str) {
-        self.rejected += n;
-        self.reason.get_or_insert_with(|| why.to_owned());
+impl Top {
+    fn offer(&mut self, n: u64, name: impl FnOnce() -> String) {
+        if self.0.len() < 10 || self.0.last().is_some_and(|(least, _)| n > *least) {
+            let at = self.0.partition_point(|(m, _)| *m >= n);
+            self.0.insert(at, (n, name()));
+            self.0.truncate(10);
+        }
+    }
+
+    fn finish(self) -> Vec<(String, u64)> {
+        self.0.into_iter().map(|(n, name)| (name, n)).collect()
     }
 }
 
@@ -461,8 +422,9 @@ fn load_metadata(dir: &std::path::Path) -> Result<BTreeMap<String, Metadata>, Er
 }
 
 /// Opens all blocks; removes leftovers of flushes and merges that a crash cut short.
-fn open_blocks(dir: &std::path::Path) -> Result<Vec<Arc<Block>>, Error> {
-    let mut blocks = Vec::new();
+/// Gives back how many were set aside, too.
+fn open_blocks(dir: &std::path::Path) -> Result<(Vec<Arc<Block>>, u64), Error> {
+    let (mut blocks, mut bad) = (Vec::new(), 0);
     for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
         let path = entry.map_err(Error::io(dir))?.path();
         match path.extension().and_then(|e| e.to_str()) {
@@ -474,6 +436,7 @@ fn open_blocks(dir: &std::path::Path) -> Result<Vec<Arc<Block>>, Error> {
                     let kept = path.with_extension("bad");
                     tracing::error!(error = %e, kept_in = %kept.display(), "a block was set aside");
                     fs::rename(&path, &kept).map_err(Error::io(&kept))?;
+                    bad += 1;
                 }
                 Err(e) => return Err(e),
             },
@@ -485,7 +448,7 @@ fn open_blocks(dir: &std::path::Path) -> Result<Vec<Arc<Block>>, Error> {
         fs::remove_file(&b.path).map_err(Error::io(&b.path))?;
     }
     blocks.sort_by_key(|b| b.meta.order);
-    Ok(blocks)
+    Ok((blocks, bad))
 }
 
 #[cfg(test)]

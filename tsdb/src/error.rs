@@ -37,7 +37,7 @@ impl From<Error> for SourceError {
 pub(crate) fn sink_error(e: wal::Error) -> SinkError {
     match e {
         wal::Error::Full { .. } => SinkError::Overloaded {
-            what: "metrics write-ahead log",
+            what: "metrics write-ahead log".into(),
             retry_after: std::time::Duration::from_secs(1),
         },
         wal::Error::FrameTooLong { .. } => SinkError::Invalid(e.to_string()),

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use crate::block::{Block, Meta, SeriesData, Writer};
 use crate::db::Tsdb;
 use crate::error::Error;
-use crate::head::{Head, Merge, Merged};
+use crate::head::{Frozen, Merge, Merged};
 
 /// Writes a head as a block.
-fn write(dir: &std::path::Path, seq: u64, head: &Head) -> Result<Option<std::path::PathBuf>, Error> {
+fn write(dir: &std::path::Path, seq: u64, head: &Frozen) -> Result<Option<std::path::PathBuf>, Error> {
     let mut order: Vec<usize> = (0..head.series.len()).collect();
     order.sort_by(|a, b| head.series.get(*a).map(|s| &s.labels).cmp(&head.series.get(*b).map(|s| &s.labels)));
     let mut writer = Writer::create(dir, Meta { seq, order: seq, ..Meta::default() })?;
     for series in order.into_iter().filter_map(|i| head.series.get(i)) {
-        let (runs, late) = series.read(i64::MIN, i64::MAX);
+        let (runs, late) = series.data.read(i64::MIN, i64::MAX);
         let mut merge = Merge::new();
         runs.iter().for_each(|r| r.decode(|s| merge.push(s)));
         late.into_iter().for_each(|s| merge.push(s));
         let mut data = SeriesData { samples: merge.finish(), ..SeriesData::default() };
-        if let Some(extra) = &series.extra {
+        if let Some(extra) = series.data.extra_ref() {
             let mut merged = Merged::default();
             let (runs, late) = extra.read(i64::MIN, i64::MAX);
             runs.iter().for_each(|r| r.decode(|s| merged.push(s)));
@@ -34,6 +34,16 @@ fn write(dir: &std::path::Path, seq: u64, head: &Head) -> Result<Option<std::pat
 impl Tsdb {
     /// Writes the head to a block and frees its log. Does nothing with an empty head.
     pub async fn flush(self: &Arc<Self>) -> Result<(), Error> {
+        self.flush_of(true).await
+    }
+
+    /// Writes the series that have ended to a block of their own, so that they leave memory. The log stays: after a
+    /// crash they are told once more, and the same samples twice are one.
+    pub(crate) async fn flush_dead(self: &Arc<Self>) -> Result<(), Error> {
+        self.flush_of(false).await
+    }
+
+    async fn flush_of(self: &Arc<Self>, all: bool) -> Result<(), Error> {
         let _one = self.maintenance.lock().await;
         // A flush that failed left its head frozen: that one goes first.
         if self.state.read().frozen.is_none() {
@@ -41,12 +51,17 @@ impl Tsdb {
                 return Ok(());
             }
             let _gate = self.gate.write().await;
-            // No append is under way: what the segments below hold is in the head, and nothing else is.
-            let segment = self.wal.rotate().await?;
-            let mut state = self.state.write();
-            let head = std::mem::take(&mut state.head);
-            state.frozen = Some(Arc::new(head));
-            state.frozen_segment = segment;
+            if all {
+                // No append is under way: what the segments below hold is in the head, and nothing else is.
+                let segment = self.wal.rotate().await?;
+                let mut state = self.state.write();
+                state.frozen = Some(Arc::new(state.head.freeze()));
+                state.frozen_segment = segment;
+            } else {
+                let mut state = self.state.write();
+                state.frozen = Some(Arc::new(state.head.freeze_dead()));
+                state.frozen_segment = 0;
+            }
         }
         let (head, segment) = {
             let state = self.state.read();
@@ -71,6 +86,13 @@ impl Tsdb {
             state.frozen = None;
         }
         self.wal.delete_before(segment).await?;
+        {
+            let _gate = self.gate.write().await;
+            self.state.write().head.sweep();
+        }
+        if let Some(release) = self.config.release {
+            release();
+        }
         Ok(())
     }
 

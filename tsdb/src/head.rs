@@ -1,248 +1,358 @@
 //! The head: live series in memory, each a few compressed runs of samples.
 //!
-//! A series costs its labels, one stream buffer and about 200 bytes. Runs of [`RUN`] samples are closed and
-//! shared, so that a query copies at most one open run. Samples out of order wait in a short list of their own.
-//! Native histograms and start times stand apart, in a box that few series have.
+//! A series is known by a number from its first sample until it has ended and its samples are in a block. It is
+//! found by its labels, or by the key of the bytes in which a sender names it again and again. A flush takes the
+//! samples away ([`Head::freeze`]) and leaves the series; [`Head::sweep`] then drops those that have ended.
 
+mod data;
 mod extra;
+mod postings;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use hashbrown::HashTable;
+use signal::{HistogramSample, Labels, Sample, is_stale_nan};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use signal::{HistogramSample, Labels, Sample, stale_nan};
+pub(crate) use data::{Data, Merge, Run};
+pub(crate) use extra::{HistogramRun, Merged, starts_of};
+pub(crate) use postings::Postings;
 
-use crate::codec::{StreamState, decode_stream};
-use crate::index::Postings;
-pub(crate) use extra::{Extra, HistogramRun, Merged, starts_of};
+use crate::key::Key;
+use crate::limits::Namespaces;
 
-/// Samples in a closed run: a query for the newest minutes decodes little, and the run's header costs little.
-const RUN: u32 = 120;
+/// A series that brought nothing for this many flushes is dropped, as if it had ended.
+const IDLE_FLUSHES: u8 = 2;
+/// The label whose value is the namespace a series is counted for.
+pub(crate) const NAMESPACE: &str = "namespace";
 
 #[derive(Default)]
 pub(crate) struct Head {
+    /// By number; a free number has no labels.
     pub(crate) series: Vec<MemSeries>,
-    by_labels: HashMap<Labels, u32, ahash::RandomState>,
+    by_labels: HashTable<u32>,
+    by_key: HashTable<u32>,
+    free: Vec<u32>,
     pub(crate) postings: Postings,
     /// Time range of the samples, if any.
     pub(crate) range: Option<(i64, i64)>,
     pub(crate) samples: u64,
     /// Bytes of sample data.
     pub(crate) bytes: usize,
+    /// Series whose newest sample is a stale marker.
+    pub(crate) dead: usize,
+    pub(crate) namespaces: Namespaces,
+    /// Series that were opened and dropped, ever.
+    pub(crate) opened: u64,
+    pub(crate) dropped: u64,
 }
 
+#[derive(Default)]
 pub(crate) struct MemSeries {
     pub(crate) labels: Labels,
+    /// Of the bytes in which its sender names it; nought if none does.
+    key: Key,
+    pub(crate) data: Data,
+    /// The newest sample's time, also once it is flushed; `i64::MIN` before the first.
+    pub(crate) newest: i64,
+    /// What the log's values of this series are told as differences from, see [`crate::record`].
+    pub(crate) anchor: crate::record::Anchor,
+    /// The number of the namespace, for limits.
+    pub(crate) namespace: u32,
     /// True once a synced log record defines the series.
     pub(crate) logged: bool,
-    closed: Vec<Run>,
-    open: Vec<u8>,
-    open_min: i64,
-    state: StreamState,
-    /// Samples that were not newer than their predecessor, in order of arrival.
-    late: Vec<Sample>,
-    pub(crate) extra: Option<Box<Extra>>,
+    /// The newest sample is a stale marker.
+    pub(crate) dead: bool,
+    /// Flushes since the last sample.
+    idle: u8,
 }
 
-/// Samples in ascending order, compressed.
-#[derive(Clone)]
-pub(crate) struct Run {
-    pub(crate) min: i64,
-    pub(crate) max: i64,
-    count: u32,
-    data: Arc<[u8]>,
+/// A head's samples on their way into a block.
+#[derive(Default)]
+pub(crate) struct Frozen {
+    /// In order of number.
+    pub(crate) series: Vec<FrozenSeries>,
+    pub(crate) range: Option<(i64, i64)>,
 }
 
-impl Run {
-    pub(crate) fn decode(&self, mut each: impl FnMut(Sample)) {
-        decode_stream(&self.data, self.count, |timestamp, value| each(Sample { timestamp, value }))
-            .expect("a run is written by this process and never leaves memory");
+pub(crate) struct FrozenSeries {
+    id: u32,
+    pub(crate) labels: Labels,
+    pub(crate) data: Data,
+}
+
+impl Frozen {
+    pub(crate) fn get(&self, id: u32) -> Option<&FrozenSeries> {
+        self.series.binary_search_by_key(&id, |s| s.id).ok().and_then(|at| self.series.get(at))
     }
+}
+
+fn hash(labels: &Labels) -> u64 {
+    // The seed keeps apart what is hashed here from the same bytes as a key. Who may write may also fill the head.
+    xxh3_64_with_seed(labels.encoded(), 0x6c61_6265_6c73)
 }
 
 impl Head {
+    pub(crate) fn find(&self, labels: &Labels) -> Option<u32> {
+        self.by_labels.find(hash(labels), |id| self.get(*id).is_some_and(|s| s.labels == *labels)).copied()
+    }
+
+    pub(crate) fn find_key(&self, key: Key) -> Option<u32> {
+        self.by_key.find(key.hash(), |id| self.get(*id).is_some_and(|s| s.key == key)).copied()
+    }
+
+    fn get(&self, id: u32) -> Option<&MemSeries> {
+        self.series.get(id as usize)
+    }
+
     pub(crate) fn get_or_create(&mut self, labels: &Labels) -> u32 {
-        if let Some(id) = self.by_labels.get(labels) {
+        let hashed = hash(labels);
+        let series = &self.series;
+        let same = |id: &u32| series.get(*id as usize).is_some_and(|s| s.labels == *labels);
+        if let Some(id) = self.by_labels.find(hashed, same) {
             return *id;
         }
-        let id = self.postings.add(labels);
-        self.by_labels.insert(labels.clone(), id);
-        self.series.push(MemSeries {
-            labels: labels.clone(),
-            logged: false,
-            closed: Vec::new(),
-            open: Vec::new(),
-            open_min: 0,
-            state: StreamState::default(),
-            late: Vec::new(),
-            extra: None,
-        });
+        let namespace = self.namespaces.enter(labels.get(NAMESPACE).unwrap_or(""));
+        let new = MemSeries { labels: labels.clone(), newest: i64::MIN, namespace, ..MemSeries::default() };
+        let id = match self.free.pop() {
+            Some(id) => {
+                if let Some(slot) = self.series.get_mut(id as usize) {
+                    *slot = new;
+                }
+                id
+            }
+            None => {
+                self.series.push(new);
+                (self.series.len() - 1) as u32
+            }
+        };
+        self.opened += 1;
+        self.postings.add(id, labels);
+        let series = &self.series;
+        let rehash = |id: &u32| series.get(*id as usize).map_or(0, |s| hash(&s.labels));
+        self.by_labels.insert_unique(hashed, id, rehash);
         id
     }
 
-    pub(crate) fn has(&self, labels: &Labels) -> bool {
-        self.by_labels.contains_key(labels)
+    /// From now on the key stands for this series.
+    pub(crate) fn set_key(&mut self, id: u32, key: Key) {
+        let Some(s) = self.series.get_mut(id as usize) else { return };
+        let old = std::mem::replace(&mut s.key, key);
+        if old == key {
+            return;
+        }
+        if !old.is_none()
+            && let Ok(entry) = self.by_key.find_entry(old.hash(), |i| *i == id)
+        {
+            entry.remove();
+        }
+        let series = &self.series;
+        let rehash = |id: &u32| series.get(*id as usize).map_or(0, |s| s.key.hash());
+        self.by_key.insert_unique(key.hash(), id, rehash);
     }
 
-    pub(crate) fn find(&self, labels: &Labels) -> Option<u32> {
-        self.by_labels.get(labels).copied()
+    /// Series that have a number, ended ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.series.len() - self.free.len()
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, id: u32, sample: Sample) {
         let Some(series) = self.series.get_mut(id as usize) else { return };
-        self.bytes += series.insert(sample);
+        let grown = series.data.insert(sample);
+        series.data.bytes += grown as u32;
+        self.bytes += grown;
         self.samples += 1;
+        if sample.timestamp >= series.newest {
+            series.newest = sample.timestamp;
+            series.idle = 0;
+            let dead = is_stale_nan(sample.value);
+            if dead != series.dead {
+                series.turn(dead, &mut self.dead);
+            }
+        }
         self.reach(sample.timestamp);
     }
 
     pub(crate) fn insert_histogram(&mut self, id: u32, sample: HistogramSample) {
         let Some(series) = self.series.get_mut(id as usize) else { return };
-        let t = sample.timestamp;
-        let newest_float = series.newest().map(|(t, _)| t);
-        self.bytes += series.extra.get_or_insert_default().insert(sample, newest_float);
+        let (t, dead) = (sample.timestamp, sample.histogram.is_stale());
+        let newest_float = series.data.newest().map(|s| s.timestamp);
+        let grown = series.data.extra().insert(sample, newest_float);
+        series.data.bytes += grown as u32;
+        self.bytes += grown;
         self.samples += 1;
+        if t >= series.newest {
+            series.newest = t;
+            series.idle = 0;
+            if dead != series.dead {
+                series.turn(dead, &mut self.dead);
+            }
+        }
         self.reach(t);
     }
 
     /// A start time holds for samples from its own time on, until another is told.
     pub(crate) fn insert_start(&mut self, id: u32, t: i64, start: i64) {
         let Some(series) = self.series.get_mut(id as usize) else { return };
-        self.bytes += series.extra.get_or_insert_default().insert_start(t, start);
+        let grown = series.data.extra().insert_start(t, start);
+        series.data.bytes += grown as u32;
+        self.bytes += grown;
     }
 
+    #[inline]
     fn reach(&mut self, t: i64) {
         self.range = Some(self.range.map_or((t, t), |(a, b)| (a.min(t), b.max(t))));
+    }
+
+    /// Takes all samples out. The log must define every series anew from here on.
+    pub(crate) fn freeze(&mut self) -> Frozen {
+        let mut out = Frozen { range: self.range.take(), ..Frozen::default() };
+        for (id, s) in self.series.iter_mut().enumerate() {
+            s.logged = false;
+            s.anchor = crate::record::Anchor::default();
+            if s.data.is_empty() {
+                s.idle = s.idle.saturating_add(1);
+            } else {
+                let data = std::mem::take(&mut s.data);
+                out.series.push(FrozenSeries { id: id as u32, labels: s.labels.clone(), data });
+            }
+        }
+        (self.samples, self.bytes) = (0, 0);
+        out
+    }
+
+    /// Takes the samples of the series that have ended out. The log goes on as it is.
+    pub(crate) fn freeze_dead(&mut self) -> Frozen {
+        let mut out = Frozen { range: self.range, ..Frozen::default() };
+        for (id, s) in self.series.iter_mut().enumerate() {
+            if s.dead && !s.data.is_empty() {
+                let data = std::mem::take(&mut s.data);
+                self.bytes -= data.bytes as usize;
+                self.samples = self.samples.saturating_sub(data.samples());
+                out.series.push(FrozenSeries { id: id as u32, labels: s.labels.clone(), data });
+            }
+        }
+        out
+    }
+
+    /// Drops the series that have ended, or that nobody wrote to for long, and have no samples here. No append may
+    /// be under way and no frozen head be there: a number must not mean two series at once.
+    /// Gives back how many were dropped.
+    pub(crate) fn sweep(&mut self) -> usize {
+        let mut dropped = 0;
+        for id in 0..self.series.len() {
+            let Some(s) = self.series.get_mut(id) else { break };
+            if s.labels.is_empty()
+                || !s.data.is_empty()
+                || !(s.dead || s.idle >= IDLE_FLUSHES || s.newest == i64::MIN)
+            {
+                continue;
+            }
+            let s = std::mem::take(s);
+            self.dead -= usize::from(s.dead);
+            let id = id as u32;
+            if let Ok(entry) = self.by_labels.find_entry(hash(&s.labels), |i| *i == id) {
+                entry.remove();
+            }
+            if !s.key.is_none()
+                && let Ok(entry) = self.by_key.find_entry(s.key.hash(), |i| *i == id)
+            {
+                entry.remove();
+            }
+            self.postings.remove(id, &s.labels);
+            self.namespaces.leave(s.namespace);
+            self.free.push(id);
+            dropped += 1;
+        }
+        if dropped > 0 {
+            self.dropped += dropped as u64;
+            self.give_back();
+        }
+        dropped
+    }
+
+    /// Room that many dropped series left behind.
+    fn give_back(&mut self) {
+        // Numbers at the end can go; those in between are used again, the lowest first.
+        let used = self.series.iter().rposition(|s| !s.labels.is_empty()).map_or(0, |at| at + 1);
+        self.series.truncate(used);
+        self.free.retain(|id| (*id as usize) < used);
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        if self.series.capacity() > 2 * used + 64 {
+            self.series.shrink_to_fit();
+        }
+        let series = &self.series;
+        let (labels, keys) = (self.by_labels.len(), self.by_key.len());
+        if self.by_labels.capacity() > 4 * labels + 64 {
+            self.by_labels.shrink_to_fit(|id| series.get(*id as usize).map_or(0, |s| hash(&s.labels)));
+        }
+        if self.by_key.capacity() > 4 * keys + 64 {
+            self.by_key.shrink_to_fit(|id| series.get(*id as usize).map_or(0, |s| s.key.hash()));
+        }
+        self.postings.shrink();
     }
 }
 
 impl MemSeries {
-    /// Gives back by how many bytes the series grew.
-    fn insert(&mut self, s: Sample) -> usize {
-        if let Some((t, v)) = self.newest() {
-            // A late sample of the same time may stand for another value; then this one must win over it.
-            if s.timestamp == t
-                && s.value.to_bits() == v.to_bits()
-                && !self.late.iter().any(|l| l.timestamp == t)
-            {
-                return 0;
-            }
-            if s.timestamp <= t {
-                self.late.push(s);
-                return size_of::<Sample>();
-            }
+    #[cold]
+    fn turn(&mut self, dead: bool, all_dead: &mut usize) {
+        self.dead = dead;
+        if dead {
+            *all_dead += 1;
+            self.data.shrink();
+        } else {
+            *all_dead -= 1;
         }
-        let before = self.open.len();
-        if self.state.count == 0 {
-            self.open_min = s.timestamp;
-        }
-        self.state.push(&mut self.open, s.timestamp, s.value);
-        let grown = self.open.len() - before;
-        if self.state.count == RUN {
-            let run = self.open_run();
-            self.closed.push(run);
-            self.open = Vec::new();
-            self.state = StreamState::default();
-        }
-        grown
-    }
-
-    /// The newest sample that came in order.
-    fn newest(&self) -> Option<(i64, f64)> {
-        if self.state.count > 0 {
-            return Some((self.state.last_t, self.state.last_v));
-        }
-        self.closed.last().map(|r| {
-            let mut v = 0.0;
-            r.decode(|s| v = s.value);
-            (r.max, v)
-        })
-    }
-
-    /// The newest sample's time and value, for closing a series.
-    pub(crate) fn last(&self) -> Option<(i64, f64)> {
-        let late = self.late.iter().map(|s| (s.timestamp, s.value)).max_by_key(|(t, _)| *t);
-        let histogram = self.extra.as_ref().and_then(|e| e.newest());
-        let histogram = histogram
-            .map(|h| (h.timestamp, if h.histogram.is_stale() { stale_nan() } else { h.histogram.sum }));
-        // Of equal times the later named wins.
-        [self.newest(), late, histogram].into_iter().flatten().max_by_key(|(t, _)| *t)
-    }
-
-    fn open_run(&self) -> Run {
-        Run {
-            min: self.open_min,
-            max: self.state.last_t,
-            count: self.state.count,
-            data: self.open.as_slice().into(),
-        }
-    }
-
-    /// Runs and late samples that may lie in the range.
-    pub(crate) fn read(&self, start: i64, end: i64) -> (Vec<Run>, Vec<Sample>) {
-        let mut runs: Vec<Run> =
-            self.closed.iter().filter(|r| r.max >= start && r.min <= end).cloned().collect();
-        if self.state.count > 0 && self.state.last_t >= start && self.open_min <= end {
-            runs.push(self.open_run());
-        }
-        let late = self.late.iter().filter(|s| s.timestamp >= start && s.timestamp <= end).copied().collect();
-        (runs, late)
-    }
-}
-
-/// Samples from several places made one ascending list; of equal times the one added last wins.
-#[derive(Default)]
-pub(crate) struct Merge {
-    samples: Vec<Sample>,
-    sorted: bool,
-}
-
-impl Merge {
-    pub(crate) fn new() -> Self {
-        Merge { samples: Vec::new(), sorted: true }
-    }
-
-    pub(crate) fn push(&mut self, s: Sample) {
-        self.sorted &= self.samples.last().is_none_or(|l| l.timestamp < s.timestamp);
-        self.samples.push(s);
-    }
-
-    pub(crate) fn finish(mut self) -> Vec<Sample> {
-        if !self.sorted {
-            // Stable, so that among equals the order of adding stays and the last can be kept.
-            self.samples.sort_by_key(|s| s.timestamp);
-            self.samples.dedup_by(|next, kept| {
-                let same = next.timestamp == kept.timestamp;
-                if same {
-                    *kept = *next;
-                }
-                same
-            });
-        }
-        self.samples
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use signal::{Matcher, stale_nan};
 
-    proptest! {
-        #[test]
-        fn a_series_keeps_the_last_value_of_each_time(samples in proptest::collection::vec((0..300i64, any::<u64>()), 0..600)) {
-            let mut head = Head::default();
-            let id = head.get_or_create(&Labels::from_pairs([("a", "b")]));
-            let mut model = BTreeMap::new();
-            for (t, v) in samples {
-                head.insert(id, Sample { timestamp: t, value: f64::from_bits(v) });
-                model.insert(t, v);
+    fn labels(i: u32) -> Labels {
+        Labels::from_pairs([("__name__", "m".to_owned()), ("pod", format!("p{i}"))])
+    }
+
+    #[test]
+    fn ended_series_leave_with_the_flush_and_their_numbers_are_used_again() {
+        let mut head = Head::default();
+        for i in 0..100 {
+            let id = head.get_or_create(&labels(i));
+            head.set_key(id, Key::of(&[i as u8]));
+            head.insert(id, Sample { timestamp: 1, value: 1.0 });
+            if i % 2 == 0 {
+                head.insert(id, Sample { timestamp: 2, value: stale_nan() });
             }
-            let (runs, late) = head.series[0].read(i64::MIN, i64::MAX);
-            let mut m = Merge::new();
-            runs.iter().for_each(|r| r.decode(|s| m.push(s)));
-            late.into_iter().for_each(|s| m.push(s));
-            let got: Vec<_> = m.finish().into_iter().map(|s| (s.timestamp, s.value.to_bits())).collect();
-            prop_assert_eq!(got, model.into_iter().collect::<Vec<_>>());
         }
+        assert_eq!((head.len(), head.dead), (100, 50));
+        let frozen = head.freeze();
+        assert_eq!((frozen.series.len(), head.samples), (100, 0));
+        // One speaks again before it is swept.
+        let again = head.find(&labels(0)).expect("not swept yet");
+        head.insert(again, Sample { timestamp: 3, value: 1.0 });
+        assert_eq!(head.sweep(), 49);
+        assert_eq!((head.len(), head.dead), (51, 0));
+        assert_eq!(head.find(&labels(2)), None);
+        assert_eq!(head.find_key(Key::of(&[2])), None);
+        assert_eq!(head.find_key(Key::of(&[3])), Some(3));
+        assert_eq!(head.postings.select(&[Matcher::equal("__name__", "m")]).len(), 51);
+        let new = head.get_or_create(&labels(200));
+        assert!(new < 100 && new % 2 == 0);
+        assert_eq!(head.find(&labels(200)), Some(new));
+    }
+
+    #[test]
+    fn a_key_moves_with_its_sender() {
+        let mut head = Head::default();
+        let id = head.get_or_create(&labels(0));
+        head.set_key(id, Key::of(b"a"));
+        head.set_key(id, Key::of(b"b"));
+        assert_eq!((head.find_key(Key::of(b"a")), head.find_key(Key::of(b"b"))), (None, Some(id)));
+    }
+
+    #[test]
+    fn a_series_is_small() {
+        assert!(size_of::<MemSeries>() <= 168, "{}", size_of::<MemSeries>());
     }
 }

@@ -1,6 +1,4 @@
-//! The inverted index: label name → value → the series that have it.
-//!
-//! The same structure serves the head (grown as series come) and a block (loaded when asked for).
+//! A block's inverted index: label name → value → the series that have it.
 
 use std::collections::BTreeMap;
 
@@ -84,16 +82,6 @@ impl Postings {
             MatchOp::NotEqual => values.get(m.value.as_str()).cloned().unwrap_or_default(),
             _ => union(values.iter().filter(|(v, _)| !m.matches(v)).map(|(_, ids)| ids)),
         }
-    }
-
-    /// Values of one label with the number of series of each, in order of value.
-    pub(crate) fn value_counts(&self, name: &str) -> impl Iterator<Item = (&str, u64)> {
-        self.names.get(name).into_iter().flatten().map(|(v, ids)| (&**v, ids.len()))
-    }
-
-    /// Names of labels with the number of their values.
-    pub(crate) fn name_counts(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.names.iter().map(|(n, v)| (&**n, v.len()))
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {

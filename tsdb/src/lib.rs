@@ -2,12 +2,12 @@
 //!
 //! Promises: [`Tsdb::append`] returns once the samples are in a synced log and queryable. Samples may come
 //! out of order by up to [`Config::out_of_order`]; of two with the same time the later written wins. Stale
-//! markers keep their bits. Recovery yields what was acknowledged. Native histograms and start times are samples'
+//! markers keep their bits, and end their series: it leaves memory with the next flush. Recovery yields what was acknowledged. Native histograms and start times are samples'
 //! equals; exemplars are kept in memory and in the log, the newest ones only.
 //!
 //! Does not know: PromQL, HTTP, who scrapes, Kubernetes.
 //!
-//! Write path: [`db`] (`append`) → [`record`] (WAL record) → wal → [`head`] → [`flush`] → [`block`] →
+//! Write path: `db/append.rs` → [`record`] (WAL record) → wal → [`head`] → [`flush`] → [`block`] →
 //! [`compact`] → [`retention`]. Read path: [`select`] over head, frozen head and blocks, through [`index`].
 //! Start reading at [`db`].
 //!
@@ -24,10 +24,14 @@ mod exemplars;
 mod flush;
 mod head;
 mod index;
+mod key;
+mod limits;
 mod record;
 mod retention;
 mod select;
 
 pub use config::Config;
-pub use db::{Stats, Tsdb};
+pub use db::{Columns, Facts, Stats, Tsdb};
 pub use error::Error;
+pub use key::Key;
+pub use limits::Limits;

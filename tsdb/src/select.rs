@@ -7,7 +7,7 @@ use signal::{HistogramSample, Labels, Sample, Select, SeriesColumns, SeriesIter,
 
 use crate::block::{Block, Index};
 use crate::db::Tsdb;
-use crate::head::{Head, HistogramRun, Merge, Merged, Run, starts_of};
+use crate::head::{Data, HistogramRun, Merge, Merged, Run, starts_of};
 
 /// Where a series' samples lie. Blocks first, oldest order first; what stands later wins.
 #[derive(Default)]
@@ -64,23 +64,17 @@ impl Parts {
     }
 }
 
-fn add_head(head: &Head, select: &Select, out: &mut BTreeMap<Labels, Parts>) {
-    if head.range.is_none_or(|(min, max)| max < select.start || min > select.end) {
-        return;
-    }
-    for id in head.postings.select(&select.matchers) {
-        let Some(series) = head.series.get(id as usize) else { continue };
-        let (runs, late) = series.read(select.start, select.end);
-        let extra = series.extra.as_ref().map(|e| {
-            let (runs, late) = e.read(select.start, select.end);
-            HeadExtra { runs, late, starts: e.starts().to_vec() }
-        });
-        let histograms = extra.as_ref().is_some_and(|e| !e.runs.is_empty() || !e.late.is_empty());
-        if !runs.is_empty() || !late.is_empty() || histograms {
-            let parts = out.entry(series.labels.clone()).or_default();
-            parts.heads.push((runs, late));
-            parts.extras.extend(extra);
-        }
+fn add_head(labels: &Labels, data: &Data, select: &Select, out: &mut BTreeMap<Labels, Parts>) {
+    let (runs, late) = data.read(select.start, select.end);
+    let extra = data.extra_ref().map(|e| {
+        let (runs, late) = e.read(select.start, select.end);
+        HeadExtra { runs, late, starts: e.starts().to_vec() }
+    });
+    let histograms = extra.as_ref().is_some_and(|e| !e.runs.is_empty() || !e.late.is_empty());
+    if !runs.is_empty() || !late.is_empty() || histograms {
+        let parts = out.entry(labels.clone()).or_default();
+        parts.heads.push((runs, late));
+        parts.extras.extend(extra);
     }
 }
 
@@ -89,10 +83,21 @@ impl Tsdb {
         let mut out: BTreeMap<Labels, Parts> = BTreeMap::new();
         let blocks = {
             let state = self.state.read();
-            if let Some(frozen) = &state.frozen {
-                add_head(frozen, select, &mut out);
+            let inside = |range: Option<(i64, i64)>| {
+                range.is_some_and(|(min, max)| max >= select.start && min <= select.end)
+            };
+            let frozen = state.frozen.as_ref().filter(|f| inside(f.range));
+            let head = Some(&state.head).filter(|h| inside(h.range));
+            if frozen.is_some() || head.is_some() {
+                for id in state.head.postings.select(&select.matchers) {
+                    if let Some(s) = frozen.and_then(|f| f.get(id)) {
+                        add_head(&s.labels, &s.data, select, &mut out);
+                    }
+                    if let Some(s) = head.and_then(|h| h.series.get(id as usize)) {
+                        add_head(&s.labels, &s.data, select, &mut out);
+                    }
+                }
             }
-            add_head(&state.head, select, &mut out);
             state.blocks.clone()
         };
         // The block list was taken together with the heads, so a flush that ends now is seen once, not twice or never.

@@ -1,5 +1,6 @@
 //! The door through which telemetry is stored: the local engines, or another node.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,9 +21,9 @@ pub struct Accepted {
 /// Why a batch was not taken. Nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// A queue is full: send the batch again, not before `retry_after`.
+    /// A queue is full, or a limit reached: send the batch again, not before `retry_after`.
     #[error("overloaded: {what}; send again after {retry_after:?}")]
-    Overloaded { what: &'static str, retry_after: Duration },
+    Overloaded { what: Cow<'static, str>, retry_after: Duration },
     /// The disk is full or the store is poisoned: telemetry stops first (invariant 8).
     #[error("storage failed: {0}")]
     Storage(String),

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::frame::{self, Parsed};
+use crate::frame::{Parsed, Place};
 use crate::segment;
 
 /// What [`crate::Wal::open`] found.
@@ -61,42 +61,46 @@ fn read_segment(
     found: &mut Recovery,
     each: &mut impl FnMut(u64, &[u8]),
 ) -> Result<u64, Error> {
-    if data.get(..segment::HEADER) != Some(segment::header(number).as_slice()) {
-        // The header is synced before the first frame, so a damaged one with frames behind it is real loss.
-        if data.len() > segment::HEADER {
-            set_aside(dir, number, 0, data, found)?;
-            return Ok(data.len() as u64);
-        }
+    let version = segment::version(number, data);
+    if version.is_none() && data.len() <= segment::HEADER {
         return Ok(0);
     }
+    // A damaged header costs no frame: those of the present version say themselves where they belong.
+    let place = Place { version: version.unwrap_or(segment::VERSION), segment: number, limit };
     let mut at = segment::HEADER;
+    if version.is_none() {
+        at = place.find(data, 0).unwrap_or(data.len());
+        set_aside(dir, number, 0, data.get(..at).unwrap_or(data), found)?;
+    }
     loop {
         let rest = data.get(at..).unwrap_or(&[]);
         if rest.is_empty() {
             return Ok(at as u64);
         }
-        match frame::parse(number, rest, limit) {
-            Parsed::Frame(payload) => {
+        let len = match place.parse(data, at) {
+            Parsed::Frame(payload, len) => {
                 each(number, payload);
                 found.frames += 1;
                 found.bytes += payload.len() as u64;
-                at += frame::HEADER + payload.len();
-            }
-            // A whole frame that fails its checksum is damage in the middle if a good frame follows it;
-            // at the very end of the log it is an append that was under way.
-            Parsed::Corrupt(len)
-                if matches!(
-                    frame::parse(number, rest.get(len..).unwrap_or(&[]), limit),
-                    Parsed::Frame(p) if !p.is_empty()
-                ) =>
-            {
-                set_aside(dir, number, at, rest.get(..len).unwrap_or(rest), found)?;
                 at += len;
+                continue;
             }
-            Parsed::Corrupt(_) | Parsed::Short => {
-                if is_last {
-                    return Ok(at as u64);
-                }
+            Parsed::Corrupt(len) => Some(len),
+            Parsed::None => None,
+        };
+        // Damage in the middle if a good frame follows it, at once or further on; at the very end of the log it is
+        // an append that was under way.
+        let next = match len.map(|len| at + len) {
+            Some(next) if matches!(place.parse(data, next), Parsed::Frame(..)) => Some(next),
+            _ => place.find(data, at + 1),
+        };
+        match next {
+            Some(next) => {
+                set_aside(dir, number, at, data.get(at..next).unwrap_or(rest), found)?;
+                at = next;
+            }
+            None if is_last => return Ok(at as u64),
+            None => {
                 set_aside(dir, number, at, rest, found)?;
                 return Ok(data.len() as u64);
             }

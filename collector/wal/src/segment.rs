@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 
 pub(crate) const MAGIC: &[u8; 4] = b"BNWL";
-pub(crate) const VERSION: u32 = 1;
+/// 1: frames with one checksum. 2: with one of their header too.
+pub(crate) const VERSION: u32 = 2;
 /// Magic, version, number.
 pub(crate) const HEADER: usize = 16;
 
@@ -41,12 +42,22 @@ pub(crate) fn create(dir: &Path, number: u64) -> Result<File, Error> {
     Ok(file)
 }
 
+/// The version of the segment. `None`: it does not begin as one of this number does.
+pub(crate) fn version(number: u64, data: &[u8]) -> Option<u32> {
+    let head = data.get(..HEADER)?;
+    (1..=VERSION).find(|v| header_of(number, *v) == *head)
+}
+
 pub(crate) fn header(number: u64) -> [u8; HEADER] {
+    header_of(number, VERSION)
+}
+
+fn header_of(number: u64, version: u32) -> [u8; HEADER] {
     let mut h = [0; HEADER];
     let (magic, rest) = h.split_at_mut(4);
     magic.copy_from_slice(MAGIC);
-    let (version, num) = rest.split_at_mut(4);
-    version.copy_from_slice(&VERSION.to_le_bytes());
+    let (v, num) = rest.split_at_mut(4);
+    v.copy_from_slice(&version.to_le_bytes());
     num.copy_from_slice(&number.to_le_bytes());
     h
 }

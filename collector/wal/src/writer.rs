@@ -33,6 +33,8 @@ pub struct Stats {
     /// Payload bytes written.
     pub bytes: u64,
     pub syncs: u64,
+    /// All of them together.
+    pub sync_time: Duration,
     /// Bytes of all segments on disk.
     pub disk_bytes: u64,
     pub segments: u64,
@@ -112,6 +114,7 @@ impl Wal {
     /// Queues a frame at once; frames are written in the order of these calls. The frame must not be empty.
     pub fn enqueue(&self, payload: impl Into<Bytes>) -> Result<Pending, Error> {
         let payload = payload.into();
+        debug_assert!(!payload.is_empty(), "an empty frame says nothing");
         if payload.len() > self.frame_bytes {
             return Err(Error::FrameTooLong { bytes: payload.len(), limit: self.frame_bytes });
         }
@@ -282,7 +285,8 @@ impl Writer {
         }
         self.buffer.clear();
         for p in payloads {
-            frame::encode(self.number, p, &mut self.buffer);
+            let offset = self.len + self.buffer.len() as u64;
+            frame::encode(self.number, offset, p, &mut self.buffer);
         }
         let result = self.file.write_all_at(&self.buffer, self.len);
         let written = self.buffer.len() as u64;
@@ -315,10 +319,13 @@ impl Writer {
         if !self.dirty {
             return Ok(());
         }
+        let began = signal::time::monotonic();
         match self.file.sync_data() {
             Ok(()) => {
                 self.dirty = false;
-                self.shared.queue.lock().stats.syncs += 1;
+                let stats = &mut self.shared.queue.lock().stats;
+                stats.syncs += 1;
+                stats.sync_time += signal::time::monotonic().saturating_duration_since(began);
                 Ok(())
             }
             Err(e) => Err(self.poison(format!("fsync failed: {e}"))),

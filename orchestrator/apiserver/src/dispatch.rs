@@ -245,7 +245,8 @@ fn health(server: &ApiServer, path: &str, query: &Query) -> Option<Response> {
         "livez" => vec![("ping".to_owned(), Ok(()))],
         _ => return None,
     };
-    let Some(wanted) = check else { return Some(report(endpoint, &checks, query)) };
+    let remarks = if endpoint == "livez" { Vec::new() } else { server.remarks() };
+    let Some(wanted) = check else { return Some(report(endpoint, &checks, &remarks, query)) };
     match checks.iter().find(|(name, _)| name == wanted)? {
         (_, Ok(())) => Some(body::text(200, "ok")),
         (_, Err(why)) => Some(body::text(500, format!("internal server error: {why}"))),
@@ -254,8 +255,8 @@ fn health(server: &ApiServer, path: &str, query: &Query) -> Option<Response> {
 
 type Checked = (String, std::result::Result<(), String>);
 
-/// All checks as upstream lists them, unless all is well and nobody asked.
-fn report(endpoint: &str, checks: &[Checked], query: &Query) -> Response {
+/// All checks as upstream lists them, unless all is well and nobody asked; remarks follow what is well.
+fn report(endpoint: &str, checks: &[Checked], remarks: &[String], query: &Query) -> Response {
     let excluded: Vec<&str> = query.all("exclude").collect();
     let (mut lines, mut failed) = (String::new(), false);
     for (name, result) in checks {
@@ -270,10 +271,11 @@ fn report(endpoint: &str, checks: &[Checked], query: &Query) -> Response {
             }
         }
     }
+    let said: String = remarks.iter().map(|r| format!("\n[!]{r}")).collect();
     match (failed, query.has("verbose")) {
         (true, _) => body::text(500, format!("{lines}{endpoint} check failed\n")),
-        (false, true) => body::text(200, format!("{lines}{endpoint} check passed\n")),
-        (false, false) => body::text(200, "ok"),
+        (false, true) => body::text(200, format!("{lines}{endpoint} check passed{said}\n")),
+        (false, false) => body::text(200, format!("ok{said}")),
     }
 }
 

@@ -50,4 +50,4 @@ mod validation;
 mod watch;
 
 pub use error::Error;
-pub use server::{Access, ApiServer, Check, Cidr, Config, LocalApi};
+pub use server::{Access, ApiServer, Check, Cidr, Config, LocalApi, Remarks};

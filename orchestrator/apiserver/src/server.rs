@@ -29,6 +29,9 @@ const MAX_BEHIND: u64 = 10_000;
 /// One check behind `/readyz`.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// What is worth knowing of a server that is ready all the same, a line each.
+pub type Remarks = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// An API that another room serves under this server's roof.
 #[derive(Clone)]
 pub struct LocalApi {
@@ -98,6 +101,7 @@ pub struct Config {
     pub admin_token: String,
     pub clock: SharedClock,
     pub readiness: Vec<(String, Check)>,
+    pub remarks: Remarks,
     pub local_apis: Vec<LocalApi>,
     /// Ends watches and the cache.
     pub stop: CancellationToken,
@@ -116,6 +120,7 @@ impl Config {
             admin_token: String::new(),
             clock: signal::time::system_clock(),
             readiness: Vec::new(),
+            remarks: Arc::new(Vec::new),
             local_apis: Vec::new(),
             stop: CancellationToken::new(),
         }
@@ -197,6 +202,11 @@ impl ApiServer {
         };
         let own = [("ping".to_owned(), Ok(())), ("store".to_owned(), store)];
         own.into_iter().chain(self.config.readiness.iter().map(|(n, check)| (n.clone(), check()))).collect()
+    }
+
+    /// What `/readyz` says beside its checks.
+    pub fn remarks(&self) -> Vec<String> {
+        (self.config.remarks)()
     }
 
     pub fn pki(&self) -> &Arc<Pki> {

@@ -69,6 +69,10 @@ pub(super) async fn open(
     };
     let server = ApiServer::open(apiserver::Config {
         readiness,
+        remarks: {
+            let metrics = engines.metrics.clone();
+            Arc::new(move || metrics.damage().into_iter().collect())
+        },
         service_cidr,
         cluster_domain: c.cluster_domain.clone(),
         advertise_address: advertise,

@@ -18,9 +18,6 @@ use tsdb::Tsdb;
 
 use super::{Shared, SharedSink};
 
-/// Samples survive a crash of the process at once; a power cut may lose this much of them. A node measures every
-/// second: an fsync for each tick would cost more than all the rest.
-const METRICS_SYNC: Duration = Duration::from_secs(1);
 /// Our own metrics.
 const OWN_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -81,7 +78,12 @@ pub(super) fn open(shared: &Shared) -> Result<Engines> {
     let metrics = Tsdb::open(tsdb::Config {
         retention,
         retention_bytes,
-        sync: wal::SyncPolicy::Every(METRICS_SYNC),
+        // By default once a second: a node measures every second, and an fsync for each tick would cost more than all
+        // the rest (docs/adr/0001-metrics-sync.md).
+        sync: c.metrics_sync.map_or(wal::SyncPolicy::Batch, wal::SyncPolicy::Every),
+        out_of_order: c.metrics_out_of_order,
+        limits: c.metrics_limits.clone(),
+        release: Some(crate::give_memory_back),
         clock: shared.clock.clone(),
         ..tsdb::Config::new(c.data_dir.join("metrics"))
     })
@@ -98,7 +100,7 @@ pub(super) fn open(shared: &Shared) -> Result<Engines> {
     };
     let logs = index("logs", Kind::Logs, c.logs_retention)?;
     let traces = index("traces", Kind::Spans, c.traces_retention)?;
-    super::engine_metrics::register(&logs, &traces);
+    super::engine_metrics::register(&metrics, &logs, &traces);
     let sink: SharedSink =
         Arc::new(LocalSink { metrics: metrics.clone(), logs: logs.clone(), traces: traces.clone() });
     let source: Arc<dyn SeriesSource> = metrics.clone();

@@ -1,5 +1,6 @@
 //! Remote write 1.0 and 2.0: samples, native histograms, exemplars and metadata pushed by others.
 
+mod buffer;
 mod fields;
 mod v1;
 mod v2;
@@ -7,14 +8,15 @@ pub(super) mod wire;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures::StreamExt;
 use http::{HeaderMap, header};
 use signal::{Accepted, MetricBatch};
 
 use super::{fail, no_content};
 use crate::App;
 use crate::error::Failure;
-use crate::params::body;
 use crate::scope::Scope;
+use buffer::Buffer;
 
 /// Which message a body holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,26 +79,43 @@ pub(super) async fn write(State(app): State<App>, scope: Scope, req: Request) ->
         return Err(fail(Failure::Forbidden("only cluster-wide writers may use remote write".to_owned())));
     }
     let message = message(req.headers()).map_err(fail)?;
-    let packed = body(req, app.config.body_bytes).await.map_err(fail)?;
-    let raw = unpack(&packed, app.config.unpacked_bytes).map_err(fail)?;
+    let (mut packed, mut raw) = (Buffer::take(), Buffer::take());
+    body(req, app.config.body_bytes, &mut packed).await.map_err(fail)?;
+    unpack_into(&packed, app.config.unpacked_bytes, &mut raw).map_err(fail)?;
+    drop(packed);
+    let mut written = Written::default();
     let mut decoded = match message {
-        Message::V1 => v1::decode(&raw),
-        Message::V2 => v2::decode(&raw),
-    }
-    .map_err(fail)?;
-    let mut written = Written { exemplars: decoded.batch.exemplars.len(), ..Written::default() };
-    // Floats and histograms go one after the other, so that what is refused can be told apart.
-    let histograms = MetricBatch {
-        histograms: std::mem::take(&mut decoded.batch.histograms),
-        exemplars: std::mem::take(&mut decoded.batch.exemplars),
-        ..MetricBatch::default()
+        Message::V1 => {
+            let mut request = v1::decode(&raw).map_err(fail)?;
+            let mut decoded = std::mem::take(&mut request.rest);
+            let columns = std::mem::take(&mut request.columns);
+            if !columns.series.is_empty() {
+                let done = app.engines.tsdb.append_columns(&columns, |at| request.labels(at)).await;
+                refused(&mut decoded, done.map_err(|e| fail(e.into()))?);
+            }
+            decoded
+        }
+        Message::V2 => v2::decode(&raw).map_err(fail)?,
     };
+    drop(raw);
+    written.exemplars = decoded.batch.exemplars.len();
+    // Floats and histograms go one after the other, so that what is refused can be told apart.
+    let floats = MetricBatch {
+        histograms: Vec::new(),
+        exemplars: Vec::new(),
+        series: std::mem::take(&mut decoded.batch.series),
+        metadata: std::mem::take(&mut decoded.batch.metadata),
+        starts: std::mem::take(&mut decoded.batch.starts),
+    };
+    let histograms = std::mem::take(&mut decoded.batch);
     let store = async |batch: MetricBatch| -> Result<Accepted, Response> {
         app.engines.sink.write_metrics(batch).await.map_err(|e| fail(e.into()))
     };
-    let done = store(std::mem::take(&mut decoded.batch)).await?;
-    written.samples = done.accepted;
-    refused(&mut decoded, done);
+    if !floats.series.is_empty() || !floats.metadata.is_empty() {
+        let done = store(floats).await?;
+        written.samples = done.accepted;
+        refused(&mut decoded, done);
+    }
     if !histograms.histograms.is_empty() || !histograms.exemplars.is_empty() {
         let done = store(histograms).await?;
         written.histograms = done.accepted;
@@ -127,12 +146,36 @@ fn refused(decoded: &mut Decoded, done: Accepted) {
     }
 }
 
+/// The body as it comes, up to `limit` bytes.
+async fn body(req: Request, limit: usize, out: &mut Vec<u8>) -> Result<(), Failure> {
+    out.clear();
+    let mut parts = req.into_body().into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|e| Failure::Bad(format!("the body did not arrive whole: {e}")))?;
+        if out.len() + part.len() > limit {
+            return Err(Failure::TooLarge(format!("the body is longer than {limit} bytes")));
+        }
+        out.extend_from_slice(&part);
+    }
+    Ok(())
+}
+
 /// Snappy's block format; the length it claims is looked at before anything is unpacked.
 pub(crate) fn unpack(packed: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
+    let mut out = Vec::new();
+    unpack_into(packed, limit, &mut out)?;
+    Ok(out)
+}
+
+fn unpack_into(packed: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Failure> {
     let bad = |e: snap::Error| Failure::Bad(format!("not snappy: {e}"));
     let len = snap::raw::decompress_len(packed).map_err(bad)?;
-    if len > limit {
+    // Snappy's best is a copy of 64 bytes in three.
+    if len > limit || len > packed.len().saturating_mul(64) {
         return Err(Failure::TooLarge(format!("{len} bytes unpacked, the limit is {limit}")));
     }
-    snap::raw::Decoder::new().decompress_vec(packed).map_err(bad)
+    out.resize(len, 0);
+    let n = snap::raw::Decoder::new().decompress(packed, out).map_err(bad)?;
+    out.truncate(n);
+    Ok(())
 }

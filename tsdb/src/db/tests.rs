@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use signal::time::Clock;
-use signal::{Labels, MatchOp, Select, SeriesSource, Timestamp};
+use signal::{Accepted, HistogramSeries, Labels, MatchOp, Select, SeriesSource, StartTimes, Timestamp};
 
 use super::*;
 
@@ -89,13 +89,64 @@ fn too_old_and_too_new_are_refused_and_counted() {
     rt().block_on(async {
         let db = Tsdb::open(config(dir.path())).expect("opens");
         let hour = 3_600_000;
-        let a = db
-            .append(batch(&[("up", "a", 0, 1.0), ("up", "b", -hour, 1.0), ("up", "c", 2 * hour, 1.0)]))
-            .await;
-        let a = a.expect("appends");
-        assert_eq!((a.accepted, a.rejected), (1, 2));
-        assert!(a.reason.is_some());
+        let first = [("up", "a", 0, 1.0), ("up", "b", -hour, 1.0), ("up", "c", 2 * hour, 1.0)];
+        let a = db.append(batch(&first)).await.expect("appends");
+        // A series is late by its own newest sample: one that begins in the past is not.
+        assert_eq!((a.accepted, a.rejected), (2, 1));
+        assert!(a.reason.expect("told").starts_with("out of bounds"));
+        let late = [
+            ("up", "a", -hour, 1.0),
+            ("up", "a", -hour / 2, 1.0),
+            ("up", "b", -hour - 1, 1.0),
+            ("up", "d", -400 * hour, 1.0),
+        ];
+        let a = db.append(batch(&late)).await.expect("appends");
+        assert_eq!((a.accepted, a.rejected), (2, 2));
+        assert!(a.reason.expect("told").starts_with("too old sample"));
+        db.flush().await.expect("flushes");
+        let a = db.append(batch(&late[..1])).await.expect("appends");
+        assert_eq!(a.rejected, 1, "the newest sample is remembered over a flush");
     });
+}
+
+/// Appends as a remote writer's request does: keys, and labels only of what is not known.
+fn by_keys(db: &Tsdb, series: &[(&str, i64, f64)]) -> (Accepted, usize) {
+    let mut columns = Columns::default();
+    for (pod, t, v) in series {
+        columns.series.push((crate::key::Key::of(pod.as_bytes()), 1));
+        columns.samples.push(signal::Sample { timestamp: NOW + t, value: *v });
+    }
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let done = rt().block_on(db.append_columns(&columns, |i| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        match series[i].0 {
+            "bad" => Err("bad labels".to_owned()),
+            pod => Ok(Labels::from_pairs([("__name__", "up"), ("pod", pod)])),
+        }
+    }));
+    (done.expect("appends"), asked.into_inner())
+}
+
+#[test]
+fn a_known_key_needs_no_labels_until_its_series_is_dropped() {
+    let dir = tempfile::tempdir().expect("dir");
+    let db = Tsdb::open(config(dir.path())).expect("opens");
+    let (done, asked) = by_keys(&db, &[("a", -9, 1.0), ("bad", -9, 1.0), ("b", -9, 1.0)]);
+    assert_eq!((done.accepted, done.rejected, done.reason.as_deref(), asked), (2, 1, Some("bad labels"), 3));
+    let (done, asked) = by_keys(&db, &[("a", -8, 2.0), ("b", -8, stale_nan())]);
+    assert_eq!((done.accepted, asked), (2, 0));
+    rt().block_on(db.flush()).expect("flushes");
+    assert_eq!(db.stats().series, 1, "what ended left with the flush");
+    let (_, asked) = by_keys(&db, &[("a", -7, 3.0), ("b", -7, 4.0)]);
+    assert_eq!(asked, 1);
+    let times = |pod: &str| {
+        let found = all(&db, vec![Matcher::equal("pod", pod)]);
+        found[0].1.iter().map(|(t, _)| *t).collect::<Vec<_>>()
+    };
+    assert_eq!((times("a"), times("b")), (vec![-9, -8, -7], vec![-9, -8, -7]));
+    drop(db);
+    let db = Tsdb::open(config(dir.path())).expect("opens");
+    assert_eq!(all(&db, vec![Matcher::equal("pod", "a")])[0].1.len(), 3);
 }
 
 #[test]
@@ -313,4 +364,134 @@ fn exemplars_come_back_with_the_log() {
     let db = Tsdb::open(config(dir.path())).expect("opens");
     assert_eq!(db.exemplars(&[name("up")], NOW, NOW), [exemplar]);
     assert_eq!(db.exemplars(&[name("down")], NOW, NOW), []);
+}
+
+#[test]
+fn ended_series_leave_memory_without_a_flush_of_the_others() {
+    let dir = tempfile::tempdir().expect("dir");
+    let expect = |db: &Tsdb| {
+        let found = all(db, name("up"));
+        assert_eq!(found.iter().map(|(_, s)| s.len()).collect::<Vec<_>>(), [3, 2, 1]);
+        assert!(signal::is_stale_nan(found[1].1[1].1));
+    };
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        db.append(batch(&[("up", "a", -9, 1.0), ("up", "b", -9, 1.0)])).await.expect("appends");
+        db.append(batch(&[("up", "a", -8, 1.0), ("up", "b", -8, stale_nan())])).await.expect("appends");
+        db.flush_dead().await.expect("flushes");
+        let facts = db.facts();
+        assert_eq!((facts.series, facts.dead_series, facts.blocks, facts.head_samples), (1, 0, 1, 2));
+        // The number of the one that left is another series' now.
+        db.append(batch(&[("up", "a", -7, 1.0), ("up", "c", -7, 1.0)])).await.expect("appends");
+        expect(&db);
+    });
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        expect(&db);
+        db.flush_dead().await.expect("flushes");
+        db.flush().await.expect("flushes");
+        expect(&db);
+        assert_eq!(db.facts().series, 2);
+    });
+    let db = Tsdb::open(config(dir.path())).expect("opens");
+    assert_eq!(db.facts().replayed_samples, 0);
+    expect(&db);
+}
+
+#[test]
+fn limits_of_a_namespace_name_it_and_its_largest_metrics() {
+    let dir = tempfile::tempdir().expect("dir");
+    let limits = crate::Limits { series: 3, samples_per_second: 1, ..crate::Limits::default() };
+    let db = Tsdb::open(Config { limits, ..config(dir.path()) }).expect("opens");
+    let send = |namespace: &str, pods: std::ops::Range<i32>| {
+        let mut b = MetricBatch::default();
+        for pod in pods {
+            let pod = pod.to_string();
+            b.push(
+                Labels::from_pairs([("__name__", "up"), ("namespace", namespace), ("pod", &pod)]),
+                NOW,
+                1.0,
+            );
+        }
+        rt().block_on(db.append(b))
+    };
+    let done = send("shop", 0..5).expect("appends");
+    assert_eq!((done.accepted, done.rejected), (3, 2));
+    let why = done.reason.expect("told");
+    assert!(
+        why.contains("\"shop\"") && why.contains("limit of 3 live series") && why.contains("up with 3"),
+        "{why}"
+    );
+    assert_eq!(send("bank", 0..3).expect("appends").rejected, 0);
+    // A burst of half a minute passes, more does not until there is room again.
+    assert_eq!(send("shop", 0..3).expect("appends").accepted, 3);
+    let many = |n: i64| {
+        let mut b = MetricBatch::default();
+        let labels = Labels::from_pairs([("__name__", "up"), ("namespace", "shop"), ("pod", "0")]);
+        let samples = (1..=n).map(|t| signal::Sample { timestamp: NOW + t, value: 1.0 }).collect();
+        b.series.push(signal::TimeSeries { labels, samples });
+        rt().block_on(db.append(b))
+    };
+    assert!(many(25).is_ok());
+    let refused = many(25).expect_err("over the rate");
+    assert!(refused.retryable() && refused.to_string().contains("1 samples a second"), "{refused}");
+    assert_eq!(
+        db.facts().samples_refused.iter().find(|(r, _)| *r == "rate_limit"),
+        Some(&("rate_limit", 25))
+    );
+}
+
+#[test]
+fn damage_in_the_log_costs_what_it_hit_and_is_told() {
+    let dir = tempfile::tempdir().expect("dir");
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        for t in 0..100 {
+            db.append(batch(&[("up", "a", t - 200, t as f64), ("up", "b", t - 200, 0.1)]))
+                .await
+                .expect("appends");
+        }
+    });
+    let path = dir.path().join("wal/0000000000000001.wal");
+    let mut log = fs::read(&path).expect("reads");
+    let middle = log.len() / 2;
+    log[middle] ^= 0x55;
+    fs::write(&path, log).expect("writes");
+    let db = Tsdb::open(config(dir.path())).expect("opens");
+    let found = all(&db, name("up"));
+    assert_eq!(found.len(), 2);
+    for (_, samples) in &found {
+        // The record that was hit, and if it held the anchors those that hang from them.
+        assert!(samples.len() >= 50 && samples.len() < 100, "{}", samples.len());
+    }
+    assert!(found[0].1.iter().all(|(t, v)| *v == (t + 200) as f64));
+    assert!(found[1].1.iter().all(|(_, v)| *v == 0.1));
+    assert_eq!(db.facts().quarantined, 1);
+    assert!(db.damage().expect("told").contains("1 damaged part"));
+}
+
+/// The log of a head, cut at every byte: what comes back is always the beginning of what was acknowledged.
+#[test]
+fn a_log_cut_anywhere_gives_a_prefix() {
+    let dir = tempfile::tempdir().expect("dir");
+    rt().block_on(async {
+        let db = Tsdb::open(config(dir.path())).expect("opens");
+        for t in 0..5 {
+            db.append(batch(&[("up", "a", t - 200, (t * t) as f64)])).await.expect("appends");
+        }
+    });
+    let log = fs::read(dir.path().join("wal/0000000000000001.wal")).expect("reads");
+    for cut in 0..log.len() {
+        let d = tempfile::tempdir().expect("dir");
+        fs::create_dir(d.path().join("wal")).expect("made");
+        fs::write(d.path().join("wal/0000000000000001.wal"), &log[..cut]).expect("writes");
+        let db = Tsdb::open(config(d.path())).expect("opens");
+        let found = all(&db, name("up"));
+        let samples = found.first().map_or(&[][..], |(_, s)| s.as_slice());
+        assert!(
+            samples.iter().zip(0..).all(|((at, v), t)| *at == t - 200 && *v == (t * t) as f64),
+            "cut at {cut}"
+        );
+        assert!(db.damage().is_none(), "cut at {cut}");
+    }
 }

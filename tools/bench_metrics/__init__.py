@@ -1,0 +1,1 @@
+"""Parts of bench-metrics.py: servers, loads, queries, measurements."""
