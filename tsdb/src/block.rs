@@ -2,30 +2,31 @@
 //!
 //! Only the footer's facts stay in memory; the index is read when a query needs it and kept while it is used.
 
-mod chunk;
+mod index;
+mod reader;
+mod times;
+mod values;
 mod writer;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+pub(crate) use index::{Index, LabelCursor};
 use parking_lot::Mutex;
+pub(crate) use reader::Reader;
 use serde::{Deserialize, Serialize};
-use signal::{HistogramSample, Labels, Sample};
-
 pub(crate) use writer::{SeriesData, Writer};
 
-use crate::codec::{
-    decode_histograms, decode_stream, get_uvarint, get_varint, put_uvarint, put_varint, take,
-};
+use crate::codec::{get_uvarint, get_varint, put_uvarint, put_varint, take};
 use crate::error::Error;
-use crate::index::Postings;
 
 const MAGIC: &[u8; 8] = b"BNTSDBLK";
 const FOOTER_MAGIC: &[u8; 8] = b"BNTSDBND";
-/// 1: floats only. 2: histograms and start times beside them.
-const VERSION: u32 = 2;
+/// 1: floats only. 2: histograms and start times beside them. 3: an index in columns, more codings of values.
+const VERSION: u32 = 3;
 const FOOTER: usize = 8 + 4 + 4 + 4 + 8 + 4 + 4 + 4 + 8;
 
 pub(crate) fn path(dir: &Path, seq: u64) -> PathBuf {
@@ -56,29 +57,6 @@ fn one() -> u32 {
     1
 }
 
-/// A timestamp column, shared by every chunk that was sampled at these times.
-#[derive(Clone, Debug)]
-pub(crate) struct TimesRef {
-    offset: u64,
-    len: u32,
-    crc: u32,
-    count: u32,
-    min: i64,
-    max: i64,
-}
-
-/// The values of a chunk, and its statistics (NaNs left out of `low` and `high`).
-#[derive(Clone, Debug)]
-pub(crate) struct ChunkRef {
-    times: u32,
-    offset: u64,
-    len: u32,
-    crc: u32,
-    low: f64,
-    high: f64,
-    sum: f64,
-}
-
 /// Native histograms of one series: a zstd frame around their stream.
 #[derive(Clone, Debug)]
 pub(crate) struct HistogramsRef {
@@ -105,12 +83,6 @@ pub(crate) struct StartsRef {
 pub(crate) struct ExtraRefs {
     histograms: Vec<HistogramsRef>,
     starts: Option<StartsRef>,
-}
-
-pub(crate) struct SeriesEntry {
-    pub(crate) labels: Labels,
-    chunks: Vec<ChunkRef>,
-    extra: Option<Box<ExtraRefs>>,
 }
 
 impl ExtraRefs {
@@ -156,68 +128,15 @@ impl ExtraRefs {
     }
 }
 
-impl TimesRef {
-    fn encode(&self, b: &mut Vec<u8>) {
-        put_uvarint(b, self.offset);
-        put_uvarint(b, u64::from(self.len));
-        b.extend_from_slice(&self.crc.to_le_bytes());
-        put_uvarint(b, u64::from(self.count));
-        put_varint(b, self.min);
-        put_varint(b, self.max);
-    }
-
-    fn decode(d: &mut &[u8]) -> Option<Self> {
-        Some(TimesRef {
-            offset: get_uvarint(d)?,
-            len: u32::try_from(get_uvarint(d)?).ok()?,
-            crc: u32::from_le_bytes(take(d, 4)?.try_into().ok()?),
-            count: u32::try_from(get_uvarint(d)?).ok()?,
-            min: get_varint(d)?,
-            max: get_varint(d)?,
-        })
-    }
-}
-
-impl ChunkRef {
-    fn encode(&self, b: &mut Vec<u8>) {
-        put_uvarint(b, u64::from(self.times));
-        put_uvarint(b, self.offset);
-        put_uvarint(b, u64::from(self.len));
-        b.extend_from_slice(&self.crc.to_le_bytes());
-        for v in [self.low, self.high, self.sum] {
-            b.extend_from_slice(&v.to_bits().to_le_bytes());
-        }
-    }
-
-    fn decode(d: &mut &[u8]) -> Option<Self> {
-        let float = |d: &mut &[u8]| Some(f64::from_bits(u64::from_le_bytes(take(d, 8)?.try_into().ok()?)));
-        Some(ChunkRef {
-            times: u32::try_from(get_uvarint(d)?).ok()?,
-            offset: get_uvarint(d)?,
-            len: u32::try_from(get_uvarint(d)?).ok()?,
-            crc: u32::from_le_bytes(take(d, 4)?.try_into().ok()?),
-            low: float(d)?,
-            high: float(d)?,
-            sum: float(d)?,
-        })
-    }
-}
-
 pub(crate) struct Block {
     pub(crate) meta: Meta,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     file: File,
     index_at: (u64, u32, u32, u32),
-    /// Kept between queries; dropped by [`Block::forget`].
+    /// Kept between queries; dropped by [`Block::forget_unused`].
     index: Mutex<Option<Arc<Index>>>,
-}
-
-/// A block's index in memory.
-pub(crate) struct Index {
-    times: Vec<TimesRef>,
-    pub(crate) series: Vec<SeriesEntry>,
-    pub(crate) postings: Postings,
+    used: AtomicBool,
 }
 
 impl Block {
@@ -235,10 +154,11 @@ impl Block {
         if meta.version > VERSION {
             return Err(damaged(&format!("version {} is newer than this program", meta.version)));
         }
-        Ok(Block { meta, path, bytes, file, index_at, index: Mutex::new(None) })
+        Ok(Block { meta, path, bytes, file, index_at, index: Mutex::new(None), used: AtomicBool::new(false) })
     }
 
     pub(crate) fn index(&self) -> Result<Arc<Index>, Error> {
+        self.used.store(true, Ordering::Relaxed);
         let mut cached = self.index.lock();
         if let Some(i) = &*cached {
             return Ok(i.clone());
@@ -252,109 +172,19 @@ impl Block {
         Ok(index)
     }
 
-    /// Lets go of the index, so that an idle database holds none.
+    /// Lets go of the index if nobody asked for it since the last call, so that an idle database holds none.
+    /// Gives back how many bytes it keeps.
+    pub(crate) fn forget_unused(&self) -> usize {
+        let mut index = self.index.lock();
+        if !self.used.swap(false, Ordering::Relaxed) {
+            *index = None;
+        }
+        index.as_ref().map_or(0, |i| i.size())
+    }
+
+    /// Lets go of the index.
     pub(crate) fn forget(&self) {
         *self.index.lock() = None;
-    }
-
-    /// Reads one series' samples in the range.
-    pub(crate) fn read(
-        &self,
-        index: &Index,
-        series: u32,
-        start: i64,
-        end: i64,
-        mut each: impl FnMut(Sample),
-    ) -> Result<(), Error> {
-        let Some(entry) = index.series.get(series as usize) else { return Ok(()) };
-        let damaged = || Error::Damaged { path: self.path.clone(), what: "chunk".to_owned() };
-        for c in &entry.chunks {
-            let t = index.times.get(c.times as usize).ok_or_else(damaged)?;
-            if t.max < start || t.min > end {
-                continue;
-            }
-            let raw = read_checked(&self.file, &self.path, t.offset, t.len, t.crc, "times")?;
-            let times = chunk::decode_times(&raw, t.count as usize).ok_or_else(damaged)?;
-            let raw = read_checked(&self.file, &self.path, c.offset, c.len, c.crc, "values")?;
-            let values = chunk::decode_values(&raw, t.count as usize).ok_or_else(damaged)?;
-            for (timestamp, value) in times.into_iter().zip(values) {
-                if (start..=end).contains(&timestamp) {
-                    each(Sample { timestamp, value });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads one series' histograms in the range, and all its start times.
-    pub(crate) fn read_extra(
-        &self,
-        index: &Index,
-        series: u32,
-        start: i64,
-        end: i64,
-        mut each: impl FnMut(HistogramSample),
-    ) -> Result<Vec<(i64, i64)>, Error> {
-        let Some(extra) = index.series.get(series as usize).and_then(|e| e.extra.as_ref()) else {
-            return Ok(Vec::new());
-        };
-        let damaged = || Error::Damaged { path: self.path.clone(), what: "histograms".to_owned() };
-        for h in extra.histograms.iter().filter(|h| h.max >= start && h.min <= end) {
-            let packed = read_checked(&self.file, &self.path, h.offset, h.len, h.crc, "histograms")?;
-            let raw = zstd::bulk::decompress(&packed, h.raw as usize).map_err(|_| damaged())?;
-            decode_histograms(&raw, h.count, |s| {
-                if (start..=end).contains(&s.timestamp) {
-                    each(s);
-                }
-            })
-            .ok_or_else(damaged)?;
-        }
-        let mut starts = Vec::new();
-        if let Some(s) = &extra.starts {
-            let raw = read_checked(&self.file, &self.path, s.offset, s.len, s.crc, "start times")?;
-            decode_stream(&raw, s.count, |t, bits| starts.push((t, bits.to_bits() as i64)))
-                .ok_or_else(damaged)?;
-        }
-        Ok(starts)
-    }
-}
-
-impl Index {
-    fn decode(mut d: &[u8], version: u32) -> Option<Index> {
-        let d = &mut d;
-        let mut times = Vec::new();
-        for _ in 0..get_uvarint(d)? {
-            times.push(TimesRef::decode(d)?);
-        }
-        let mut series = Vec::new();
-        let mut previous = Vec::new();
-        for _ in 0..get_uvarint(d)? {
-            let shared = usize::try_from(get_uvarint(d)?).ok()?;
-            let rest = usize::try_from(get_uvarint(d)?).ok()?;
-            previous.truncate(shared);
-            previous.extend_from_slice(take(d, rest)?);
-            let labels = Labels::from_encoded(&previous)?;
-            let mut chunks = Vec::new();
-            for _ in 0..get_uvarint(d)? {
-                chunks.push(ChunkRef::decode(d)?);
-            }
-            chunks.shrink_to_fit();
-            let head = if version >= 2 { get_uvarint(d)? } else { 0 };
-            let extra = if head > 0 { Some(Box::new(ExtraRefs::decode(head, d)?)) } else { None };
-            series.push(SeriesEntry { labels, chunks, extra });
-        }
-        Some(Index { times, series, postings: Postings::decode(d)? })
-    }
-
-    /// True if the series may have samples in the range.
-    pub(crate) fn overlaps(&self, series: u32, start: i64, end: i64) -> bool {
-        self.series.get(series as usize).is_some_and(|s| {
-            let histograms = s.extra.iter().flat_map(|e| &e.histograms);
-            s.chunks
-                .iter()
-                .any(|c| self.times.get(c.times as usize).is_some_and(|t| t.max >= start && t.min <= end))
-                || histograms.into_iter().any(|h| h.max >= start && h.min <= end)
-        })
     }
 }
 
@@ -380,3 +210,6 @@ fn read_checked(file: &File, path: &Path, at: u64, len: u32, crc: u32, what: &st
     }
     Ok(data)
 }
+
+#[cfg(test)]
+mod tests;

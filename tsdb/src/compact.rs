@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::{Block, Meta, SeriesData, Writer};
+use signal::Labels;
+
+use crate::block::{Block, Meta, Reader, SeriesData, Writer};
 use crate::error::Error;
-use crate::head::{Merge, Merged};
+use crate::merge::Extras;
+use crate::tombstones::Tombstones;
 
 /// Blocks of one level whose oldest samples lie in the same span of this many milliseconds become one block.
 const SPANS: [i64; 2] = [2 * 3_600_000, 24 * 3_600_000];
@@ -31,11 +34,12 @@ pub(crate) fn plan(blocks: &[Meta], settled_before: i64) -> Vec<u64> {
     Vec::new()
 }
 
-/// Merges blocks into a new one. `blocks` are in ascending order of `order`.
+/// Merges blocks into a new one, without what was deleted in them. `blocks` are in ascending order of `order`.
 pub(crate) fn merge(
     dir: &Path,
     seq: u64,
     blocks: &[Arc<Block>],
+    tombstones: &Tombstones,
 ) -> Result<Option<std::path::PathBuf>, Error> {
     let meta = Meta {
         seq,
@@ -45,25 +49,36 @@ pub(crate) fn merge(
         ..Meta::default()
     };
     let mut writer = Writer::create(dir, meta)?;
-    let indexes = blocks.iter().map(|b| b.index()).collect::<Result<Vec<_>, _>>()?;
-    let mut at = vec![0usize; blocks.len()];
-    loop {
-        // Every index is in order of labels: the smallest next one over all of them is the next series.
-        let next = indexes.iter().zip(&at).filter_map(|(i, at)| i.series.get(*at)).map(|s| &s.labels).min();
-        let Some(labels) = next.cloned() else { break };
-        let (mut merged, mut extra) = (Merge::new(), Merged::default());
-        for ((block, index), at) in blocks.iter().zip(&indexes).zip(&mut at) {
-            if index.series.get(*at).is_some_and(|s| s.labels == labels) {
-                block.read(index, *at as u32, i64::MIN, i64::MAX, |s| merged.push(s))?;
-                let starts = block.read_extra(index, *at as u32, i64::MIN, i64::MAX, |s| extra.push(s))?;
-                extra.push_starts(&starts);
+    let mut readers = blocks.iter().cloned().map(Reader::new).collect::<Result<Vec<_>, _>>()?;
+    // The next series of each block.
+    let mut next: Vec<(u32, Option<Labels>)> = Vec::new();
+    let mut deleted = Vec::new();
+    for reader in &mut readers {
+        next.push((0, label_of(reader, 0)?));
+        deleted.push(tombstones.in_block(&reader.block.meta, &reader.index)?);
+    }
+    let mut data = SeriesData::default();
+    // Every block is in order of labels: the smallest next one over all of them is the next series.
+    while let Some(labels) = next.iter().filter_map(|(_, l)| l.as_ref()).min().cloned() {
+        data.columns.clear();
+        let mut extras = Extras::default();
+        for ((reader, (at, found)), deleted) in readers.iter_mut().zip(&mut next).zip(&deleted) {
+            if found.as_ref() == Some(&labels) {
+                let gone = deleted.as_ref().and_then(|d| d.of(*at));
+                reader.read_kept(*at, (i64::MIN, i64::MAX), gone.as_ref(), &mut data.columns, &mut extras)?;
                 *at += 1;
+                *found = label_of(reader, *at)?;
             }
         }
-        let (histograms, starts) = extra.finish();
-        writer.add(&labels, &SeriesData { samples: merged.finish(), histograms, starts })?;
+        data.columns.settle();
+        (data.histograms, data.starts) = extras.finish();
+        writer.add(&labels, &data)?;
     }
     writer.finish()
+}
+
+fn label_of(reader: &mut Reader, series: u32) -> Result<Option<Labels>, Error> {
+    if series < reader.index.series() { reader.labels(series).map(Some) } else { Ok(None) }
 }
 
 #[cfg(test)]

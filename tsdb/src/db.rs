@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::exemplars::Exemplars;
 use crate::head::{Frozen, Head};
+use crate::tombstones::Tombstones;
 pub use append::Columns;
 use append::Refusal;
 use replay::Replay;
@@ -38,6 +39,7 @@ pub struct Tsdb {
     pub(crate) gate: tokio::sync::RwLock<()>,
     /// Held while an append numbers its series and queues its record; taken before `state`.
     order: Mutex<()>,
+    pub(crate) tombstones: Tombstones,
     /// Held by a flush or a merge: one at a time.
     pub(crate) maintenance: tokio::sync::Mutex<()>,
     metadata: Mutex<BTreeMap<String, Metadata>>,
@@ -152,6 +154,7 @@ impl Tsdb {
         fs::create_dir_all(&config.dir).map_err(Error::io(&config.dir))?;
         let started = config.clock.monotonic();
         let (blocks, bad_blocks) = open_blocks(&config.dir)?;
+        let tombstones = Tombstones::load(&config.dir)?;
         let wal_config = wal::Config { sync: config.sync, ..wal::Config::new(config.dir.join("wal")) };
         let mut replay = Replay::new(load_metadata(&config.dir)?);
         let (wal, found) = Wal::open(wal_config, |_, frame| replay.frame(frame))?;
@@ -180,12 +183,15 @@ impl Tsdb {
         let now = config.clock.now().millis();
         let newest = blocks.iter().map(|b| b.meta.max).chain(head.range.map(|(_, max)| max)).max();
         let seq = blocks.iter().map(|b| b.meta.seq.max(b.meta.order)).max().unwrap_or(0);
+        // A new block must not be taken for one that a deletion holds for.
+        let seq = seq.max(tombstones.newest_block());
         Ok(Arc::new(Tsdb {
             config,
             wal,
             state: RwLock::new(State { head, head_since: now, frozen: None, frozen_segment: 0, blocks }),
             gate: tokio::sync::RwLock::new(()),
             order: Mutex::new(()),
+            tombstones,
             maintenance: tokio::sync::Mutex::new(()),
             metadata: Mutex::new(metadata),
             exemplars: Mutex::new(exemplars),

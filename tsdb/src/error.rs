@@ -14,6 +14,8 @@ pub enum Error {
     /// A block or record does not hold what its checksum promises.
     #[error("{path} is damaged ({what}); move it away to go on without it")]
     Damaged { path: PathBuf, what: String },
+    #[error("deletion: {0}")]
+    Tombstones(String),
 }
 
 impl Error {

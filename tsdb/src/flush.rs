@@ -5,26 +5,32 @@ use std::sync::Arc;
 use crate::block::{Block, Meta, SeriesData, Writer};
 use crate::db::Tsdb;
 use crate::error::Error;
-use crate::head::{Frozen, Merge, Merged};
+use crate::head::Frozen;
+use crate::merge::Extras;
+
+/// Bytes of block indexes that stay in memory between queries, the newest blocks' first.
+const KEPT_INDEXES: usize = 64 << 20;
 
 /// Writes a head as a block.
 fn write(dir: &std::path::Path, seq: u64, head: &Frozen) -> Result<Option<std::path::PathBuf>, Error> {
     let mut order: Vec<usize> = (0..head.series.len()).collect();
     order.sort_by(|a, b| head.series.get(*a).map(|s| &s.labels).cmp(&head.series.get(*b).map(|s| &s.labels)));
     let mut writer = Writer::create(dir, Meta { seq, order: seq, ..Meta::default() })?;
+    let mut data = SeriesData::default();
     for series in order.into_iter().filter_map(|i| head.series.get(i)) {
         let (runs, late) = series.data.read(i64::MIN, i64::MAX);
-        let mut merge = Merge::new();
-        runs.iter().for_each(|r| r.decode(|s| merge.push(s)));
-        late.into_iter().for_each(|s| merge.push(s));
-        let mut data = SeriesData { samples: merge.finish(), ..SeriesData::default() };
+        data.columns.clear();
+        runs.iter().for_each(|r| r.decode(|s| data.columns.push(s.timestamp, s.value)));
+        late.into_iter().for_each(|s| data.columns.push(s.timestamp, s.value));
+        data.columns.settle();
+        (data.histograms, data.starts) = (Vec::new(), Vec::new());
         if let Some(extra) = series.data.extra_ref() {
-            let mut merged = Merged::default();
+            let mut extras = Extras::default();
             let (runs, late) = extra.read(i64::MIN, i64::MAX);
-            runs.iter().for_each(|r| r.decode(|s| merged.push(s)));
-            late.into_iter().for_each(|s| merged.push(s));
-            merged.push_starts(extra.starts());
-            (data.histograms, data.starts) = merged.finish();
+            runs.iter().for_each(|r| r.decode(|s| extras.push(s)));
+            late.into_iter().for_each(|s| extras.push(s));
+            extras.push_starts(extra.starts());
+            (data.histograms, data.starts) = extras.finish();
         }
         writer.add(&series.labels, &data)?;
     }
@@ -96,6 +102,32 @@ impl Tsdb {
         Ok(())
     }
 
+    /// Makes one block of these, which are in ascending order of `order`. The caller holds `maintenance`.
+    pub(crate) async fn merge_blocks(self: &Arc<Self>, sources: Vec<Arc<Block>>) -> Result<(), Error> {
+        let (this, seq, from) = (self.clone(), self.next_seq(), sources.clone());
+        let merged = tokio::task::spawn_blocking(move || {
+            match crate::compact::merge(&this.config.dir, seq, &from, &this.tombstones)? {
+                Some(path) => Block::open(path).map(Some),
+                None => Ok(None),
+            }
+        })
+        .await
+        .map_err(|e| Error::Damaged {
+            path: self.config.dir.clone(),
+            what: format!("merge panicked: {e}"),
+        })??;
+        {
+            let mut state = self.state.write();
+            state.blocks.retain(|b| !sources.iter().any(|s| s.meta.seq == b.meta.seq));
+            state.blocks.extend(merged.map(Arc::new));
+            state.blocks.sort_by_key(|b| b.meta.order);
+        }
+        for b in sources {
+            std::fs::remove_file(&b.path).map_err(Error::io(&b.path))?;
+        }
+        Ok(())
+    }
+
     /// Merges blocks until nothing is left to merge, then drops what is past its retention.
     pub(crate) async fn compact_and_retain(self: &Arc<Self>) -> Result<(), Error> {
         let _one = self.maintenance.lock().await;
@@ -110,26 +142,7 @@ impl Tsdb {
             let mut sources: Vec<Arc<Block>> =
                 blocks.into_iter().filter(|b| chosen.contains(&b.meta.seq)).collect();
             sources.sort_by_key(|b| b.meta.order);
-            let (dir, seq, from) = (self.config.dir.clone(), self.next_seq(), sources.clone());
-            let merged =
-                tokio::task::spawn_blocking(move || match crate::compact::merge(&dir, seq, &from)? {
-                    Some(path) => Block::open(path).map(Some),
-                    None => Ok(None),
-                })
-                .await
-                .map_err(|e| Error::Damaged {
-                    path: self.config.dir.clone(),
-                    what: format!("merge panicked: {e}"),
-                })??;
-            {
-                let mut state = self.state.write();
-                state.blocks.retain(|b| !chosen.contains(&b.meta.seq));
-                state.blocks.extend(merged.map(Arc::new));
-                state.blocks.sort_by_key(|b| b.meta.order);
-            }
-            for b in sources {
-                std::fs::remove_file(&b.path).map_err(Error::io(&b.path))?;
-            }
+            self.merge_blocks(sources).await?;
         }
         let facts: Vec<(Meta, u64)> =
             self.state.read().blocks.iter().map(|b| (b.meta.clone(), b.bytes)).collect();
@@ -141,7 +154,15 @@ impl Tsdb {
             drop(state);
             std::fs::remove_file(&block.path).map_err(Error::io(&block.path))?;
         }
-        self.state.read().blocks.iter().for_each(|b| b.forget());
+        let metas: Vec<Meta> = self.state.read().blocks.iter().map(|b| b.meta.clone()).collect();
+        self.tombstones.forget(&self.config.dir, &metas)?;
+        let mut kept = 0;
+        for block in self.state.read().blocks.iter().rev() {
+            kept += block.forget_unused();
+            if kept > KEPT_INDEXES {
+                block.forget();
+            }
+        }
         Ok(())
     }
 }

@@ -12,8 +12,8 @@ use hashbrown::HashTable;
 use signal::{HistogramSample, Labels, Sample, is_stale_nan};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub(crate) use data::{Data, Merge, Run};
-pub(crate) use extra::{HistogramRun, Merged, starts_of};
+pub(crate) use data::{Data, Run};
+pub(crate) use extra::HistogramRun;
 pub(crate) use postings::Postings;
 
 use crate::key::Key;

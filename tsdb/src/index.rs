@@ -7,6 +7,9 @@ use signal::{Labels, MatchOp, Matcher};
 
 use crate::codec::{get_uvarint, put_uvarint, take};
 
+/// Shorter lists are written as differences.
+const SHORT: u64 = 64;
+
 /// Postings of all series 0..count.
 #[derive(Debug, Default)]
 pub(crate) struct Postings {
@@ -84,6 +87,12 @@ impl Postings {
         }
     }
 
+    /// Bytes of memory, about.
+    pub(crate) fn size(&self) -> usize {
+        let list = |(v, ids): (&Box<str>, &RoaringBitmap)| v.len() + 64 + ids.serialized_size();
+        self.names.values().flatten().map(list).sum()
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_uvarint(out, u64::from(self.count));
         put_uvarint(out, self.names.len() as u64);
@@ -94,13 +103,24 @@ impl Postings {
             for (value, ids) in values {
                 put_uvarint(out, value.len() as u64);
                 out.extend_from_slice(value.as_bytes());
-                put_uvarint(out, ids.serialized_size() as u64);
-                ids.serialize_into(&mut *out).expect("writing to memory cannot fail");
+                // Most lists are short: then their differences take less than a bitmap's frame.
+                if ids.len() < SHORT {
+                    put_uvarint(out, ids.len() << 1);
+                    let mut before = 0;
+                    for id in ids {
+                        put_uvarint(out, u64::from(id - before));
+                        before = id;
+                    }
+                } else {
+                    put_uvarint(out, (ids.serialized_size() as u64) << 1 | 1);
+                    ids.serialize_into(&mut *out).expect("writing to memory cannot fail");
+                }
             }
         }
     }
 
-    pub(crate) fn decode(data: &mut &[u8]) -> Option<Self> {
+    /// `short` tells whether short lists are written as differences, which is so since block version 3.
+    pub(crate) fn decode(data: &mut &[u8], short: bool) -> Option<Self> {
         let text = |data: &mut &[u8]| -> Option<Box<str>> {
             let n = usize::try_from(get_uvarint(data)?).ok()?;
             Some(std::str::from_utf8(take(data, n)?).ok()?.into())
@@ -111,8 +131,20 @@ impl Postings {
             let mut values = BTreeMap::new();
             for _ in 0..get_uvarint(data)? {
                 let value = text(data)?;
-                let n = usize::try_from(get_uvarint(data)?).ok()?;
-                values.insert(value, RoaringBitmap::deserialize_from(take(data, n)?).ok()?);
+                let head = get_uvarint(data)?;
+                let ids = if short && head & 1 == 0 {
+                    let mut ids = RoaringBitmap::new();
+                    let mut id = 0u32;
+                    for _ in 0..head >> 1 {
+                        id = id.checked_add(u32::try_from(get_uvarint(data)?).ok()?)?;
+                        ids.insert(id);
+                    }
+                    ids
+                } else {
+                    let n = usize::try_from(if short { head >> 1 } else { head }).ok()?;
+                    RoaringBitmap::deserialize_from(take(data, n)?).ok()?
+                };
+                values.insert(value, ids);
             }
             p.names.insert(name, values);
         }
@@ -156,7 +188,7 @@ mod tests {
             sets.iter().for_each(|l| { p.add(l); });
             let mut bytes = Vec::new();
             p.encode(&mut bytes);
-            let p = Postings::decode(&mut bytes.as_slice()).expect("decodes");
+            let p = Postings::decode(&mut bytes.as_slice(), true).expect("decodes");
             let expect: Vec<u32> = (0..sets.len() as u32)
                 .filter(|i| matchers.iter().all(|m| m.matches(sets[*i as usize].get(&m.name).unwrap_or(""))))
                 .collect();

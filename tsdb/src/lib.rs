@@ -8,7 +8,7 @@
 //! Does not know: PromQL, HTTP, who scrapes, Kubernetes.
 //!
 //! Write path: `db/append.rs` → [`record`] (WAL record) → wal → [`head`] → [`flush`] → [`block`] →
-//! [`compact`] → [`retention`]. Read path: [`select`] over head, frozen head and blocks, through [`index`].
+//! [`compact`] → [`retention`], [`tombstones`]. Read path: [`select`] over head, frozen head and blocks, through [`index`].
 //! Start reading at [`db`].
 //!
 //! Tasks: one, [`Tsdb::run`], which flushes, compacts and drops. Lock order: `gate` (held shared by an append,
@@ -26,9 +26,11 @@ mod head;
 mod index;
 mod key;
 mod limits;
+mod merge;
 mod record;
 mod retention;
 mod select;
+mod tombstones;
 
 pub use config::Config;
 pub use db::{Columns, Facts, Stats, Tsdb};

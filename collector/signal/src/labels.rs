@@ -133,13 +133,16 @@ impl<'a> IntoIterator for &'a Labels {
 }
 
 fn split_str(data: &[u8]) -> Option<(&str, &[u8])> {
+    let (s, rest) = split_bytes(data)?;
+    Some((std::str::from_utf8(s).ok()?, rest))
+}
+
+fn split_bytes(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut len = 0usize;
     for (i, b) in data.iter().enumerate().take(5) {
         len |= usize::from(b & 0x7f) << (7 * i);
         if b & 0x80 == 0 {
-            let rest = data.get(i + 1..)?;
-            let (s, rest) = rest.split_at_checked(len)?;
-            return Some((std::str::from_utf8(s).ok()?, rest));
+            return data.get(i + 1..)?.split_at_checked(len);
         }
     }
     None
@@ -164,7 +167,15 @@ impl PartialOrd for Labels {
 impl Ord for Labels {
     /// Pair by pair, as Prometheus orders series.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        // Names and values in turn, as bytes: UTF-8 orders as its characters do.
+        let (mut a, mut b) = (self.encoded(), other.encoded());
+        while let (Some((x, rest_a)), Some((y, rest_b))) = (split_bytes(a), split_bytes(b)) {
+            match x.cmp(y) {
+                Ordering::Equal => (a, b) = (rest_a, rest_b),
+                other => return other,
+            }
+        }
+        a.len().cmp(&b.len())
     }
 }
 

@@ -12,6 +12,7 @@ pub fn stale_nan() -> f64 {
     f64::from_bits(STALE_NAN_BITS)
 }
 
+#[inline]
 pub fn is_stale_nan(value: f64) -> bool {
     value.to_bits() == STALE_NAN_BITS
 }

@@ -1,5 +1,7 @@
 //! The door through which PromQL reads series: the TSDB, or an in-memory store in tests.
 
+use std::sync::Arc;
+
 use crate::{HistogramSample, Labels, Matcher};
 
 /// Which series, over which time.
@@ -17,7 +19,8 @@ pub struct Select {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SeriesColumns {
     pub labels: Labels,
-    pub timestamps: Vec<i64>,
+    /// Series that were scraped together share theirs, where the source knows.
+    pub timestamps: Arc<Vec<i64>>,
     pub values: Vec<f64>,
     /// When counting began, for each float; 0 if that is not known. Empty if none is known.
     pub starts: Vec<i64>,
@@ -34,13 +37,32 @@ pub enum SourceError {
     Limit(String),
 }
 
+/// Series that were found.
+pub struct Selected<'a> {
+    pub series: SeriesIter<'a>,
+    /// How many, about.
+    pub count: usize,
+    /// Bytes held until the last series was read, less with each of them; besides labels.
+    pub held: usize,
+    /// Bytes of label sets that were made for this answer: whoever keeps a series keeps its share.
+    pub labels: usize,
+}
+
+/// What a reader lets a source hold who says nothing else.
+const BYTES: usize = 256 << 20;
+
 /// Series one after the other, in order of labels. An error ends it.
 pub type SeriesIter<'a> = Box<dyn Iterator<Item = Result<SeriesColumns, SourceError>> + Send + 'a>;
 
 /// Reads series. Methods block on the CPU and on local disk: call them off the async threads.
 pub trait SeriesSource: Send + Sync + 'static {
     /// Series with at least one sample in the range, each decoded only when asked for. Stale markers are included.
-    fn select<'a>(&'a self, select: &Select) -> Result<SeriesIter<'a>, SourceError>;
+    fn select<'a>(&'a self, select: &Select) -> Result<SeriesIter<'a>, SourceError> {
+        self.select_within(select, BYTES).map(|s| s.series)
+    }
+
+    /// The same, holding at most so many bytes for the list of series; an error of kind `Limit` says that it is longer.
+    fn select_within<'a>(&'a self, select: &Select, bytes: usize) -> Result<Selected<'a>, SourceError>;
 
     /// Label sets of the series that [`SeriesSource::select`] would give, without reading samples.
     fn series(&self, select: &Select) -> Result<Vec<Labels>, SourceError>;

@@ -9,6 +9,7 @@ use crate::annotations::{Doing, bounds_reconciled, ignored_in_aggregation, mixed
 use crate::ast::{Aggregation, Expr, Kind};
 use crate::error::Error;
 use crate::eval::Evaluator;
+use crate::meter::Held;
 use crate::value::{ABSENT, Cell, Column, Grid, format_value, is_absent};
 use crate::window::{kahan, quantile};
 
@@ -40,6 +41,7 @@ struct Group {
     floats: Vec<Floats>,
     /// Empty while no native histogram has come.
     natives: Vec<Natives>,
+    _held: Held,
 }
 
 impl Evaluator<'_> {
@@ -58,20 +60,16 @@ impl Evaluator<'_> {
             let at = match by_labels.get(&labels) {
                 Some(i) => *i,
                 None => {
-                    self.charge(grid.n * size_of::<Floats>() + 100)?;
+                    let held = self.held(grid.n * size_of::<Floats>() + size_of::<Group>() + 100)?;
                     by_labels.insert(labels.clone(), groups.len());
                     let floats = vec![Floats::default(); grid.n];
-                    groups.push(Group { labels, drop_name: false, floats, natives: Vec::new() });
+                    groups.push(Group { labels, drop_name: false, floats, natives: Vec::new(), _held: held });
                     groups.len() - 1
                 }
             };
             let group = &mut groups[at];
             group.drop_name |= column.drop_name;
-            for (cell, v) in group.floats.iter_mut().zip(&column.values) {
-                if !is_absent(*v) {
-                    cell.add(&a.op, *v);
-                }
-            }
+            add_floats(&mut group.floats, &a.op, &column.values);
             for (i, h) in column.histograms.iter().flatten().enumerate() {
                 if let Some(h) = h {
                     self.add_histogram(arg, a, group, grid, i, h, column.labels.metric_name())?;
@@ -93,6 +91,7 @@ impl Evaluator<'_> {
                 }
             }
             if !c.is_empty() {
+                self.hold(&mut c)?;
                 out.push(c);
             }
         }
@@ -223,7 +222,12 @@ impl Evaluator<'_> {
         let by_value = matches!(a.op.as_str(), "topk" | "bottomk");
         let mut out = Vec::new();
         for (_, mut columns) in self.grouped(a, grid)? {
-            let mut keep: Vec<Column> = columns.iter().map(Column::emptied).collect();
+            let mut keep: Vec<Column> = Vec::with_capacity(columns.len());
+            for c in &columns {
+                let mut empty = c.emptied();
+                self.hold(&mut empty)?;
+                keep.push(empty);
+            }
             if by_value && columns.iter().any(|c| c.histograms.is_some()) {
                 self.inform(e, ignored_in_aggregation(&a.op));
                 columns.iter_mut().for_each(|c| c.histograms = None);
@@ -283,14 +287,16 @@ impl Evaluator<'_> {
             if columns.iter().any(|c| c.histograms.is_some()) {
                 self.inform(a.expr.unwrap_parens(), ignored_in_aggregation("quantile"));
             }
+            let mut here: Vec<f64> = Vec::with_capacity(columns.len());
             let values = (0..grid.n).map(|step| {
-                let mut here: Vec<f64> =
-                    columns.iter().map(|c| c.values[step]).filter(|v| !is_absent(*v)).collect();
+                here.clear();
+                here.extend(columns.iter().map(|c| c.values[step]).filter(|v| !is_absent(*v)));
                 if here.is_empty() { ABSENT } else { quantile(q[step], &mut here) }
             });
             let drop_name = columns.iter().any(|c| c.drop_name);
-            let c = Column::floats(labels, drop_name, values.collect());
+            let mut c = Column::floats(labels, drop_name, values.collect());
             if !c.is_empty() {
+                self.hold(&mut c)?;
                 out.push(c);
             }
         }
@@ -349,36 +355,70 @@ fn ratio_keeps(ratio: f64, labels: &Labels) -> bool {
     if ratio >= 0.0 { place < ratio } else { place >= 1.0 + ratio }
 }
 
-impl Floats {
-    fn add(&mut self, op: &str, v: f64) {
-        self.n += 1.0;
-        match op {
-            "sum" => (self.value, self.c) = kahan(v, self.value, self.c),
-            "avg" => {
-                if !self.incremental {
-                    let (s, c) = kahan(v, self.value, self.c);
-                    if self.n == 1.0 || !s.is_infinite() {
-                        (self.value, self.c) = (s, c);
-                        return;
-                    }
-                    // The sum no longer fits: go on with the mean itself.
-                    self.incremental = true;
-                    self.value /= self.n - 1.0;
-                    self.c /= self.n - 1.0;
-                }
-                let q = (self.n - 1.0) / self.n;
-                (self.value, self.c) = kahan(v / self.n, q * self.value, q * self.c);
-            }
-            "min" if self.n == 1.0 || v < self.value || self.value.is_nan() => self.value = v,
-            "max" if self.n == 1.0 || v > self.value || self.value.is_nan() => self.value = v,
-            "stddev" | "stdvar" => {
-                let delta = v - (self.value + self.c);
-                (self.value, self.c) = kahan(delta / self.n, self.value, self.c);
-                let after = v - (self.value + self.c);
-                (self.aux, self.aux_c) = kahan(delta * after, self.aux, self.aux_c);
-            }
-            _ => {}
+/// Adds a column to a group. The operator is looked up once for all steps.
+fn add_floats(cells: &mut [Floats], op: &str, values: &[f64]) {
+    fn each(cells: &mut [Floats], values: &[f64], add: impl Fn(&mut Floats, f64)) {
+        for (cell, v) in cells.iter_mut().zip(values).filter(|(_, v)| !is_absent(**v)) {
+            add(cell, *v);
         }
+    }
+    match op {
+        "sum" => each(cells, values, Floats::sum),
+        "avg" => each(cells, values, Floats::avg),
+        "min" => each(cells, values, Floats::min),
+        "max" => each(cells, values, Floats::max),
+        "stddev" | "stdvar" => each(cells, values, Floats::spread),
+        _ => each(cells, values, Floats::count),
+    }
+}
+
+impl Floats {
+    fn count(&mut self, _: f64) {
+        self.n += 1.0;
+    }
+
+    fn sum(&mut self, v: f64) {
+        self.n += 1.0;
+        (self.value, self.c) = kahan(v, self.value, self.c);
+    }
+
+    fn avg(&mut self, v: f64) {
+        self.n += 1.0;
+        if !self.incremental {
+            let (s, c) = kahan(v, self.value, self.c);
+            if self.n == 1.0 || !s.is_infinite() {
+                (self.value, self.c) = (s, c);
+                return;
+            }
+            // The sum no longer fits: go on with the mean itself.
+            self.incremental = true;
+            self.value /= self.n - 1.0;
+            self.c /= self.n - 1.0;
+        }
+        let q = (self.n - 1.0) / self.n;
+        (self.value, self.c) = kahan(v / self.n, q * self.value, q * self.c);
+    }
+
+    fn min(&mut self, v: f64) {
+        self.n += 1.0;
+        if self.n == 1.0 || v < self.value || self.value.is_nan() {
+            self.value = v;
+        }
+    }
+
+    fn max(&mut self, v: f64) {
+        self.n += 1.0;
+        if self.n == 1.0 || v > self.value || self.value.is_nan() {
+            self.value = v;
+        }
+    }
+
+    fn spread(&mut self, v: f64) {
+        self.n += 1.0;
+        let delta = v - (self.value + self.c);
+        (self.value, self.c) = kahan(delta / self.n, self.value, self.c);
+        let after = v - (self.value + self.c);
+        (self.aux, self.aux_c) = kahan(delta * after, self.aux, self.aux_c);
     }
 
     fn finish(&self, op: &str) -> f64 {

@@ -262,9 +262,9 @@ impl Evaluator<'_> {
             apply(operation.op, l, r, l, operation.bool_modifier)
         };
         let mut out: Vec<Column> = Vec::new();
-        let mut push = |c: Column| -> Result<(), Error> {
+        let mut push = |mut c: Column| -> Result<(), Error> {
             if !c.is_empty() {
-                self.charge(c.size())?;
+                self.hold(&mut c)?;
                 out.push(c);
             }
             Ok(())

@@ -149,27 +149,29 @@ impl Engine {
             Out::Scalar(values) => vec![Column::floats(signal::Labels::empty(), false, values)],
             Out::String(_) => Vec::new(),
         };
-        let mut series: Vec<Series> = columns
-            .into_iter()
-            .map(|c| Series {
-                samples: grid
-                    .times()
-                    .zip(c.values)
-                    .filter(|(_, v)| !is_absent(*v))
-                    .map(|(timestamp, value)| Sample { timestamp, value })
-                    .collect(),
-                histograms: grid
-                    .times()
-                    .zip(c.histograms.unwrap_or_default())
-                    .filter_map(|(timestamp, h)| Some(HistogramPoint { timestamp, histogram: h? }))
-                    .collect(),
-                labels: c.labels,
-            })
-            .filter(|s: &Series| !s.samples.is_empty() || !s.histograms.is_empty())
-            .collect();
+        let mut series: Vec<Series> = Vec::with_capacity(columns.len());
+        for c in columns {
+            let one = listed(c, grid);
+            if !one.samples.is_empty() || !one.histograms.is_empty() {
+                ev.charge(one.samples.len() * size_of::<Sample>() + size_of::<Series>())?;
+                series.push(one);
+            }
+        }
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(ev.result(Value::Matrix(series)))
     }
+}
+
+/// A column's points, of which there may be fewer than steps.
+fn listed(c: Column, grid: Grid) -> Series {
+    let points = grid.times().zip(&c.values).filter(|(_, v)| !is_absent(**v));
+    let mut samples = Vec::with_capacity(c.values.iter().filter(|v| !is_absent(**v)).count());
+    samples.extend(points.map(|(timestamp, value)| Sample { timestamp, value: *value }));
+    let histograms = grid
+        .times()
+        .zip(c.histograms.unwrap_or_default())
+        .filter_map(|(timestamp, h)| Some(HistogramPoint { timestamp, histogram: h? }));
+    Series { samples, histograms: histograms.collect(), labels: c.labels }
 }
 
 /// Removes the names that were marked for it, and sees to it that no two series are the same.

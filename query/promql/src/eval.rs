@@ -4,6 +4,7 @@ mod range;
 mod smoothed;
 
 use std::cell::{Cell as Slot, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -13,12 +14,13 @@ use signal::{
     FloatHistogram, HistogramSample, Labels, METRIC_NAME, Matcher, Select, SeriesSource, is_stale_nan,
 };
 
-pub(crate) use range::Range;
+pub(crate) use range::{Cuts, Range};
 
 use crate::annotations::Annotations;
 use crate::ast::{At, BinaryOp, Edges, Expr, Kind, Length, Selector};
 use crate::engine::{Limits, Options};
 use crate::error::Error;
+use crate::meter::{Held, Meter};
 use crate::value::{ABSENT, Cell, Column, Grid, Out, QueryResult, Value};
 
 pub(crate) struct Evaluator<'a> {
@@ -34,8 +36,7 @@ pub(crate) struct Evaluator<'a> {
     query_end: i64,
     pub(crate) lookback: i64,
     deadline: Instant,
-    bytes: Slot<usize>,
-    peak: Slot<usize>,
+    pub(crate) meter: Rc<Meter>,
     samples: Slot<u64>,
     pub(crate) notes: RefCell<Annotations>,
     /// Only counts and sums of native histograms are looked at, so their buckets need not be kept.
@@ -48,6 +49,8 @@ pub(crate) struct Evaluator<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Raw<'a> {
     pub(crate) labels: &'a Labels,
+    /// The column that `t` is, if other series may have the same one.
+    pub(crate) shared: Option<&'a Arc<Vec<i64>>>,
     pub(crate) t: &'a [i64],
     pub(crate) v: &'a [f64],
     /// Start times of the floats; may be empty.
@@ -124,8 +127,7 @@ impl<'a> Evaluator<'a> {
             lookback: options.lookback.unwrap_or(limits.lookback).as_millis() as i64,
             deadline: signal::time::monotonic()
                 + options.timeout.unwrap_or(limits.timeout).min(limits.timeout),
-            bytes: Slot::new(0),
-            peak: Slot::new(0),
+            meter: Rc::default(),
             samples: Slot::new(0),
             notes: RefCell::default(),
             counts_only: Slot::new(false),
@@ -140,7 +142,7 @@ impl<'a> Evaluator<'a> {
             warnings,
             infos,
             samples_read: self.samples.get(),
-            peak_bytes: self.peak.get() as u64,
+            peak_bytes: self.meter.peak() as u64,
         }
     }
 
@@ -160,17 +162,25 @@ impl<'a> Evaluator<'a> {
         if signal::time::monotonic() > self.deadline {
             return Err(Error::Timeout);
         }
-        let used = self.bytes.get() + bytes;
-        if used > self.limits.bytes {
-            return Err(Error::Limit(format!("{used} bytes, the limit is {}", self.limits.bytes)));
+        self.meter.add(bytes);
+        let (used, limit) = (self.meter.used(), self.limits.bytes);
+        if used > limit {
+            return Err(Error::Limit(format!("{used} bytes, the limit is {limit}")));
         }
-        self.bytes.set(used);
-        self.peak.set(self.peak.get().max(used));
         Ok(())
     }
 
-    pub(crate) fn release(&self, bytes: usize) {
-        self.bytes.set(self.bytes.get().saturating_sub(bytes));
+    /// Charges for a column for as long as it is there.
+    pub(crate) fn hold(&self, c: &mut Column) -> Result<(), Error> {
+        c.held = Held::default();
+        c.held = Held::new(&self.meter, c.size());
+        self.charge(0)
+    }
+
+    /// Charges for something for as long as what is given back is there.
+    pub(crate) fn held(&self, bytes: usize) -> Result<Held, Error> {
+        let held = Held::new(&self.meter, bytes);
+        self.charge(0).map(|()| held)
     }
 
     pub(crate) fn eval(&self, e: &Expr, grid: Grid) -> Result<Out, Error> {
@@ -192,8 +202,8 @@ impl<'a> Evaluator<'a> {
             Kind::Call { name, args } => self.call(e, name, args, grid),
             Kind::Selector(_) => {
                 let mut columns = Vec::new();
-                self.each(e, grid, &mut |c| {
-                    self.charge(c.size())?;
+                self.each(e, grid, &mut |mut c| {
+                    self.hold(&mut c)?;
                     columns.push(c);
                     Ok(())
                 })?;
@@ -246,14 +256,28 @@ impl<'a> Evaluator<'a> {
         match &e.kind {
             Kind::Paren(inner) => self.each(inner, grid, f),
             Kind::Selector(s) if s.edges == Edges::Smoothed => self.smoothed(e, s, grid, f),
-            Kind::Selector(s) => self.instants(s, grid, &mut |raw, ends| {
-                let mut c = Column::floats(raw.labels.clone(), false, vec![ABSENT; grid.n]);
-                raw.newest(ends, self.lookback, |i, n| match n.histogram {
-                    Some(h) => c.put(i, Cell::Histogram(h.clone())),
-                    None => c.values[i] = n.float,
-                });
-                if c.is_empty() { Ok(()) } else { f(c) }
-            }),
+            Kind::Selector(s) => {
+                let ends = self.reference_times(s.at, s.offset.as_ref(), grid)?;
+                let mut cuts = Cuts::new(&ends, self.lookback);
+                self.select(&s.matchers, &ends, self.lookback, 0, &mut |raw| {
+                    let mut c = Column::floats(raw.labels.clone(), false, vec![ABSENT; grid.n]);
+                    if raw.h.is_empty() {
+                        // Absent and stale are the same bits: the newest sample is what the step holds.
+                        let cut = cuts.of(raw.t, raw.shared);
+                        for (value, (lo, hi)) in c.values.iter_mut().zip(&cut.windows) {
+                            if lo < hi {
+                                *value = raw.v[*hi as usize - 1];
+                            }
+                        }
+                    } else {
+                        raw.newest(&ends, self.lookback, |i, n| match n.histogram {
+                            Some(h) => c.put(i, Cell::Histogram(h.clone())),
+                            None => c.values[i] = n.float,
+                        });
+                    }
+                    if c.is_empty() { Ok(()) } else { f(c) }
+                })
+            }
             Kind::Call { name, args } if crate::functions::is_range_function(name) => {
                 self.range_call(e, name, args, grid, f)
             }
@@ -286,11 +310,16 @@ impl<'a> Evaluator<'a> {
         matchers.extend(self.options.enforce.iter().cloned());
         let select = Select { matchers, start: first - back + 1, end: last + ahead };
         let counts_only = self.counts_only.get() && !self.buckets_needed.get();
-        for series in self.source.select(&select)? {
+        let room = self.limits.bytes.saturating_sub(self.meter.used());
+        let found = self.source.select_within(&select, room)?;
+        self.charge(found.labels)?;
+        let share = found.held / found.count.max(1);
+        let mut list = self.held(found.held)?;
+        for series in found.series {
+            list.shrink(share);
             let mut series = series?;
             let histograms: usize = series.histograms.iter().map(|h| h.histogram.size()).sum();
-            let bytes = series.timestamps.len() * 16 + histograms;
-            self.charge(bytes)?;
+            let _series = self.held(series.timestamps.len() * 16 + histograms)?;
             let samples = series.timestamps.len() + series.histograms.len();
             self.samples.set(self.samples.get() + samples as u64);
             if counts_only {
@@ -298,12 +327,12 @@ impl<'a> Evaluator<'a> {
             }
             f(Raw {
                 labels: &series.labels,
+                shared: Some(&series.timestamps),
                 t: &series.timestamps,
                 v: &series.values,
                 starts: &series.starts,
                 h: &series.histograms,
             })?;
-            self.release(bytes);
         }
         Ok(())
     }

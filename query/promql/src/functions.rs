@@ -228,8 +228,8 @@ impl OfFloats<'_> {
     fn column(&self, r: &Range<'_>) -> Vec<f64> {
         // The function is looked up once for all windows.
         match self.name {
-            "rate" => r.map(|_, w| window::extrapolated(w, true, true)),
-            "increase" => r.map(|_, w| window::extrapolated(w, true, false)),
+            "rate" => r.rates(true),
+            "increase" => r.rates(false),
             "delta" => r.map(|_, w| window::extrapolated(w, false, false)),
             "irate" => r.map(|_, w| window::instant_delta(w, true)),
             "idelta" => r.map(|_, w| window::instant_delta(w, false)),
@@ -337,8 +337,8 @@ impl Evaluator<'_> {
     pub(crate) fn call(&self, e: &Expr, name: &str, args: &[Expr], grid: Grid) -> Result<Out, Error> {
         if is_range_function(name) {
             let mut columns = Vec::new();
-            self.range_call(e, name, args, grid, &mut |c| {
-                self.charge(c.size())?;
+            self.range_call(e, name, args, grid, &mut |mut c| {
+                self.hold(&mut c)?;
                 columns.push(c);
                 Ok(())
             })?;

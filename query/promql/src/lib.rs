@@ -22,6 +22,7 @@ mod eval;
 mod functions;
 mod lex;
 pub mod memory;
+mod meter;
 mod parse;
 mod print;
 pub mod promqltest;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use signal::{
-    FloatHistogram, HistogramSample, Labels, Select, SeriesColumns, SeriesIter, SeriesSource, SourceError,
+    FloatHistogram, HistogramSample, Labels, Select, Selected, SeriesColumns, SeriesIter, SeriesSource,
+    SourceError,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -81,19 +82,21 @@ impl MemorySeries {
 }
 
 impl SeriesSource for MemorySeries {
-    fn select<'a>(&'a self, select: &Select) -> Result<SeriesIter<'a>, SourceError> {
+    fn select_within<'a>(&'a self, select: &Select, _: usize) -> Result<Selected<'a>, SourceError> {
         let (start, end) = (select.start, select.end);
-        Ok(Box::new(self.matching(select).map(move |(labels, s)| {
+        // Nothing is held: series are looked at one by one.
+        let series: SeriesIter<'a> = Box::new(self.matching(select).map(move |(labels, s)| {
             let range = s.t.partition_point(|t| *t < start)..s.t.partition_point(|t| *t <= end);
             let histograms = s.h.iter().filter(|h| (start..=end).contains(&h.timestamp));
             Ok(SeriesColumns {
                 labels: labels.clone(),
-                timestamps: s.t[range.clone()].to_vec(),
+                timestamps: Arc::new(s.t[range.clone()].to_vec()),
                 values: s.v[range.clone()].to_vec(),
                 starts: s.starts.get(range).unwrap_or(&[]).to_vec(),
                 histograms: histograms.cloned().collect(),
             })
-        })))
+        }));
+        Ok(Selected { series, count: 0, held: 0, labels: 0 })
     }
 
     fn series(&self, select: &Select) -> Result<Vec<Labels>, SourceError> {

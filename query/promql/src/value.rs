@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use signal::{FloatHistogram, Labels, METRIC_NAME, STALE_NAN_BITS};
 
+use crate::meter::Held;
+
 /// What a query gives.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -100,11 +102,13 @@ pub(crate) struct Column {
     pub(crate) values: Vec<f64>,
     /// `None` for the many series without any, whose floats are then all there is.
     pub(crate) histograms: Option<Histograms>,
+    /// What the query is charged for it, once it is kept.
+    pub(crate) held: Held,
 }
 
 impl Column {
     pub(crate) fn floats(labels: Labels, drop_name: bool, values: Vec<f64>) -> Self {
-        Column { labels, drop_name, values, histograms: None }
+        Column { labels, drop_name, values, histograms: None, held: Held::default() }
     }
 
     pub(crate) fn histogram(&self, i: usize) -> Option<&Arc<FloatHistogram>> {
@@ -168,7 +172,7 @@ impl Column {
             h.len() * size_of::<Option<Arc<FloatHistogram>>>()
                 + h.iter().flatten().map(|h| h.size()).sum::<usize>()
         });
-        self.values.len() * size_of::<f64>() + 64 + histograms
+        self.values.capacity() * size_of::<f64>() + size_of::<Column>() + histograms
     }
 }
 

@@ -35,8 +35,7 @@ pub(crate) fn kahan(inc: f64, sum: f64, c: f64) -> (f64, f64) {
 /// Prometheus: promql/functions.go extrapolatedRate.
 pub(crate) fn extrapolated(w: Window<'_>, counter: bool, rate: bool) -> Option<f64> {
     let (first, last) = (*w.v.first()?, *w.v.last()?);
-    let n = w.v.len();
-    if n < 2 {
+    if w.v.len() < 2 {
         return None;
     }
     let mut delta = last - first;
@@ -49,27 +48,47 @@ pub(crate) fn extrapolated(w: Window<'_>, counter: bool, rate: bool) -> Option<f
             before = *v;
         }
     }
-    let (t0, t1) = (w.t[0], w.t[n - 1]);
-    let sampled = (t1 - t0) as f64 / 1000.0;
-    let mut to_start = (t0 - w.start) as f64 / 1000.0;
-    let mut to_end = (w.end - t1) as f64 / 1000.0;
-    let average = sampled / (n - 1) as f64;
-    let threshold = average * 1.1;
-    if to_start >= threshold {
-        to_start = average / 2.0;
+    let factor = Stretch::of(w.t, w.start, w.end).factor(delta, first, counter);
+    let seconds = if rate { (w.end - w.start) as f64 / 1000.0 } else { 1.0 };
+    Some(delta * (factor / seconds))
+}
+
+/// How the samples of a window lie in it, in seconds. Of no meaning for fewer than two samples.
+#[derive(Clone, Copy)]
+pub(crate) struct Stretch {
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
+    /// The factor where a counter's zero is no bound.
+    unbounded: f64,
+}
+
+impl Stretch {
+    pub(crate) fn of(t: &[i64], start: i64, end: i64) -> Self {
+        let (Some(t0), Some(t1)) = (t.first(), t.last()) else {
+            return Stretch { sampled: 0.0, to_start: 0.0, to_end: 0.0, unbounded: 0.0 };
+        };
+        let sampled = (t1 - t0) as f64 / 1000.0;
+        let average = sampled / (t.len() - 1) as f64;
+        let threshold = average * 1.1;
+        let edge = |gap: i64| {
+            let gap = gap as f64 / 1000.0;
+            if gap >= threshold { average / 2.0 } else { gap }
+        };
+        let (to_start, to_end) = (edge(t0 - start), edge(end - t1));
+        Stretch { sampled, to_start, to_end, unbounded: (sampled + to_start + to_end) / sampled }
     }
-    if counter && delta > 0.0 && first >= 0.0 {
+
+    /// By how much the difference over the samples grows to that over the window.
+    pub(crate) fn factor(self, delta: f64, first: f64, counter: bool) -> f64 {
         // A counter cannot have been below zero: do not extrapolate past the time it would have been zero.
-        to_start = to_start.min(sampled * (first / delta));
+        let bounded = counter && delta > 0.0 && first >= 0.0 && self.sampled * first < self.to_start * delta;
+        if bounded {
+            (self.sampled + self.sampled * (first / delta) + self.to_end) / self.sampled
+        } else {
+            self.unbounded
+        }
     }
-    if to_end >= threshold {
-        to_end = average / 2.0;
-    }
-    let mut factor = (sampled + to_start + to_end) / sampled;
-    if rate {
-        factor /= (w.end - w.start) as f64 / 1000.0;
-    }
-    Some(delta * factor)
 }
 
 /// The difference of the last two samples, for `irate` per second and corrected for a reset.
@@ -144,18 +163,21 @@ pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_by(|a, b| match (a.is_nan(), b.is_nan()) {
+    let order = |a: &f64, b: &f64| match (a.is_nan(), b.is_nan()) {
         (true, true) => std::cmp::Ordering::Equal,
         (true, false) => std::cmp::Ordering::Less,
         (false, true) => std::cmp::Ordering::Greater,
         _ => a.partial_cmp(b).expect("neither is NaN"),
-    });
+    };
     let n = values.len() as f64;
     let rank = q * (n - 1.0);
     let low = rank.floor().max(0.0);
-    let high = (low + 1.0).min(n - 1.0);
     let weight = rank - rank.floor();
-    values[low as usize] * (1.0 - weight) + values[high as usize] * weight
+    // Two neighbours in the order are all that is wanted of it.
+    let (_, below, rest) = values.select_nth_unstable_by(low as usize, order);
+    let below = *below;
+    let above = rest.iter().copied().min_by(order).unwrap_or(below);
+    below * (1.0 - weight) + above * weight
 }
 
 /// Least squares: slope per second, and the value at `at`.

@@ -5,16 +5,15 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use signal::{HistogramSample, Labels, Sample};
+use signal::{HistogramSample, Labels};
 
-use super::chunk::{self, encode_times, encode_values};
-use super::{
-    ChunkRef, ExtraRefs, FOOTER_MAGIC, HistogramsRef, MAGIC, Meta, SeriesEntry, StartsRef, TimesRef, VERSION,
-    path,
-};
-use crate::codec::{HistogramState, StreamState, put_uvarint};
+use super::index::{ChunkFacts, ChunkRef, Index, TimesRef};
+use super::times::encode_times;
+use super::values::{SAMPLES, encode_values};
+use super::{ExtraRefs, FOOTER_MAGIC, HistogramsRef, MAGIC, Meta, StartsRef, VERSION, path};
+use crate::codec::{HistogramState, StreamState};
 use crate::error::Error;
-use crate::index::Postings;
+use crate::merge::Columns;
 
 /// Histograms in a chunk at most.
 const HISTOGRAMS: usize = 480;
@@ -22,7 +21,7 @@ const HISTOGRAMS: usize = 480;
 /// All that a block keeps of one series; each list in order of time.
 #[derive(Default)]
 pub(crate) struct SeriesData {
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) columns: Columns,
     pub(crate) histograms: Vec<HistogramSample>,
     /// What start holds from which time on.
     pub(crate) starts: Vec<(i64, i64)>,
@@ -42,21 +41,17 @@ pub(crate) struct Writer {
     out: BufWriter<File>,
     at: u64,
     meta: Meta,
-    times: Vec<TimesRef>,
+    index: Index,
     /// Timestamp columns already written. Bounded by the number of distinct scrape rhythms in a block.
     /// Known by 128 bits of hash beside count and range, so that long columns need not stay in memory.
     times_by_content: HashMap<TimesKey, u32, ahash::RandomState>,
-    series: Vec<SeriesEntry>,
-    postings: Postings,
+    /// A chunk being encoded.
+    scratch: Vec<u8>,
 }
 
 impl Writer {
     pub(crate) fn create(dir: &Path, meta: Meta) -> Result<Writer, Error> {
-        Writer::create_version(dir, Meta { version: VERSION, ..meta })
-    }
-
-    /// Of an older version, for tests.
-    pub(super) fn create_version(dir: &Path, meta: Meta) -> Result<Writer, Error> {
+        let meta = Meta { version: VERSION, ..meta };
         let temporary = dir.join(format!("{:016x}.tmp", meta.seq));
         let mut out =
             BufWriter::with_capacity(1 << 18, File::create(&temporary).map_err(Error::io(&temporary))?);
@@ -69,19 +64,18 @@ impl Writer {
             out,
             at: header.len() as u64,
             meta,
-            times: Vec::new(),
+            index: Index::default(),
             times_by_content: HashMap::default(),
-            series: Vec::new(),
-            postings: Postings::default(),
+            scratch: Vec::new(),
         })
     }
 
     /// Adds the next series; an empty one is left out.
     pub(crate) fn add(&mut self, labels: &Labels, data: &SeriesData) -> Result<(), Error> {
-        let SeriesData { samples, histograms, starts } = data;
+        let SeriesData { columns: Columns { times, values, .. }, histograms, starts } = data;
         let ends = [
-            samples.first().map(|s| s.timestamp),
-            samples.last().map(|s| s.timestamp),
+            times.first().copied(),
+            times.last().copied(),
             histograms.first().map(|s| s.timestamp),
             histograms.last().map(|s| s.timestamp),
         ];
@@ -92,23 +86,20 @@ impl Writer {
         }
         self.meta.min = self.meta.min.min(min);
         self.meta.max = self.meta.max.max(max);
-        self.meta.samples += (samples.len() + histograms.len()) as u64;
+        self.meta.samples += (times.len() + histograms.len()) as u64;
         self.meta.series += 1;
         let extra = self.extra(histograms, starts)?;
         let mut chunks = Vec::new();
-        for part in samples.chunks(chunk::SAMPLES) {
-            let times = self.times(part.iter().map(|s| s.timestamp).collect())?;
-            let (offset, len, crc) = self.put(&encode_values(part))?;
-            let (mut low, mut high, mut sum) = (f64::NAN, f64::NAN, 0.0);
-            for s in part {
-                low = s.value.min(low);
-                high = s.value.max(high);
-                sum += s.value;
-            }
-            chunks.push(ChunkRef { times, offset, len, crc, low, high, sum });
+        for (times, values) in times.chunks(SAMPLES).zip(values.chunks(SAMPLES)) {
+            let times = self.times(times)?;
+            let mut data = std::mem::take(&mut self.scratch);
+            data.clear();
+            encode_values(&mut data, values);
+            let (offset, len, crc) = self.put(&data)?;
+            self.scratch = data;
+            chunks.push(ChunkRef { times, offset, len, crc, facts: ChunkFacts::of(values) });
         }
-        self.postings.add(labels);
-        self.series.push(SeriesEntry { labels: labels.clone(), chunks, extra });
+        self.index.push(labels, chunks, extra);
         Ok(())
     }
 
@@ -116,7 +107,7 @@ impl Writer {
         &mut self,
         histograms: &[HistogramSample],
         starts: &[(i64, i64)],
-    ) -> Result<Option<Box<ExtraRefs>>, Error> {
+    ) -> Result<Option<ExtraRefs>, Error> {
         if histograms.is_empty() && starts.is_empty() {
             return Ok(None);
         }
@@ -139,19 +130,19 @@ impl Writer {
             let (offset, len, crc) = self.put(&stream)?;
             refs.starts = Some(StartsRef { offset, len, crc, count: state.count });
         }
-        Ok(Some(Box::new(refs)))
+        Ok(Some(refs))
     }
 
     /// The column with exactly these times, written once.
-    fn times(&mut self, times: Vec<i64>) -> Result<u32, Error> {
-        let key = times_key(&times);
+    fn times(&mut self, times: &[i64]) -> Result<u32, Error> {
+        let key = times_key(times);
         if let Some(n) = self.times_by_content.get(&key) {
             return Ok(*n);
         }
-        let (offset, len, crc) = self.put(&encode_times(&times))?;
-        let n = self.times.len() as u32;
+        let (offset, len, crc) = self.put(&encode_times(times))?;
+        let n = self.index.times.len() as u32;
         let (min, max) = (times.first().copied().unwrap_or(0), times.last().copied().unwrap_or(0));
-        self.times.push(TimesRef { offset, len, crc, count: times.len() as u32, min, max });
+        self.index.times.push(TimesRef { offset, len, crc, count: times.len() as u32, min, max });
         self.times_by_content.insert(key, n);
         Ok(n)
     }
@@ -170,8 +161,8 @@ impl Writer {
             fs::remove_file(&self.temporary).map_err(Error::io(&self.temporary))?;
             return Ok(None);
         }
-        let index = self.encode_index();
-        let packed = zstd::bulk::compress(&index, 3).expect("compressing in memory cannot fail");
+        let index = self.index.encode();
+        let packed = zstd::bulk::compress(&index, 6).expect("compressing in memory cannot fail");
         let meta = serde_json::to_vec(&self.meta).expect("plain data");
         let (index_at, index_len, index_crc) = self.put(&packed)?;
         let (meta_at, meta_len, meta_crc) = self.put(&meta)?;
@@ -193,60 +184,5 @@ impl Writer {
         fs::rename(&self.temporary, &path).map_err(Error::io(&path))?;
         File::open(&self.dir).and_then(|d| d.sync_all()).map_err(Error::io(&self.dir))?;
         Ok(Some(path))
-    }
-
-    fn encode_index(&self) -> Vec<u8> {
-        let mut b = Vec::new();
-        put_uvarint(&mut b, self.times.len() as u64);
-        for t in &self.times {
-            t.encode(&mut b);
-        }
-        put_uvarint(&mut b, self.series.len() as u64);
-        let mut previous: &[u8] = &[];
-        for s in &self.series {
-            // Neighbours share most of their labels: only what differs from the series before is written.
-            let labels = s.labels.encoded();
-            let shared = labels.iter().zip(previous).take_while(|(a, b)| a == b).count();
-            put_uvarint(&mut b, shared as u64);
-            put_uvarint(&mut b, (labels.len() - shared) as u64);
-            b.extend_from_slice(labels.get(shared..).unwrap_or(&[]));
-            previous = labels;
-            put_uvarint(&mut b, s.chunks.len() as u64);
-            for c in &s.chunks {
-                c.encode(&mut b);
-            }
-            if self.meta.version >= 2 {
-                let head =
-                    s.extra.as_ref().map_or(0, |e| 2 * e.histograms.len() + usize::from(e.starts.is_some()));
-                put_uvarint(&mut b, head as u64);
-                if let Some(e) = &s.extra {
-                    e.encode(&mut b);
-                }
-            }
-        }
-        self.postings.encode(&mut b);
-        b
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::Block;
-    use super::*;
-
-    #[test]
-    fn blocks_of_version_1_are_read() {
-        let dir = tempfile::tempdir().expect("dir");
-        let meta = Meta { version: 1, seq: 1, order: 1, ..Meta::default() };
-        let mut w = Writer::create_version(dir.path(), meta).expect("creates");
-        let labels = Labels::from_pairs([("__name__", "up")]);
-        let samples = vec![Sample { timestamp: 5, value: 1.0 }];
-        w.add(&labels, &SeriesData { samples: samples.clone(), ..SeriesData::default() }).expect("adds");
-        let block = Block::open(w.finish().expect("writes").expect("not empty")).expect("opens");
-        assert_eq!(block.meta.version, 1);
-        let index = block.index().expect("reads");
-        let mut got = Vec::new();
-        block.read(&index, 0, 0, 9, |s| got.push(s)).expect("reads");
-        assert_eq!(got, samples);
     }
 }

@@ -75,7 +75,7 @@ fn samples_outlive_flush_restart_and_merge() {
         db.flush().await.expect("flushes");
         let blocks = db.state.read().blocks.clone();
         assert_eq!(blocks.len(), 3);
-        crate::compact::merge(dir.path(), db.next_seq(), &blocks).expect("merges");
+        crate::compact::merge(dir.path(), db.next_seq(), &blocks, &db.tombstones).expect("merges");
     });
     // The merged block makes its sources void, also after a crash before they were removed.
     let db = Tsdb::open(config(dir.path())).expect("opens");
@@ -328,7 +328,7 @@ fn histograms_starts_and_exemplars_outlive_flush_restart_and_merge() {
         check(&db, &all);
         db.flush().await.expect("flushes");
         let blocks = db.state.read().blocks.clone();
-        crate::compact::merge(dir.path(), db.next_seq(), &blocks).expect("merges");
+        crate::compact::merge(dir.path(), db.next_seq(), &blocks, &db.tombstones).expect("merges");
     });
     rt().block_on(async {
         let db = Tsdb::open(config(dir.path())).expect("opens");

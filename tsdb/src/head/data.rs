@@ -157,39 +157,6 @@ impl Data {
     }
 }
 
-/// Samples from several places made one ascending list; of equal times the one added last wins.
-#[derive(Default)]
-pub(crate) struct Merge {
-    samples: Vec<Sample>,
-    sorted: bool,
-}
-
-impl Merge {
-    pub(crate) fn new() -> Self {
-        Merge { samples: Vec::new(), sorted: true }
-    }
-
-    pub(crate) fn push(&mut self, s: Sample) {
-        self.sorted &= self.samples.last().is_none_or(|l| l.timestamp < s.timestamp);
-        self.samples.push(s);
-    }
-
-    pub(crate) fn finish(mut self) -> Vec<Sample> {
-        if !self.sorted {
-            // Stable, so that among equals the order of adding stays and the last can be kept.
-            self.samples.sort_by_key(|s| s.timestamp);
-            self.samples.dedup_by(|next, kept| {
-                let same = next.timestamp == kept.timestamp;
-                if same {
-                    *kept = *next;
-                }
-                same
-            });
-        }
-        self.samples
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,10 +173,11 @@ mod tests {
                 model.insert(t, v);
             }
             let (runs, late) = data.read(i64::MIN, i64::MAX);
-            let mut m = Merge::new();
-            runs.iter().for_each(|r| r.decode(|s| m.push(s)));
-            late.into_iter().for_each(|s| m.push(s));
-            let got: Vec<_> = m.finish().into_iter().map(|s| (s.timestamp, s.value.to_bits())).collect();
+            let mut m = crate::merge::Columns::default();
+            runs.iter().for_each(|r| r.decode(|s| m.push(s.timestamp, s.value)));
+            late.into_iter().for_each(|s| m.push(s.timestamp, s.value));
+            m.settle();
+            let got: Vec<_> = m.times.into_iter().zip(m.values.into_iter().map(f64::to_bits)).collect();
             prop_assert_eq!(got, model.into_iter().collect::<Vec<_>>());
         }
     }

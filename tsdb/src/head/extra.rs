@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use signal::HistogramSample;
-use signal::histogram::ResetHint;
 
 use crate::codec::{HistogramState, decode_histograms};
 
@@ -125,70 +124,4 @@ impl Extra {
     pub(crate) fn starts(&self) -> &[(i64, i64)] {
         &self.starts
     }
-}
-
-/// Histograms and start times of one series from several places; of equal times the one added last wins.
-#[derive(Default)]
-pub(crate) struct Merged {
-    histograms: Vec<HistogramSample>,
-    starts: Vec<(i64, i64)>,
-}
-
-impl Merged {
-    pub(crate) fn push(&mut self, s: HistogramSample) {
-        self.histograms.push(s);
-    }
-
-    pub(crate) fn push_starts(&mut self, starts: &[(i64, i64)]) {
-        self.starts.extend_from_slice(starts);
-    }
-
-    /// Histograms in order, and what start holds from which time on.
-    pub(crate) fn finish(mut self) -> (Vec<HistogramSample>, Vec<(i64, i64)>) {
-        let h = &mut self.histograms;
-        if h.windows(2).any(|w| matches!(w, [a, b] if b.timestamp <= a.timestamp)) {
-            // Stable, so that among equals the order of adding stays and the last can be kept.
-            h.sort_by_key(|s| s.timestamp);
-            h.dedup_by(|next, kept| {
-                let same = next.timestamp == kept.timestamp;
-                if same {
-                    std::mem::swap(kept, next);
-                }
-                same
-            });
-            // Something may have come in between: nobody knows what follows what.
-            for s in h.iter_mut().filter(|s| s.histogram.hint == ResetHint::NotReset) {
-                Arc::make_mut(&mut s.histogram).hint = ResetHint::Unknown;
-            }
-        }
-        let s = &mut self.starts;
-        if s.windows(2).any(|w| matches!(w, [a, b] if b.0 <= a.0)) {
-            s.sort_by_key(|(t, _)| *t);
-            s.dedup_by(|next, kept| {
-                let same = next.0 == kept.0;
-                if same {
-                    *kept = *next;
-                }
-                same
-            });
-        }
-        (self.histograms, self.starts)
-    }
-}
-
-/// The start time of each sample time; empty if none is known.
-pub(crate) fn starts_of(times: &[i64], starts: &[(i64, i64)]) -> Vec<i64> {
-    if starts.iter().all(|(_, s)| *s == 0) {
-        return Vec::new();
-    }
-    let mut at = 0;
-    let mut holds = 0;
-    let all = times.iter().map(|t| {
-        while let Some((_, s)) = starts.get(at).filter(|(x, _)| x <= t) {
-            holds = *s;
-            at += 1;
-        }
-        holds
-    });
-    all.collect()
 }

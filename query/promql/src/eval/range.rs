@@ -1,12 +1,15 @@
 //! Range vectors: the samples of a series cut into one window for each step.
 
+use std::cell::OnceCell;
+use std::sync::Arc;
+
 use signal::{HistogramSample, Labels, is_stale_nan};
 
 use super::{Evaluator, Raw};
 use crate::ast::{Edges, Expr, Kind};
 use crate::error::Error;
 use crate::value::{ABSENT, Cell, Column, Grid, HistogramPoint, Sample, Series, without_name};
-use crate::window::Window;
+use crate::window::{Stretch, Window};
 
 /// The range vector of one series: the samples of all windows, and how to cut them.
 pub(crate) struct Range<'a> {
@@ -18,6 +21,8 @@ pub(crate) struct Range<'a> {
     h: &'a [HistogramSample],
     /// The right edge of each step's window.
     ends: &'a [i64],
+    /// Which floats lie in each step's window, if its edges are plain.
+    cuts: &'a Cut,
     length: i64,
     /// How far a window's samples reach beyond its edges, for `anchored` and `smoothed`.
     back: i64,
@@ -48,17 +53,10 @@ impl<'a> Range<'a> {
 
     /// The value of each step, by a function of the window's floats. Windows without floats are absent.
     pub(crate) fn map(&self, mut f: impl FnMut(usize, Window<'a>) -> Option<f64>) -> Vec<f64> {
-        let (mut lo, mut hi, mut work) = (0, 0, 0);
+        let mut work = 0;
         let mut out = Vec::with_capacity(self.ends.len());
-        for (i, end) in self.ends.iter().enumerate() {
-            let start = end - self.length;
-            // Edges only move forward, so both ends of the window do too.
-            while self.t.get(hi).is_some_and(|t| t <= end) {
-                hi += 1;
-            }
-            while lo < hi && self.t[lo] <= start {
-                lo += 1;
-            }
+        for (i, (end, (lo, hi))) in self.ends.iter().zip(&self.cuts.windows).enumerate() {
+            let (lo, hi) = (*lo as usize, *hi as usize);
             if self.over(&mut work, hi - lo) {
                 out.resize(self.ends.len(), ABSENT);
                 return out;
@@ -67,11 +65,48 @@ impl<'a> Range<'a> {
                 None
             } else {
                 let (t, v) = (&self.t[lo..hi], &self.v[lo..hi]);
-                f(i, Window { t, v, starts: &[], h: &[], start, end: *end })
+                f(i, Window { t, v, starts: &[], h: &[], start: end - self.length, end: *end })
             };
             out.push(value.unwrap_or(ABSENT));
         }
         out
+    }
+
+    /// `rate` and `increase`: only where a counter fell is looked at besides the ends of a window.
+    pub(crate) fn rates(&self, per_second: bool) -> Vec<f64> {
+        let falls: Vec<usize> = (1..self.v.len()).filter(|i| self.v[*i] < self.v[i - 1]).collect();
+        let (mut from, mut to) = (0, 0);
+        let stretches = self.cuts.stretches.get_or_init(|| self.stretches());
+        let values = self.cuts.windows.iter().zip(stretches).map(|((lo, hi), stretch)| {
+            let (lo, hi) = (*lo as usize, *hi as usize);
+            // Edges only move forward, so the falls between them do too.
+            while falls.get(from).is_some_and(|i| *i <= lo) {
+                from += 1;
+            }
+            while falls.get(to).is_some_and(|i| *i < hi) {
+                to += 1;
+            }
+            if hi - lo < 2 {
+                return ABSENT;
+            }
+            let first = self.v[lo];
+            let mut delta = self.v[hi - 1] - first;
+            for i in falls.get(from..to).unwrap_or(&[]) {
+                delta += self.v[i - 1];
+            }
+            let seconds = if per_second { self.length as f64 / 1000.0 } else { 1.0 };
+            delta * (stretch.factor(delta, first, true) / seconds)
+        });
+        values.collect()
+    }
+
+    fn stretches(&self) -> Vec<Stretch> {
+        let windows = self.cuts.windows.iter().zip(self.ends);
+        let of = |((lo, hi), end): (&(u32, u32), &i64)| {
+            let t = self.t.get(*lo as usize..*hi as usize).unwrap_or(&[]);
+            Stretch::of(t, end - self.length, *end)
+        };
+        windows.map(of).collect()
     }
 
     /// Windows with everything in them, also beyond their edges if the selector says so. Empty ones are skipped.
@@ -120,6 +155,77 @@ impl<'a> Range<'a> {
     }
 }
 
+/// For the last few timestamp columns which of their samples lie in each window. Series that were scraped together
+/// share a column, and so the work.
+pub(crate) struct Cuts<'a> {
+    ends: &'a [i64],
+    length: i64,
+    known: Vec<(Arc<Vec<i64>>, Cut)>,
+    next: usize,
+    /// Of a column that nobody shares.
+    own: Cut,
+}
+
+/// What is known of the windows over one timestamp column.
+#[derive(Default)]
+pub(crate) struct Cut {
+    /// The first sample of each window, and the one after its last.
+    pub(crate) windows: Vec<(u32, u32)>,
+    /// How each window's samples lie in it, once somebody asked.
+    stretches: OnceCell<Vec<Stretch>>,
+}
+
+/// Timestamp columns that are remembered.
+const COLUMNS: usize = 64;
+
+impl<'a> Cuts<'a> {
+    pub(crate) fn new(ends: &'a [i64], length: i64) -> Self {
+        Cuts { ends, length, known: Vec::new(), next: 0, own: Cut::default() }
+    }
+
+    pub(crate) fn of(&mut self, times: &[i64], shared: Option<&Arc<Vec<i64>>>) -> &Cut {
+        let Some(shared) = shared else {
+            let mut own = std::mem::take(&mut self.own);
+            self.cut(times, &mut own);
+            self.own = own;
+            return &self.own;
+        };
+        // The newest first: neighbours are most alike.
+        let n = self.known.len();
+        let found = (0..n)
+            .map(|i| (self.next + n - 1 - i) % n)
+            .find(|i| self.known.get(*i).is_some_and(|(t, _)| Arc::ptr_eq(t, shared)));
+        let at = found.unwrap_or_else(|| {
+            let at = self.next;
+            self.next = (at + 1) % COLUMNS;
+            let mut cuts = self.known.get_mut(at).map(|(_, c)| std::mem::take(c)).unwrap_or_default();
+            self.cut(times, &mut cuts);
+            match self.known.get_mut(at) {
+                Some(slot) => *slot = (shared.clone(), cuts),
+                None => self.known.push((shared.clone(), cuts)),
+            }
+            at
+        });
+        &self.known[at].1
+    }
+
+    fn cut(&self, times: &[i64], out: &mut Cut) {
+        out.windows.clear();
+        out.stretches.take();
+        let (mut lo, mut hi) = (0, 0);
+        for end in self.ends {
+            // Edges only move forward, so both ends of the window do too.
+            while times.get(hi).is_some_and(|t| t <= end) {
+                hi += 1;
+            }
+            while lo < hi && times[lo] <= end - self.length {
+                lo += 1;
+            }
+            out.windows.push((lo as u32, hi as u32));
+        }
+    }
+}
+
 /// Samples of a series without its stale markers, which end a series and are no samples.
 #[derive(Default)]
 struct Living {
@@ -150,7 +256,7 @@ impl Living {
             return raw;
         }
         self.refill(raw);
-        Raw { labels: raw.labels, t: &self.t, v: &self.v, starts: &self.starts, h: &self.h }
+        Raw { labels: raw.labels, shared: None, t: &self.t, v: &self.v, starts: &self.starts, h: &self.h }
     }
 }
 
@@ -173,6 +279,7 @@ impl Evaluator<'_> {
                     Edges::Smoothed => (self.lookback, self.lookback),
                 };
                 let mut living = Living::default();
+                let mut cuts = Cuts::new(&ends, length);
                 self.select(&selector.matchers, &ends, length + back, ahead, &mut |raw| {
                     let raw = living.of(raw);
                     f(&Range {
@@ -183,6 +290,7 @@ impl Evaluator<'_> {
                         starts: raw.starts,
                         h: raw.h,
                         ends: &ends,
+                        cuts: cuts.of(raw.t, raw.shared),
                         length,
                         back,
                         ahead,
@@ -212,6 +320,7 @@ impl Evaluator<'_> {
                 }
                 let inner = Grid { start, step, n };
                 let mut s = Living::default();
+                let mut cuts = Cuts::new(&ends, length);
                 self.with_buckets(true, || {
                     self.each(expr, inner, &mut |c| {
                         flatten(&c, inner, &mut s);
@@ -223,6 +332,7 @@ impl Evaluator<'_> {
                             starts: &[],
                             h: &s.h,
                             ends: &ends,
+                            cuts: cuts.of(&s.t, None),
                             length,
                             back: 0,
                             ahead: 0,

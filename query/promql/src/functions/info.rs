@@ -134,8 +134,8 @@ impl Evaluator<'_> {
                     by_labels.entry(labels.clone()).or_insert_with(|| Column { labels, ..c.emptied() });
                 column.put(i, cell);
             }
-            for c in by_labels.into_values() {
-                self.charge(c.size())?;
+            for mut c in by_labels.into_values() {
+                self.hold(&mut c)?;
                 out.push(c);
             }
         }

@@ -96,7 +96,7 @@ impl Evaluator<'_> {
         self.instants(s, grid, &mut |raw, ends| {
             let mut c = Column::floats(raw.labels.clone(), true, vec![ABSENT; grid.n]);
             raw.newest(ends, self.lookback, |i, n| c.values[i] = time(n) as f64 / 1000.0);
-            self.charge(c.size())?;
+            self.hold(&mut c)?;
             columns.push(c);
             Ok(())
         })?;

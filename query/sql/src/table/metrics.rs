@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
-use signal::{Labels, METRIC_NAME, Select, is_stale_nan};
+use signal::{Labels, METRIC_NAME, Select, SeriesColumns, is_stale_nan};
 
 use super::Scan;
 use crate::column::{Out, double, map, millis, text};
@@ -38,12 +38,7 @@ pub(super) fn read(scan: &Scan, out: &mut Out) -> Result<(), ScanError> {
     let select = Select { matchers: scan.matchers(label), start: start.millis(), end: end.millis() };
     let storage = |e: signal::SourceError| ScanError::Storage(e.to_string());
     for series in scan.world.sources.tsdb.scan(&select).map_err(storage)? {
-        let mut s = series.map_err(storage)?;
-        // A marker that a series ended is not a value that somebody measured.
-        if s.values.iter().any(|v| is_stale_nan(*v)) {
-            (s.timestamps, s.values) =
-                s.timestamps.iter().zip(&s.values).filter(|(_, v)| !is_stale_nan(**v)).unzip();
-        }
+        let s = living(series.map_err(storage)?);
         if out.closed() || write(out, &s.labels, &s.timestamps, &s.values).is_break() {
             return Ok(());
         }
@@ -51,6 +46,15 @@ pub(super) fn read(scan: &Scan, out: &mut Out) -> Result<(), ScanError> {
     // Nobody reading any more is no failure.
     let _ = out.flush();
     Ok(())
+}
+
+/// Without markers that a series ended: those are not values that somebody measured.
+pub(super) fn living(mut s: SeriesColumns) -> SeriesColumns {
+    if s.values.iter().any(|v| is_stale_nan(*v)) {
+        let (times, values) = s.timestamps.iter().zip(&s.values).filter(|(_, v)| !is_stale_nan(**v)).unzip();
+        (s.timestamps, s.values) = (Arc::new(times), values);
+    }
+    s
 }
 
 /// Samples of one series, in as many batches as they take.
