@@ -84,6 +84,9 @@ pub(crate) struct ConfigArgs {
     pub(crate) logs_retention: Option<String>,
     #[arg(long, env = "BINNACLE_TRACES_RETENTION")]
     pub(crate) traces_retention: Option<String>,
+    /// Serve /api/v1/admin/tsdb: deleting series and taking snapshots
+    #[arg(long, env = "BINNACLE_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) enable_admin_api: Option<bool>,
     /// What goes to stderr: a level, or target=level pairs
     #[arg(long, env = "BINNACLE_LOG")]
     pub(crate) log: Option<String>,
@@ -130,6 +133,7 @@ pub(crate) struct Config {
     pub(crate) metrics_limits: tsdb::Limits,
     pub(crate) logs_retention: Retention,
     pub(crate) traces_retention: Retention,
+    pub(crate) enable_admin_api: bool,
     pub(crate) log: String,
 }
 
@@ -161,6 +165,7 @@ pub(crate) fn defaults() -> ConfigArgs {
         metrics_namespace_samples: Some(0),
         logs_retention: some("7d"),
         traces_retention: some("3d"),
+        enable_admin_api: Some(false),
         log: some("warn,binnacle=info,kubelet=info,network=info"),
     }
 }
@@ -253,6 +258,7 @@ impl Config {
             },
             logs_retention: retention(&must!(logs_retention), "--logs-retention")?,
             traces_retention: retention(&must!(traces_retention), "--traces-retention")?,
+            enable_admin_api: must!(enable_admin_api),
             log: must!(log),
         })
     }

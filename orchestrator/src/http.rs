@@ -66,7 +66,7 @@ pub(crate) fn serve(
             targets: view::targets(shared),
             clock: shared.clock.clone(),
         },
-        query::Config::default(),
+        query::Config { admin_api: shared.config.enable_admin_api, ..query::Config::default() },
     );
     let guarded = Router::new()
         .route("/ui/api/session", get(session))

@@ -30,6 +30,8 @@ pub struct Config {
     pub unpacked_bytes: usize,
     /// Series that `/series`, `/labels` and their like look at.
     pub series: usize,
+    /// Deleting series and taking snapshots over HTTP.
+    pub admin_api: bool,
     pub promql: promql::Limits,
     pub logql: logql::Limits,
     pub sql: sql::Config,
@@ -42,6 +44,7 @@ impl Default for Config {
             body_bytes: 16 << 20,
             unpacked_bytes: 64 << 20,
             series: 100_000,
+            admin_api: false,
             promql: promql::Limits::default(),
             logql: logql::Limits::default(),
             sql: sql::Config::default(),

@@ -22,6 +22,8 @@ pub(crate) enum Failure {
     Unsupported(String),
     /// Send again, not before so long.
     Overloaded(String, Duration),
+    /// Turned off.
+    Unavailable(String),
     Internal(String),
 }
 
@@ -37,6 +39,7 @@ impl Failure {
             Failure::TooLarge(m) => (StatusCode::PAYLOAD_TOO_LARGE, "bad_data", m),
             Failure::Unsupported(m) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_data", m),
             Failure::Overloaded(m, _) => (StatusCode::TOO_MANY_REQUESTS, "unavailable", m),
+            Failure::Unavailable(m) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", m),
             Failure::Internal(m) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", m),
         }
     }

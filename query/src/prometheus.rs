@@ -1,5 +1,6 @@
 //! Prometheus' HTTP API (Prometheus: web/api/v1/api.go).
 
+mod admin;
 mod federate;
 mod json;
 mod read;
@@ -53,6 +54,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/status/config", get(|_: Scope| async { data(json!({"yaml": ""})) }))
         .route("/read", post(read::read))
         .route("/write", post(write::write))
+        .nest("/admin/tsdb", admin::router())
         .with_state(app)
 }
 
@@ -322,13 +324,13 @@ async fn scrape_pools(State(app): State<App>, scope: Scope) -> Answer {
 }
 
 /// What this server can do, in Prometheus' words.
-async fn features(_: Scope) -> Response {
+async fn features(State(app): State<App>, _: Scope) -> Response {
     let on = |names: &[&str]| -> Value {
         Value::Object(names.iter().map(|n| ((*n).to_owned(), json!(true))).collect())
     };
     data(json!({
         "api": {
-            "admin": false, "exclude_alerts": false, "label_values_match": true, "lifecycle": false,
+            "admin": app.config.admin_api, "exclude_alerts": false, "label_values_match": true, "lifecycle": false,
             "otlp_write_receiver": false, "query_stats": true, "query_warnings": true,
             "remote_write_receiver": true, "search": false, "time_range_labels": true, "time_range_series": true,
         },
