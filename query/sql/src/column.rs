@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::builder::{
-    Float64Builder, MapBuilder, StringBuilder, StringViewBuilder, TimestampMillisecondBuilder,
-    TimestampNanosecondBuilder,
+    Float64Builder, MapBuilder, StringBuilder, StringDictionaryBuilder, StringViewBuilder,
+    TimestampMillisecondBuilder, TimestampNanosecondBuilder,
 };
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Fields, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Int32Type, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 use signal::Attributes;
 use tokio::sync::mpsc::Sender;
@@ -28,6 +28,12 @@ const UTC: &str = "+00:00";
 
 pub(crate) fn text(name: &str) -> Field {
     Field::new(name, DataType::Utf8View, true)
+}
+
+/// Text of which there are few, each stored once a batch.
+pub(crate) fn dictionary(name: &str) -> Field {
+    let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    Field::new(name, kind, true)
 }
 
 pub(crate) fn double(name: &str) -> Field {
@@ -54,6 +60,7 @@ pub(crate) fn map(name: &str) -> Field {
 /// One column under construction. A method that the column's type does not have is a mistake of the table's code.
 pub(crate) enum Column {
     Text(StringViewBuilder),
+    Dictionary(Box<StringDictionaryBuilder<Int32Type>>),
     Double(Float64Builder),
     Millis(TimestampMillisecondBuilder),
     Nanos(TimestampNanosecondBuilder),
@@ -63,6 +70,7 @@ pub(crate) enum Column {
 impl Column {
     fn new(t: &DataType) -> Column {
         match t {
+            DataType::Dictionary(..) => Column::Dictionary(Box::default()),
             DataType::Float64 => Column::Double(Float64Builder::new()),
             DataType::Timestamp(TimeUnit::Millisecond, _) => {
                 Column::Millis(TimestampMillisecondBuilder::new().with_data_type(t.clone()))
@@ -80,6 +88,7 @@ impl Column {
     fn finish(&mut self) -> ArrayRef {
         match self {
             Column::Text(b) => Arc::new(b.finish()),
+            Column::Dictionary(b) => Arc::new(b.finish()),
             Column::Double(b) => Arc::new(b.finish()),
             Column::Millis(b) => Arc::new(b.finish()),
             Column::Nanos(b) => Arc::new(b.finish()),
@@ -104,6 +113,21 @@ impl Column {
         }
         (0..n).for_each(|_| b.append_value(v));
         v.len() * n
+    }
+
+    /// The same text for `n` rows, by its number.
+    pub(crate) fn repeat(&mut self, v: Option<&str>, n: usize) -> usize {
+        let Column::Dictionary(b) = self else { unreachable!("the schema says dictionary") };
+        match v {
+            Some(v) => {
+                b.append_n(v, n).expect("a batch has fewer texts than there are numbers");
+                4 * n + v.len()
+            }
+            None => {
+                b.append_nulls(n);
+                4 * n
+            }
+        }
     }
 
     pub(crate) fn text(&mut self, v: &str) -> usize {

@@ -35,6 +35,7 @@ use crate::error::Error;
 use crate::function;
 use crate::metrics::{METRICS, ResultLabel};
 use crate::statement;
+use crate::table::metric::Tables;
 use crate::table::objects::ObjectSource;
 use crate::table::promql::PromqlFunction;
 use crate::table::{Table, What, World, without_objects};
@@ -251,12 +252,15 @@ fn session(
 ) -> Result<SessionContext, DataFusionError> {
     // A list of its own: the shared one would hand one caller's tables to another.
     let (catalogs, catalog) = (MemoryCatalogProviderList::new(), MemoryCatalogProvider::new());
-    catalog.register_schema(SCHEMA, Arc::new(MemorySchemaProvider::new()))?;
+    let tables = Tables { fixed: MemorySchemaProvider::new(), world: world.clone() };
+    catalog.register_schema(SCHEMA, Arc::new(tables))?;
     catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
     let state = SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(catalogs)).build();
     let ctx = SessionContext::new_with_state(state);
     let table = |what| Arc::new(Table { what, world: world.clone() });
     ctx.register_table("metrics", table(What::Metrics))?;
+    // The same under the name that people coming from PromQL look for.
+    ctx.register_table("samples", table(What::Metrics))?;
     ctx.register_table("logs", table(What::Logs))?;
     ctx.register_table("spans", table(What::Spans))?;
     match objects {

@@ -267,7 +267,8 @@ fn column(e: &Expr) -> Option<&str> {
     match e {
         Expr::Column(c) => Some(&c.name),
         Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })
-            if field.data_type().is_string() =>
+            if field.data_type().is_string()
+                || matches!(field.data_type(), arrow::datatypes::DataType::Dictionary(..)) =>
         {
             match expr.as_ref() {
                 Expr::Column(c) if c.name != "time" && c.name != "start" && c.name != "end" => Some(&c.name),
@@ -313,7 +314,7 @@ fn subject(e: &Expr) -> Option<Subject<'_>> {
     }
 }
 
-fn nanos(v: &ScalarValue) -> Option<i64> {
+pub(crate) fn nanos(v: &ScalarValue) -> Option<i64> {
     match v {
         ScalarValue::TimestampSecond(v, _) => v.map(|v| v.saturating_mul(1_000_000_000)),
         ScalarValue::TimestampMillisecond(v, _) => v.map(|v| v.saturating_mul(1_000_000)),

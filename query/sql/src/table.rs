@@ -1,6 +1,7 @@
 //! A table: what a plan wants of it, and the scan that reads it.
 
 pub(crate) mod logs;
+pub(crate) mod metric;
 pub(crate) mod metrics;
 pub(crate) mod objects;
 pub(crate) mod promql;
@@ -63,6 +64,7 @@ fn humantime(d: std::time::Duration) -> String {
 #[derive(Clone)]
 pub(crate) enum What {
     Metrics,
+    Metric(Arc<metric::Shape>),
     Logs,
     Spans,
     Objects(Arc<dyn objects::ObjectSource>),
@@ -73,6 +75,7 @@ impl What {
     fn name(&self) -> &'static str {
         match self {
             What::Metrics => "metrics",
+            What::Metric(_) => "metric",
             What::Logs => "logs",
             What::Spans => "spans",
             What::Objects(_) => "objects",
@@ -83,6 +86,7 @@ impl What {
     fn schema(&self) -> SchemaRef {
         match self {
             What::Metrics | What::Promql(_) => metrics::SCHEMA.clone(),
+            What::Metric(shape) => shape.schema.clone(),
             What::Logs => logs::SCHEMA.clone(),
             What::Spans => spans::SCHEMA.clone(),
             What::Objects(_) => objects::SCHEMA.clone(),
@@ -92,6 +96,7 @@ impl What {
     /// The column that bounds of time are about.
     fn time(&self) -> &'static str {
         match self {
+            What::Metric(_) => "ts",
             What::Spans => "start",
             What::Objects(_) => "created",
             _ => "time",
@@ -187,7 +192,7 @@ impl Scan {
     }
 
     /// Matchers on labels: the caller's bounds, and those columns that are labels under the name `label` gives.
-    pub(crate) fn matchers(&self, label: impl Fn(&str) -> Option<&'static str>) -> Vec<Matcher> {
+    pub(crate) fn matchers<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> Vec<Matcher> {
         let mut out = self.world.enforce.clone();
         out.extend(self.wanted.columns.iter().filter_map(|m| {
             // The expression was compiled a moment ago under another name.
@@ -200,6 +205,7 @@ impl Scan {
     fn read(&self, out: &mut Out) -> Result<(), ScanError> {
         match &self.what {
             What::Metrics => metrics::read(self, out),
+            What::Metric(shape) => metric::read(self, shape, out),
             What::Logs => logs::read(self, out),
             What::Spans => spans::read(self, out),
             What::Promql(q) => promql::read(self, q, out),

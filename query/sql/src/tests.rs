@@ -175,7 +175,7 @@ async fn every_table_answers() {
         json!([["v1", "Pod", "web-0", "2023-11-14T22:13:20Z", "web", "Running"]])).await;
     check(
         "select table_name from information_schema.tables where table_schema = 'public' order by 1",
-        json!([["logs"], ["metrics"], ["objects"], ["spans"]]),
+        json!([["logs"], ["metrics"], ["objects"], ["requests_total"], ["samples"], ["spans"], ["up"]]),
     )
     .await;
     check(
@@ -192,6 +192,63 @@ async fn every_table_answers() {
     let types: Vec<&str> =
         v["columns"].as_array().expect("columns").iter().filter_map(|c| c["type"].as_str()).collect();
     assert_eq!(types, ["timestamp", "double", "varchar", "map", "bigint"]);
+}
+
+/// Each metric is a table under its own name, with its labels as columns.
+#[tokio::test]
+async fn a_metric_is_a_table() {
+    let w = world(Config::default()).await;
+    let check = async |sql: &str, expect: Value| assert_eq!(w.rows(sql).await, expect, "{sql}");
+    check(
+        "select namespace, pod, path, count(*), max(value) from requests_total where pod = 'web-0' group by 1, 2, 3 order by 1",
+        json!([["bank", "web-0", "/cart", 60, 59.0], ["shop", "web-0", "/cart", 60, 59.0]]),
+    )
+    .await;
+    check(
+        "select count(*) from requests_total where namespace = 'shop' and ts > now() - interval '31 seconds'",
+        json!([[30]]),
+    )
+    .await;
+    check("select namespace from up where namespace in ('shop', 'x')", json!([["shop"]])).await;
+    check("select namespace from up where namespace like 'sh%'", json!([["shop"]])).await;
+    check("select count(*) from samples where name = 'up'", json!([[2]])).await;
+    let v = w.all("describe requests_total").await;
+    assert_eq!(v["rows"].as_array().map(Vec::len), Some(5), "{v}");
+    // What the caller may not see has no table, nor does what is not there.
+    let other = Caller { enforce: vec![Matcher::equal("namespace", "none")], objects: None };
+    for (sql, caller) in [("select * from up", other), ("select * from down", admin())] {
+        let e = w.engine.query(sql, caller).await.expect_err(sql).to_string();
+        assert!(e.contains("not found"), "{e}");
+    }
+    // What is equal is told to the index.
+    let plan = w.all("explain select * from requests_total where pod = 'web-0'").await.to_string();
+    assert!(plan.contains("partial_filters=[requests_total.pod"), "{plan}");
+}
+
+#[tokio::test]
+async fn promql_takes_two_times() {
+    let w = world(Config::default()).await;
+    let at = |s| jiff::Timestamp::from_millisecond(before(w.now, s).millis()).expect("time");
+    let (from, to) = (at(40), at(20));
+    let seconds = |t: jiff::Timestamp| t.as_millisecond() as f64 / 1000.0;
+    for (start, end, step) in [
+        (format!("'{from}'"), format!("'{to}'"), "'10s'"),
+        (format!("timestamp '{from}'"), format!("timestamp '{to}'"), "10"),
+        (format!("{}", seconds(from)), format!("{}", seconds(to)), "10.0"),
+    ] {
+        let sql = format!(
+            "select value from promql('requests_total{{namespace=\"shop\"}}', {start}, {end}, {step}) order by time"
+        );
+        assert_eq!(w.rows(&sql).await, json!([[20.0], [30.0], [40.0]]), "{sql}");
+    }
+    let sql = "select count(*) from promql('up', now() - interval '1 minute', now(), '30s')";
+    assert_eq!(w.rows(sql).await, json!([[2]]));
+    for bad in
+        ["promql('up', 'x', 'now', '1s')", "promql('up', 'now', 'now', '0s')", "promql('up', 1, 2, 3, 4)"]
+    {
+        let e = w.error(&format!("select * from {bad}")).await.to_string();
+        assert!(e.contains("write promql("), "{e}");
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
-//! `promql('expr')`, `promql('expr', '1h')`, `promql('expr', '1h', '30s')`: a PromQL result as rows of a table like
-//! `metrics`, now or over a time that ends now.
+//! `promql('expr')`, `promql('expr', '1h')`, `promql('expr', '1h', '30s')`, `promql('expr', start, end, '30s')`: a PromQL
+//! result as rows of a table like `metrics`, now, over a time that ends now, or between two times.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Expr;
 use promql::{Engine, Error, Limits, Options, Value};
@@ -14,6 +15,7 @@ use super::metrics::write;
 use super::{Scan, Table, What, World};
 use crate::column::Out;
 use crate::error::ScanError;
+use crate::filter::nanos;
 
 /// Steps of a range without one.
 const STEPS: i64 = 240;
@@ -23,8 +25,52 @@ const BYTES: usize = 128 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     query: String,
-    /// Milliseconds: how far back, and the step. `None` asks for now.
-    range: Option<(i64, i64)>,
+    /// From when to when, and the step in milliseconds. `None` asks for now.
+    range: Option<(When, When, i64)>,
+}
+
+/// A time in milliseconds.
+#[derive(Clone, Copy, Debug)]
+enum When {
+    Ago(i64),
+    At(i64),
+}
+
+impl When {
+    fn millis(self, now: i64) -> i64 {
+        match self {
+            When::Ago(ms) => now.saturating_sub(ms),
+            When::At(ms) => ms,
+        }
+    }
+
+    /// `'now'`, `'1h'` (so long ago), a timestamp, RFC 3339, or seconds since 1970.
+    fn of(v: &ScalarValue) -> Option<When> {
+        if let Some(text) = text(v) {
+            let ago = || promql::parse_duration(text).map(When::Ago);
+            let at = || text.parse::<jiff::Timestamp>().ok().map(|t| When::At(t.as_millisecond()));
+            return if text == "now" { Some(When::Ago(0)) } else { ago().or_else(at) };
+        }
+        nanos(v).map(|n| n.div_euclid(1_000_000)).or_else(|| seconds(v)).map(When::At)
+    }
+}
+
+fn text(v: &ScalarValue) -> Option<&str> {
+    v.try_as_str().flatten()
+}
+
+/// A number of seconds, in milliseconds.
+fn seconds(v: &ScalarValue) -> Option<i64> {
+    match v {
+        ScalarValue::Int64(Some(s)) => s.checked_mul(1000),
+        ScalarValue::Float64(Some(s)) if s.abs() < 9e12 => Some((s * 1000.0) as i64),
+        _ => None,
+    }
+}
+
+/// A length of time: `'30s'`, or seconds.
+fn length(v: &ScalarValue) -> Option<i64> {
+    text(v).map_or_else(|| seconds(v), promql::parse_duration).filter(|ms| *ms > 0)
 }
 
 pub(crate) struct PromqlFunction(pub(crate) World);
@@ -39,30 +85,37 @@ impl TableFunctionImpl for PromqlFunction {
     fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
         let usage = || {
             DataFusionError::Plan(
-                "write promql('expr'), promql('expr', '1h') or promql('expr', '1h', '30s')".to_owned(),
+                "write promql('expr'), promql('expr', '1h'), promql('expr', '1h', '30s') or \
+                 promql('expr', now() - interval '1 hour', now(), '30s')"
+                    .to_owned(),
             )
         };
-        let texts: Option<Vec<&str>> = args
+        let literals: Option<Vec<&ScalarValue>> = args
             .exprs()
             .iter()
             .map(|e| match e {
-                Expr::Literal(v, _) => v.try_as_str().flatten(),
+                Expr::Literal(v, _) => Some(v),
                 _ => None,
             })
             .collect();
-        let millis = |text: &str| promql::parse_duration(text).filter(|ms| *ms > 0).ok_or_else(usage);
-        let (query, range) = match texts.as_deref() {
+        let length = |v: &ScalarValue| length(v).ok_or_else(usage);
+        let when = |v: &ScalarValue| When::of(v).ok_or_else(usage);
+        let (query, range) = match literals.as_deref() {
             Some([query]) => (query, None),
             Some([query, back]) => {
-                let back = millis(back)?;
-                (query, Some((back, (back / STEPS).max(1000))))
+                let back = length(back)?;
+                (query, Some((When::Ago(back), When::Ago(0), (back / STEPS).max(1000))))
             }
-            Some([query, back, step]) => (query, Some((millis(back)?, millis(step)?))),
+            Some([query, back, step]) => {
+                (query, Some((When::Ago(length(back)?), When::Ago(0), length(step)?)))
+            }
+            Some([query, start, end, step]) => (query, Some((when(start)?, when(end)?, length(step)?))),
             _ => return Err(usage()),
         };
+        let query = text(query).ok_or_else(usage)?;
         // A mistake in the expression is told before anything runs.
         promql::parse(query).map_err(|e| DataFusionError::Plan(format!("promql: {e}")))?;
-        let question = Question { query: (*query).to_owned(), range };
+        let question = Question { query: query.to_owned(), range };
         Ok(Arc::new(Table { what: What::Promql(question), world: self.0.clone() }))
     }
 }
@@ -77,7 +130,9 @@ pub(super) fn read(scan: &Scan, q: &Question, out: &mut Out) -> Result<(), ScanE
     let now = scan.world.sources.clock.now().millis();
     let result = match q.range {
         None => engine.instant_with(&q.query, now, &options),
-        Some((back, step)) => engine.range_with(&q.query, now - back, now, step, &options),
+        Some((start, end, step)) => {
+            engine.range_with(&q.query, start.millis(now), end.millis(now), step, &options)
+        }
     };
     let result = result.map_err(|e| match e {
         Error::Storage(m) => ScanError::Storage(m.clone()),
