@@ -26,16 +26,27 @@ def field(number, body):
     return uvarint(number << 3 | 2) + uvarint(len(body)) + body
 
 
+def kind_of(m):
+    return "counter" if m < 20 else "gauge" if m < 30 else "constant" if m < 35 else "float" if m < 40 else "slow"
+
+
+def name_of(m, prefix="bench"):
+    """Five counters of each pod make a metric: 5,000 series."""
+    return f"{prefix}_{m - m % 5}_total" if kind_of(m) == "counter" else f"{prefix}_{m}"
+
+
 def series(pod, prefix="bench"):
-    """The 50 series of a pod: (labels as the message's bytes, kind)."""
+    """The 50 series of a pod: (labels as the message's bytes, kind). Counters have a label more."""
     place = {
         "container": "web", "instance": f"10.{pod >> 16}.{pod >> 8 & 255}.{pod & 255}:9090", "job": "kubernetes-pods",
         "metrics_path": "/metrics", "namespace": f"team-{pod % 20}", "node": f"node-{pod % 50}",
         "pod": f"web-{pod % 100}-{pod * 2654435761 & 0xFFFFF:05x}", "service": f"web-{pod % 100}",
     }
     for m in range(METRICS):
-        kind = "counter" if m < 20 else "gauge" if m < 30 else "constant" if m < 35 else "float" if m < 40 else "slow"
-        labels = {"__name__": f"{prefix}_{m}_total" if kind == "counter" else f"{prefix}_{m}", **place}
+        kind = kind_of(m)
+        labels = {"__name__": name_of(m, prefix), **place}
+        if kind == "counter":
+            labels["code"] = f"{m % 5 + 1}00"
         yield b"".join(field(1, field(1, k.encode()) + field(2, v.encode())) for k, v in sorted(labels.items())), kind
 
 
@@ -83,6 +94,7 @@ class Load:
         self.values = array("d", (self.rng.randrange(100) for _ in all_series))
         self.series = len(all_series)
         self.samples = self.series * steps
+        self.names = sorted({name_of(m) for m in range(METRICS)})
 
     def place(self, now):
         """Late samples are taken for half an hour, early ones for an hour: what is longer reaches into the future."""

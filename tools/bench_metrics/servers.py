@@ -61,8 +61,10 @@ class Server:
         self.process.send_signal(how)
         self.process.wait(60)
 
+    version_flag = "--version"
+
     def version(self):
-        found = subprocess.run([self.binary, "--version"], capture_output=True, text=True)
+        found = subprocess.run([self.binary, self.version_flag], capture_output=True, text=True)
         text = (found.stdout + found.stderr).strip()
         return text.splitlines()[0] if text else "?"
 
@@ -134,13 +136,13 @@ class Prometheus(Server):
         root = f"{self.dir}/snapshots/{name}/*"
         return [
             ("disk", "chunks, bytes a sample", size(root + "/chunks/*") / samples),
-            (None, "index, bytes a sample", size(root + "/index") / samples),
+            ("index", "index, bytes a sample", size(root + "/index") / samples),
             ("wal", "WAL, bytes a sample", wal / samples),
         ]
 
 
 class Victoria(Server):
-    name = "VictoriaMetrics"
+    name, version_flag = "VictoriaMetrics", "-version"
 
     def command(self):
         return [
@@ -155,7 +157,7 @@ class Victoria(Server):
         self.settle()
         return [
             ("disk", "parts, bytes a sample", size(f"{self.dir}/data/**") / samples),
-            (None, "index, bytes a sample", size(f"{self.dir}/indexdb/**") / samples),
+            ("index", "index, bytes a sample", size(f"{self.dir}/indexdb/**") / samples),
         ]
 
 
@@ -166,7 +168,7 @@ class Binnacle(Server):
         ports = [f"127.0.0.1:{free_port()}" for _ in range(3)]
         return [
             self.binary, "server", "--data-dir", self.dir, "--http-addr", f"127.0.0.1:{self.port}", "--api-addr", ports[0],
-            "--otlp-grpc-addr", ports[1], "--otlp-http-addr", ports[2],
+            "--otlp-grpc-addr", ports[1], "--otlp-http-addr", ports[2], "--enable-admin-api",
         ]
 
     def ask(self, path, params, method="GET"):
@@ -184,8 +186,9 @@ class Binnacle(Server):
 
     def disk(self, samples):
         time.sleep(11)
+        name = self.ask("/admin/tsdb/snapshot", {}, "POST")["name"]
         held = written = 0
-        for path in glob.glob(f"{self.dir}/metrics/*.blk"):
+        for path in glob.glob(f"{self.dir}/metrics/snapshots/{name}/*.blk"):
             with open(path, "rb") as f:
                 # The footer of tsdb/FORMAT.md.
                 f.seek(-48, os.SEEK_END)
@@ -196,6 +199,6 @@ class Binnacle(Server):
                 written += os.path.getsize(path)
         return [
             ("disk", "blocks with index, bytes a sample", written / held if held else math.nan),
-            (None, "samples in blocks by now", held),
+            (None, "samples in blocks", held),
             ("wal", "WAL, bytes a sample", self.own("wal_written_bytes_total") / self.own("samples_appended_total")),
         ]
