@@ -4,6 +4,7 @@ pub(crate) mod control;
 pub(crate) mod directory;
 mod engine_metrics;
 pub(crate) mod engines;
+mod gone;
 pub(crate) mod node;
 mod startup;
 

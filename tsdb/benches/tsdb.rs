@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use signal::{Labels, Matcher, MetricBatch, Select, SeriesSource};
-use tsdb::{Config, Tsdb};
+use tsdb::{Columns, Config, Key, Tsdb};
 
 const SERIES: usize = 5000;
 
@@ -32,6 +32,19 @@ fn benches(c: &mut Criterion) {
         b.iter(|| {
             t += 1;
             rt.block_on(db.append(scrape(t))).expect("appends")
+        });
+    });
+    let mut columns = Columns::default();
+    let batch = scrape(t);
+    for s in &batch.series {
+        columns.series.push((Key::of(s.labels.encoded()), 1));
+        columns.samples.extend(&s.samples);
+    }
+    g.bench_function("append 5000 series known by key", |b| {
+        b.iter(|| {
+            t += 1;
+            columns.samples.iter_mut().for_each(|s| s.timestamp = t);
+            rt.block_on(db.append_columns(&columns, |i| Ok(batch.series[i].labels.clone()))).expect("appends")
         });
     });
     g.bench_function("select 100 series of one metric", |b| {

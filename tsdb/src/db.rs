@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) frozen: Option<Arc<Frozen>>,
     /// The log below this segment belongs to `frozen`.
     pub(crate) frozen_segment: u64,
+    /// The log still has samples of ended series that are in blocks already.
+    pub(crate) log_behind: bool,
     /// In ascending order of `meta.order`.
     pub(crate) blocks: Vec<Arc<Block>>,
 }
@@ -107,6 +109,8 @@ pub struct Facts {
     pub samples_refused: Vec<(&'static str, u64)>,
     pub head_samples: u64,
     pub head_bytes: u64,
+    /// Memory of the pages that they stand in.
+    pub head_page_bytes: u64,
     pub blocks: u64,
     pub block_bytes: u64,
     pub wal: wal::Stats,
@@ -156,8 +160,7 @@ impl Tsdb {
         let (blocks, bad_blocks) = open_blocks(&config.dir)?;
         let tombstones = Tombstones::load(&config.dir)?;
         let wal_config = wal::Config { sync: config.sync, ..wal::Config::new(config.dir.join("wal")) };
-        let mut replay = Replay::new(load_metadata(&config.dir)?);
-        let (wal, found) = Wal::open(wal_config, |_, frame| replay.frame(frame))?;
+        let (replay, wal, found) = replay::read(wal_config, load_metadata(&config.dir)?)?;
         let Replay { head, metadata, exemplars, record, unreadable, lost, .. } = replay;
         if unreadable + lost > 0 || !found.damage.is_empty() {
             tracing::error!(
@@ -188,7 +191,14 @@ impl Tsdb {
         Ok(Arc::new(Tsdb {
             config,
             wal,
-            state: RwLock::new(State { head, head_since: now, frozen: None, frozen_segment: 0, blocks }),
+            state: RwLock::new(State {
+                head,
+                head_since: now,
+                frozen: None,
+                frozen_segment: 0,
+                log_behind: false,
+                blocks,
+            }),
             gate: tokio::sync::RwLock::new(()),
             order: Mutex::new(()),
             tombstones,
@@ -276,6 +286,7 @@ impl Tsdb {
             samples_refused,
             head_samples: head.samples,
             head_bytes: head.bytes as u64,
+            head_page_bytes: head.cells.size() as u64,
             blocks: state.blocks.len() as u64,
             block_bytes: state.blocks.iter().map(|b| b.bytes).sum(),
             wal: self.wal.stats(),

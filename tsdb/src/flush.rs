@@ -18,7 +18,7 @@ fn write(dir: &std::path::Path, seq: u64, head: &Frozen) -> Result<Option<std::p
     let mut writer = Writer::create(dir, Meta { seq, order: seq, ..Meta::default() })?;
     let mut data = SeriesData::default();
     for series in order.into_iter().filter_map(|i| head.series.get(i)) {
-        let (runs, late) = series.data.read(i64::MIN, i64::MAX);
+        let (runs, late) = series.data.read(&head.cells, i64::MIN, i64::MAX);
         data.columns.clear();
         runs.iter().for_each(|r| r.decode(|s| data.columns.push(s.timestamp, s.value)));
         late.into_iter().for_each(|s| data.columns.push(s.timestamp, s.value));
@@ -53,8 +53,11 @@ impl Tsdb {
         let _one = self.maintenance.lock().await;
         // A flush that failed left its head frozen: that one goes first.
         if self.state.read().frozen.is_none() {
-            if self.state.read().head.samples == 0 {
-                return Ok(());
+            {
+                let state = self.state.read();
+                if state.head.samples == 0 && !(all && state.log_behind) {
+                    return Ok(());
+                }
             }
             let _gate = self.gate.write().await;
             if all {
@@ -63,10 +66,12 @@ impl Tsdb {
                 let mut state = self.state.write();
                 state.frozen = Some(Arc::new(state.head.freeze()));
                 state.frozen_segment = segment;
+                state.log_behind = false;
             } else {
                 let mut state = self.state.write();
                 state.frozen = Some(Arc::new(state.head.freeze_dead()));
                 state.frozen_segment = 0;
+                state.log_behind = true;
             }
         }
         let (head, segment) = {

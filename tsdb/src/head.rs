@@ -4,6 +4,7 @@
 //! found by its labels, or by the key of the bytes in which a sender names it again and again. A flush takes the
 //! samples away ([`Head::freeze`]) and leaves the series; [`Head::sweep`] then drops those that have ended.
 
+mod cells;
 mod data;
 mod extra;
 mod postings;
@@ -12,6 +13,7 @@ use hashbrown::HashTable;
 use signal::{HistogramSample, Labels, Sample, is_stale_nan};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+pub(crate) use cells::Cells;
 pub(crate) use data::{Data, Run};
 pub(crate) use extra::HistogramRun;
 pub(crate) use postings::Postings;
@@ -32,6 +34,10 @@ pub(crate) struct Head {
     by_key: HashTable<u32>,
     free: Vec<u32>,
     pub(crate) postings: Postings,
+    /// What the samples stand in.
+    pub(crate) cells: Cells,
+    /// Room for one sample on its way there.
+    scratch: Vec<u8>,
     /// Time range of the samples, if any.
     pub(crate) range: Option<(i64, i64)>,
     pub(crate) samples: u64,
@@ -70,6 +76,7 @@ pub(crate) struct MemSeries {
 pub(crate) struct Frozen {
     /// In order of number.
     pub(crate) series: Vec<FrozenSeries>,
+    pub(crate) cells: Cells,
     pub(crate) range: Option<(i64, i64)>,
 }
 
@@ -120,6 +127,10 @@ impl Head {
                 id
             }
             None => {
+                if self.series.len() == self.series.capacity() {
+                    // Doubling would leave a third of it empty.
+                    self.series.reserve_exact(64 + self.series.len() / 8);
+                }
                 self.series.push(new);
                 (self.series.len() - 1) as u32
             }
@@ -157,7 +168,7 @@ impl Head {
     #[inline]
     pub(crate) fn insert(&mut self, id: u32, sample: Sample) {
         let Some(series) = self.series.get_mut(id as usize) else { return };
-        let grown = series.data.insert(sample);
+        let grown = series.data.insert(&mut self.cells, &mut self.scratch, sample);
         series.data.bytes += grown as u32;
         self.bytes += grown;
         self.samples += 1;
@@ -175,7 +186,7 @@ impl Head {
     pub(crate) fn insert_histogram(&mut self, id: u32, sample: HistogramSample) {
         let Some(series) = self.series.get_mut(id as usize) else { return };
         let (t, dead) = (sample.timestamp, sample.histogram.is_stale());
-        let newest_float = series.data.newest().map(|s| s.timestamp);
+        let newest_float = series.data.newest(&self.cells).map(|s| s.timestamp);
         let grown = series.data.extra().insert(sample, newest_float);
         series.data.bytes += grown as u32;
         self.bytes += grown;
@@ -205,7 +216,8 @@ impl Head {
 
     /// Takes all samples out. The log must define every series anew from here on.
     pub(crate) fn freeze(&mut self) -> Frozen {
-        let mut out = Frozen { range: self.range.take(), ..Frozen::default() };
+        let mut out =
+            Frozen { range: self.range.take(), cells: std::mem::take(&mut self.cells), ..Frozen::default() };
         for (id, s) in self.series.iter_mut().enumerate() {
             s.logged = false;
             s.anchor = crate::record::Anchor::default();
@@ -225,7 +237,7 @@ impl Head {
         let mut out = Frozen { range: self.range, ..Frozen::default() };
         for (id, s) in self.series.iter_mut().enumerate() {
             if s.dead && !s.data.is_empty() {
-                let data = std::mem::take(&mut s.data);
+                let data = s.data.move_out(&mut self.cells, &mut out.cells);
                 self.bytes -= data.bytes as usize;
                 self.samples = self.samples.saturating_sub(data.samples());
                 out.series.push(FrozenSeries { id: id as u32, labels: s.labels.clone(), data });
@@ -298,7 +310,6 @@ impl MemSeries {
         self.dead = dead;
         if dead {
             *all_dead += 1;
-            self.data.shrink();
         } else {
             *all_dead -= 1;
         }
@@ -353,6 +364,6 @@ mod tests {
 
     #[test]
     fn a_series_is_small() {
-        assert!(size_of::<MemSeries>() <= 168, "{}", size_of::<MemSeries>());
+        assert!(size_of::<MemSeries>() <= 136, "{}", size_of::<MemSeries>());
     }
 }

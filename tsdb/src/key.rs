@@ -26,6 +26,16 @@ impl Key {
         Key([h as u64 | 1, (h >> 64) as u64])
     }
 
+    /// For keys of keys.
+    #[inline]
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut out = [0; 16];
+        let (a, b) = out.split_at_mut(8);
+        a.copy_from_slice(&self.0[0].to_le_bytes());
+        b.copy_from_slice(&self.0[1].to_le_bytes());
+        out
+    }
+
     /// Of nothing: never what [`Key::of`] gives.
     pub const NONE: Key = Key([0, 0]);
 

@@ -9,7 +9,7 @@ use signal::{
 
 use crate::block::{Block, Reader};
 use crate::db::{State, Tsdb};
-use crate::head::{Data, HistogramRun, Run};
+use crate::head::{Cells, Data, HistogramRun, Run};
 use crate::merge::{Columns, Extras, starts_of};
 use crate::tombstones::{Ranges, Tombstones};
 
@@ -45,8 +45,8 @@ struct HeadExtra {
 
 impl HeadPart {
     /// `None` if there is nothing in the range.
-    fn of(data: &Data, select: &Select) -> Option<Self> {
-        let (runs, late) = data.read(select.start, select.end);
+    fn of(data: &Data, cells: &Cells, select: &Select) -> Option<Self> {
+        let (runs, late) = data.read(cells, select.start, select.end);
         let extra = data.extra_ref().map(|e| {
             let (runs, late) = e.read(select.start, select.end);
             HeadExtra { runs, late, starts: e.starts().to_vec() }
@@ -57,7 +57,7 @@ impl HeadPart {
 
     /// Bytes of memory, about: collected lists begin with room for four.
     fn size(&self) -> usize {
-        4 * size_of::<Self>() + self.runs.capacity() * size_of::<Run>() + size_of_val(&*self.late)
+        4 * size_of::<Self>() + self.runs.iter().map(Run::size).sum::<usize>() + size_of_val(&*self.late)
     }
 
     fn read(&self, start: i64, end: i64, columns: &mut Columns, extras: &mut Extras) {
@@ -170,11 +170,12 @@ impl Found {
             return Ok(());
         }
         for id in state.head.postings.select(&select.matchers) {
-            let frozen = frozen.and_then(|f| f.get(id)).map(|s| (&s.labels, &s.data));
-            let head = head.and_then(|h| h.series.get(id as usize)).map(|s| (&s.labels, &s.data));
-            let Some((labels, _)) = frozen.or(head) else { continue };
+            let frozen = frozen.and_then(|f| f.get(id).map(|s| (&s.labels, &s.data, &f.cells)));
+            let head = head.and_then(|h| h.series.get(id as usize).map(|s| (&s.labels, &s.data, &h.cells)));
+            let Some((labels, ..)) = frozen.or(head) else { continue };
             let both = frozen.into_iter().chain(head);
-            let heads: Vec<HeadPart> = both.filter_map(|(_, data)| HeadPart::of(data, select)).collect();
+            let heads: Vec<HeadPart> =
+                both.filter_map(|(_, data, cells)| HeadPart::of(data, cells, select)).collect();
             if !heads.is_empty() {
                 let held = size_of::<(Labels, Parts)>() + heads.iter().map(HeadPart::size).sum::<usize>();
                 self.series.push((labels.clone(), Parts { blocks: Vec::new(), heads }));

@@ -81,11 +81,12 @@ impl fmt::Debug for Samples {
 
 type Fact = fn(&tsdb::Facts) -> f64;
 
-const SAMPLES_GAUGES: [(&str, &str, Fact); 12] = [
+const SAMPLES_GAUGES: [(&str, &str, Fact); 13] = [
     ("series", "Series in memory, ended ones included until the next flush", |f| f.series as f64),
     ("dead_series", "Series in memory that have ended", |f| f.dead_series as f64),
     ("head_samples", "Samples in memory, also in the write-ahead log", |f| f.head_samples as f64),
-    ("head_bytes", "Memory of the samples in memory", |f| f.head_bytes as f64),
+    ("head_bytes", "Bytes of the samples in memory", |f| f.head_bytes as f64),
+    ("head_page_bytes", "Memory of the pages that samples in memory stand in", |f| f.head_page_bytes as f64),
     ("blocks", "Blocks on disk", |f| f.blocks as f64),
     ("block_bytes", "Size of the blocks on disk", |f| f.block_bytes as f64),
     ("wal_disk_bytes", "Size of the write-ahead log on disk", |f| f.wal.disk_bytes as f64),

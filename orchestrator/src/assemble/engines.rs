@@ -172,6 +172,7 @@ pub(super) fn start_collector(shared: &Shared, engines: &Engines, informers: &In
     let (stop, clock, sink) = (&shared.stop, &shared.clock, &engines.sink);
     let _inside = threads.enter();
     telemetry::task::spawn("tsdb", engines.metrics.clone().run(stop.clone()));
+    super::gone::watch(engines.metrics.clone(), informers, clock.clone(), stop.clone());
     telemetry::task::spawn("log-index", engines.logs.clone().run(stop.clone()));
     telemetry::task::spawn("trace-index", engines.traces.clone().run(stop.clone()));
     telemetry::task::spawn(

@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::StreamExt;
 use http::{HeaderMap, header};
-use signal::{Accepted, MetricBatch};
+use signal::{Accepted, Labels, MetricBatch};
 
 use super::{fail, no_content};
 use crate::App;
@@ -87,15 +87,18 @@ pub(super) async fn write(State(app): State<App>, scope: Scope, req: Request) ->
     let mut decoded = match message {
         Message::V1 => {
             let mut request = v1::decode(&raw).map_err(fail)?;
-            let mut decoded = std::mem::take(&mut request.rest);
-            let columns = std::mem::take(&mut request.columns);
-            if !columns.series.is_empty() {
-                let done = app.engines.tsdb.append_columns(&columns, |at| request.labels(at)).await;
-                refused(&mut decoded, done.map_err(|e| fail(e.into()))?);
-            }
+            let (columns, mut decoded) =
+                (std::mem::take(&mut request.columns), std::mem::take(&mut request.rest));
+            columns_to(&app, &columns, |at| request.labels(at), &mut decoded).await?;
             decoded
         }
-        Message::V2 => v2::decode(&raw).map_err(fail)?,
+        Message::V2 => {
+            let mut request = v2::decode(&raw).map_err(fail)?;
+            let (columns, mut decoded) =
+                (std::mem::take(&mut request.columns), std::mem::take(&mut request.rest));
+            written.samples = columns_to(&app, &columns, |at| request.labels(at), &mut decoded).await?;
+            decoded
+        }
     };
     drop(raw);
     written.exemplars = decoded.batch.exemplars.len();
@@ -113,7 +116,7 @@ pub(super) async fn write(State(app): State<App>, scope: Scope, req: Request) ->
     };
     if !floats.series.is_empty() || !floats.metadata.is_empty() {
         let done = store(floats).await?;
-        written.samples = done.accepted;
+        written.samples += done.accepted;
         refused(&mut decoded, done);
     }
     if !histograms.histograms.is_empty() || !histograms.exemplars.is_empty() {
@@ -138,6 +141,22 @@ pub(super) async fn write(State(app): State<App>, scope: Scope, req: Request) ->
         }
     }
     Ok(response)
+}
+
+/// Stores floats of series that are known by a key; gives back how many.
+async fn columns_to(
+    app: &App,
+    columns: &tsdb::Columns,
+    labels: impl Fn(usize) -> Result<Labels, String>,
+    decoded: &mut Decoded,
+) -> Result<usize, Response> {
+    if columns.series.is_empty() {
+        return Ok(0);
+    }
+    let done = app.engines.tsdb.append_columns(columns, labels).await.map_err(|e| fail(e.into()))?;
+    let accepted = done.accepted;
+    refused(decoded, done);
+    Ok(accepted)
 }
 
 fn refused(decoded: &mut Decoded, done: Accepted) {

@@ -114,9 +114,28 @@ async fn remote_write_2_takes_histograms_starts_and_exemplars() {
         .bytes(5, &metadata.0);
     let sample = Message::default().double(1, 4.0).varint(2, now as u64).varint(3, (now - 2000) as u64);
     let jobs = Message::default().bytes(1, &[1, 3]).bytes(2, &sample.0);
-    let (status, headers, text) = push(&w, V2, &request.bytes(5, &latency.0).bytes(5, &jobs.0)).await;
+    // One without a start time, told twice: the second time its series is known.
+    let plain = |ms: i64| {
+        let sample = Message::default().double(1, 2.0).varint(2, ms as u64);
+        Message::default().bytes(1, &[1, 6]).bytes(2, &sample.0).bytes(5, &metadata.0)
+    };
+    let first = request.bytes(5, &plain(now - 1000).0);
+    assert_eq!(push(&w, V2, &first).await.0, StatusCode::NO_CONTENT);
+    let mut request = Message::default();
+    for s in ["", "__name__", "latency", "jobs_total", "trace_id", "abc", "how long", "seconds"] {
+        request = request.bytes(4, s.as_bytes());
+    }
+    let request = request.bytes(5, &plain(now).0).bytes(5, &latency.0).bytes(5, &jobs.0);
+    let (status, headers, text) = push(&w, V2, &request).await;
     assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
-    for (name, n) in [("samples", "1"), ("histograms", "1"), ("exemplars", "1")] {
+    let both = w
+        .ok(&format!(
+            "/api/v1/query?query=count_over_time(%7B__name__%3D%22how%20long%22%7D%5B1m%5D)&time={}",
+            now / 1000 + 1
+        ))
+        .await;
+    assert_eq!(both["data"]["result"][0]["value"][1], "2");
+    for (name, n) in [("samples", "2"), ("histograms", "1"), ("exemplars", "1")] {
         assert_eq!(headers[format!("x-prometheus-remote-write-{name}-written")], n, "{name}");
     }
     let time = now as f64 / 1000.0;

@@ -1,27 +1,22 @@
 //! Samples of one series in memory: an open run that grows, closed ones, and what came late.
 //!
-//! Runs of [`RUN`] samples are closed and shared, so that a query copies at most one open run. Samples out of
-//! order wait in a short list of their own. Native histograms and start times stand apart, in a box that few have.
-
-use std::sync::Arc;
+//! A run is closed after [`RUN`] samples, so that a query for the newest of a busy series decodes little. Samples out
+//! of order wait in a short list of their own. Native histograms and start times stand apart, in a box that few have.
 
 use signal::Sample;
 
+use super::cells::{Cells, Chain};
 use super::extra::Extra;
 use crate::codec::{StreamState, decode_stream};
 
-/// Samples in a closed run: a query for the newest minutes decodes little, and the run's header costs little.
-const RUN: u32 = 120;
-/// The open run grows by this many bytes: doubling would leave a third of it empty.
-const STEP: usize = 64;
-/// The most bytes that one sample takes in a stream.
-const SAMPLE: usize = 20;
+/// Samples in a closed run. What is scraped every 15 s is flushed before it has as many.
+const RUN: u32 = 240;
 
 #[derive(Default)]
 pub(crate) struct Data {
+    open: Chain,
     /// All by which the series grew.
     pub(super) bytes: u32,
-    open: Vec<u8>,
     open_min: i64,
     state: StreamState,
     rest: Option<Box<Rest>>,
@@ -30,22 +25,32 @@ pub(crate) struct Data {
 /// What a young series with floats in order has not.
 #[derive(Default)]
 struct Rest {
-    closed: Vec<Run>,
+    closed: Vec<Closed>,
     /// Samples that were not newer than their predecessor, in order of arrival.
     late: Vec<Sample>,
     extra: Option<Box<Extra>>,
 }
 
+struct Closed {
+    min: i64,
+    max: i64,
+    count: u32,
+    data: Chain,
+}
+
 /// Samples in ascending order, compressed.
 #[derive(Clone)]
 pub(crate) struct Run {
-    pub(crate) min: i64,
-    pub(crate) max: i64,
     count: u32,
-    data: Arc<[u8]>,
+    data: Vec<u8>,
 }
 
 impl Run {
+    /// Bytes of memory.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Run>() + self.data.capacity()
+    }
+
     pub(crate) fn decode(&self, mut each: impl FnMut(Sample)) {
         decode_stream(&self.data, self.count, |timestamp, value| each(Sample { timestamp, value }))
             .expect("a run is written by this process and never leaves memory");
@@ -53,42 +58,43 @@ impl Run {
 }
 
 impl Data {
-    /// Gives back by how many bytes the series grew.
+    /// Gives back by how many bytes the series grew. `scratch` is room for one sample.
     #[inline]
-    pub(super) fn insert(&mut self, s: Sample) -> usize {
+    pub(super) fn insert(&mut self, cells: &mut Cells, scratch: &mut Vec<u8>, s: Sample) -> usize {
         if self.state.count == 0 {
             if let Some(last) = self.rest.as_ref().and_then(|r| r.closed.last())
                 && s.timestamp <= last.max
             {
-                return self.insert_late(s);
+                return self.insert_late(cells, s);
             }
             self.open_min = s.timestamp;
         } else if s.timestamp <= self.state.last_t {
-            return self.insert_late(s);
+            return self.insert_late(cells, s);
         }
-        let before = self.open.len();
-        if self.open.capacity() - before < SAMPLE {
-            self.open.reserve_exact(STEP);
-        }
-        self.state.push(&mut self.open, s.timestamp, s.value);
-        let grown = self.open.len() - before;
+        scratch.clear();
+        self.state.push(scratch, s.timestamp, s.value);
+        cells.push(&mut self.open, scratch);
         if self.state.count == RUN {
-            let run = self.open_run();
-            let closed = &mut self.rest.get_or_insert_default().closed;
-            if closed.len() == closed.capacity() {
-                closed.reserve_exact(2);
-            }
-            closed.push(run);
-            self.open.clear();
-            self.open.shrink_to(STEP);
-            self.state = StreamState::default();
+            self.close();
         }
-        grown
+        scratch.len()
     }
 
     #[cold]
-    fn insert_late(&mut self, s: Sample) -> usize {
-        let newest = self.newest();
+    fn close(&mut self) {
+        let closed = Closed {
+            min: self.open_min,
+            max: self.state.last_t,
+            count: self.state.count,
+            data: std::mem::take(&mut self.open),
+        };
+        self.rest.get_or_insert_default().closed.push(closed);
+        self.state = StreamState::default();
+    }
+
+    #[cold]
+    fn insert_late(&mut self, cells: &Cells, s: Sample) -> usize {
+        let newest = self.newest(cells);
         let late = &mut self.rest.get_or_insert_default().late;
         // A late sample of the same time may stand for another value; then this one must win over it.
         if newest.is_some_and(|n| n.timestamp == s.timestamp && n.value.to_bits() == s.value.to_bits())
@@ -109,12 +115,13 @@ impl Data {
     }
 
     /// The newest sample that came in order.
-    pub(super) fn newest(&self) -> Option<Sample> {
+    pub(super) fn newest(&self, cells: &Cells) -> Option<Sample> {
         if self.state.count > 0 {
             return Some(Sample { timestamp: self.state.last_t, value: self.state.last_v });
         }
+        let closed = self.rest.as_ref()?.closed.last()?;
         let mut last = None;
-        self.rest.as_ref()?.closed.last()?.decode(|s| last = Some(s));
+        Run { count: closed.count, data: cells.read(closed.data) }.decode(|s| last = Some(s));
         last
     }
 
@@ -130,27 +137,26 @@ impl Data {
         rest + u64::from(self.state.count)
     }
 
-    /// Nothing more is expected: no room is kept for it.
-    pub(super) fn shrink(&mut self) {
-        self.open.shrink_to_fit();
-    }
-
-    fn open_run(&self) -> Run {
-        Run {
-            min: self.open_min,
-            max: self.state.last_t,
-            count: self.state.count,
-            data: self.open.as_slice().into(),
+    /// The same samples in other cells; nothing is left in these.
+    pub(super) fn move_out(&mut self, from: &mut Cells, to: &mut Cells) -> Data {
+        let mut data = std::mem::take(self);
+        let closed = data.rest.iter_mut().flat_map(|r| r.closed.iter_mut().map(|c| &mut c.data));
+        for chain in std::iter::once(&mut data.open).chain(closed).filter(|c| !c.is_empty()) {
+            let bytes = from.read(*chain);
+            from.give_back(std::mem::take(chain));
+            to.push(chain, &bytes);
         }
+        data
     }
 
     /// Runs and late samples that may lie in the range.
-    pub(crate) fn read(&self, start: i64, end: i64) -> (Vec<Run>, Vec<Sample>) {
+    pub(crate) fn read(&self, cells: &Cells, start: i64, end: i64) -> (Vec<Run>, Vec<Sample>) {
         let (closed, late) =
             self.rest.as_ref().map_or((&[][..], &[][..]), |r| (r.closed.as_slice(), r.late.as_slice()));
-        let mut runs: Vec<Run> = closed.iter().filter(|r| r.max >= start && r.min <= end).cloned().collect();
+        let inside = closed.iter().filter(|r| r.max >= start && r.min <= end);
+        let mut runs: Vec<Run> = inside.map(|r| Run { count: r.count, data: cells.read(r.data) }).collect();
         if self.state.count > 0 && self.state.last_t >= start && self.open_min <= end {
-            runs.push(self.open_run());
+            runs.push(Run { count: self.state.count, data: cells.read(self.open) });
         }
         let late = late.iter().filter(|s| s.timestamp >= start && s.timestamp <= end).copied().collect();
         (runs, late)
@@ -166,13 +172,15 @@ mod tests {
     proptest! {
         #[test]
         fn a_series_keeps_the_last_value_of_each_time(samples in proptest::collection::vec((0..300i64, any::<u64>()), 0..600)) {
-            let mut data = Data::default();
+            let (mut data, mut cells, mut scratch) = (Data::default(), Cells::default(), Vec::new());
             let mut model = BTreeMap::new();
             for (t, v) in samples {
-                data.insert(Sample { timestamp: t, value: f64::from_bits(v) });
+                data.insert(&mut cells, &mut scratch, Sample { timestamp: t, value: f64::from_bits(v) });
                 model.insert(t, v);
             }
-            let (runs, late) = data.read(i64::MIN, i64::MAX);
+            let mut others = Cells::default();
+            let data = data.move_out(&mut cells, &mut others);
+            let (runs, late) = data.read(&others, i64::MIN, i64::MAX);
             let mut m = crate::merge::Columns::default();
             runs.iter().for_each(|r| r.decode(|s| m.push(s.timestamp, s.value)));
             late.into_iter().for_each(|s| m.push(s.timestamp, s.value));

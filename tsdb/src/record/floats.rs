@@ -163,7 +163,6 @@ fn whole(v: f64) -> Option<i64> {
 /// A series as the log's reader knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
-    /// In the new head.
     pub(crate) id: u32,
     /// Record and value of the newest anchor and the one before it: a record that was written while the newest was
     /// on its way still hangs from the other.
@@ -234,7 +233,11 @@ impl<'a> Columns<'a> {
         Some(Columns { record, series, times, bases, codes, bytes })
     }
 
-    /// Gives each sample with the series' number in the new head, and back how many hang from what is lost.
+    pub(crate) fn samples(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Gives each sample with the series' number, and back how many hang from what is lost.
     pub(crate) fn read(mut self, known: &mut [Option<Known>], mut each: impl FnMut(u32, Sample)) -> u64 {
         let mut lost = 0;
         let mut bases = self.bases.iter();

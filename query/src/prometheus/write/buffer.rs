@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use parking_lot::Mutex;
 
 /// Kept for the next requests; what is more, or larger, is given back.
-const KEPT: usize = 4;
-const KEPT_BYTES: usize = 4 << 20;
+const KEPT: usize = 2;
+const KEPT_BYTES: usize = 2 << 20;
 
 static IDLE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 

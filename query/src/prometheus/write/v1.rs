@@ -158,7 +158,7 @@ fn length(tag: u8, rest: &[u8]) -> Option<(usize, &[u8])> {
 
 /// A sample as every sender writes it: value, then time.
 #[inline]
-fn plain_sample(b: &[u8]) -> Option<Sample> {
+pub(super) fn plain_sample(b: &[u8]) -> Option<Sample> {
     let (value, rest) = b.strip_prefix(&[0x09])?.split_first_chunk::<8>()?;
     let rest = rest.strip_prefix(&[0x10])?;
     let mut timestamp = 0u64;
