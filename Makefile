@@ -17,7 +17,7 @@ SHOP_IMAGE := $(CARGO_TARGET_DIR)/images/shop.tar
 KUBECTL := $(TOOLS)/kubectl
 
 PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
-PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus
+PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager
 
 .PHONY: help run build web test lint bench bench-metrics image kubectl browser node packages-run packages-test
 

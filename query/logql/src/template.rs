@@ -1,196 +1,358 @@
-//! Go's text/template, as far as `line_format`, `label_format` and alert texts use it: `{{ .label }}`, pipelines,
-//! `if`, `range`, `with`, variables, and Loki's functions.
-//!
-//! The road: [`parse`] → a tree → `render`, with [`functions`] for what stands before arguments.
+//! Templates of `line_format` and `label_format`: Go's text/template with Loki's functions
+//! (Loki: docs/sources/query/template_functions.md).
 
-mod functions;
-mod parse;
-mod value;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
 
-use value::Value;
+use regex::Regex;
+use template::{Functions, Value, time};
 
-/// Output of one template at most: a loop over a large list must not fill the memory.
-const LONGEST: usize = 1 << 20;
-
-#[derive(Clone, Debug)]
-pub(crate) struct Template(Vec<Node>);
-
-#[derive(Clone, Debug)]
-enum Node {
-    Text(String),
-    Show(Pipeline),
-    /// `$x := …` and `$x = …`.
-    Assign(String, Pipeline),
-    If(Vec<(Pipeline, Vec<Node>)>, Vec<Node>),
-    With(Pipeline, Vec<Node>, Vec<Node>),
-    Range {
-        names: Vec<String>,
-        over: Pipeline,
-        body: Vec<Node>,
-        otherwise: Vec<Node>,
-    },
-}
-
-/// Commands joined by `|`: what one gives is the last argument of the next.
-type Pipeline = Vec<Vec<Operand>>;
-
-#[derive(Clone, Debug)]
-enum Operand {
-    /// `.a.b`; without names the dot itself.
-    Field(Vec<String>),
-    /// `$x.a`; `$` is the dot the template began with.
-    Variable(String, Vec<String>),
-    Constant(Value),
-    Function(String),
-    Group(Pipeline, Vec<String>),
-}
+use crate::fields;
 
 /// What a template is rendered with: the labels by name, and the line and its time by `__line__` and
 /// `__timestamp__`.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-struct Renderer<'a> {
-    get: Lookup<'a>,
-    variables: Vec<(String, Value)>,
-    out: String,
-}
+#[derive(Clone, Debug)]
+pub(crate) struct Template(template::Template);
 
 impl Template {
     pub(crate) fn parse(text: &str) -> Result<Template, String> {
-        parse::parse(text).map(Template)
+        template::Template::parse(text, &Loki(&|_| None)).map(Template).map_err(|e| {
+            let hint = e.message.strip_suffix(" not defined").and_then(|m| m.strip_prefix("function \""));
+            let hint =
+                hint.map(|n| format!("; a label is written .{}", n.trim_matches('"'))).unwrap_or_default();
+            format!("template: {e}{hint}")
+        })
     }
 
     pub(crate) fn render(&self, get: Lookup<'_>) -> Result<String, String> {
-        let mut r = Renderer { get, variables: Vec::new(), out: String::new() };
-        r.nodes(&self.0, &Value::Root)?;
-        Ok(r.out)
+        self.0.render(Value::Root, &Loki(get)).map_err(|e| format!("template: {e}"))
     }
 }
 
-impl Renderer<'_> {
-    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), String> {
-        let scope = self.variables.len();
-        for n in nodes {
-            self.node(n, dot)?;
-            if self.out.len() > LONGEST {
-                return Err(format!("template: the output is longer than {LONGEST} bytes"));
-            }
-        }
-        self.variables.truncate(scope);
-        Ok(())
+struct Loki<'a>(Lookup<'a>);
+
+impl Functions for Loki<'_> {
+    fn knows(&self, name: &str) -> bool {
+        NAMES.contains(&name)
     }
 
-    fn node(&mut self, node: &Node, dot: &Value) -> Result<(), String> {
-        match node {
-            Node::Text(t) => self.out.push_str(t),
-            Node::Show(p) => {
-                let v = self.pipeline(p, dot)?;
-                self.out.push_str(&v.to_string());
-            }
-            Node::Assign(name, p) => {
-                let v = self.pipeline(p, dot)?;
-                self.variables.push((name.clone(), v));
-            }
-            Node::If(branches, otherwise) => {
-                for (condition, body) in branches {
-                    if self.pipeline(condition, dot)?.is_true() {
-                        return self.nodes(body, dot);
-                    }
-                }
-                self.nodes(otherwise, dot)?;
-            }
-            Node::With(p, body, otherwise) => {
-                let v = self.pipeline(p, dot)?;
-                if v.is_true() { self.nodes(body, &v)? } else { self.nodes(otherwise, dot)? }
-            }
-            Node::Range { names, over, body, otherwise } => {
-                let items = self.pipeline(over, dot)?.items()?;
-                if items.is_empty() {
-                    return self.nodes(otherwise, dot);
-                }
-                for (key, item) in items {
-                    let scope = self.variables.len();
-                    match names.as_slice() {
-                        [value] => self.variables.push((value.clone(), item.clone())),
-                        [k, value, ..] => {
-                            self.variables.push((k.clone(), key));
-                            self.variables.push((value.clone(), item.clone()));
-                        }
-                        [] => {}
-                    }
-                    self.nodes(body, &item)?;
-                    self.variables.truncate(scope);
-                }
-            }
+    fn call(&self, name: &str, arguments: &[Value]) -> Result<Value, String> {
+        match name {
+            "__line__" | "__timestamp__" if arguments.is_empty() => self.root(name),
+            _ => call(name, arguments),
         }
-        Ok(())
     }
 
-    fn pipeline(&self, p: &Pipeline, dot: &Value) -> Result<Value, String> {
-        let mut piped = None;
-        for command in p {
-            piped = Some(self.command(command, piped, dot)?);
+    fn root(&self, name: &str) -> Result<Value, String> {
+        if name == "__timestamp__" {
+            let nanos = (self.0)(name).and_then(|t| t.parse().ok()).unwrap_or(0);
+            return Ok(Value::Time(nanos));
         }
-        Ok(piped.unwrap_or(Value::Nil))
+        Ok(Value::Text((self.0)(name).unwrap_or_default()))
     }
+}
 
-    fn command(&self, command: &[Operand], piped: Option<Value>, dot: &Value) -> Result<Value, String> {
-        let Some((first, rest)) = command.split_first() else { return Ok(Value::Nil) };
-        if let Operand::Function(name) = first {
-            // These two look at no more arguments than they need.
-            if matches!(name.as_str(), "and" | "or") {
-                let mut last = Value::Nil;
-                for o in rest {
-                    last = self.operand(o, dot)?;
-                    if last.is_true() == (name == "or") {
-                        return Ok(last);
-                    }
-                }
-                return Ok(piped.unwrap_or(last));
-            }
-            let mut arguments = Vec::with_capacity(rest.len() + 1);
-            for o in rest {
-                arguments.push(self.operand(o, dot)?);
-            }
-            arguments.extend(piped);
-            return match name.as_str() {
-                "__line__" | "__timestamp__" if arguments.is_empty() => self.field(&Value::Root, name),
-                _ => functions::call(name, &arguments),
-            };
-        }
-        if !rest.is_empty() || piped.is_some() {
-            return Err("template: arguments stand behind what is no function".to_owned());
-        }
-        self.operand(first, dot)
+const NAMES: [&str; 76] = [
+    "ToLower",
+    "ToUpper",
+    "lower",
+    "upper",
+    "title",
+    "trunc",
+    "substr",
+    "replace",
+    "Replace",
+    "Trim",
+    "trim",
+    "TrimLeft",
+    "TrimRight",
+    "TrimPrefix",
+    "TrimSuffix",
+    "TrimSpace",
+    "trimAll",
+    "trimPrefix",
+    "trimSuffix",
+    "indent",
+    "nindent",
+    "repeat",
+    "contains",
+    "hasPrefix",
+    "hasSuffix",
+    "alignLeft",
+    "alignRight",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "mod",
+    "addf",
+    "subf",
+    "mulf",
+    "divf",
+    "max",
+    "min",
+    "maxf",
+    "minf",
+    "ceil",
+    "floor",
+    "round",
+    "int",
+    "float64",
+    "count",
+    "regexReplaceAll",
+    "regexReplaceAllLiteral",
+    "default",
+    "fromJson",
+    "urlencode",
+    "urldecode",
+    "b64enc",
+    "b64dec",
+    "bytes",
+    "duration",
+    "duration_seconds",
+    "date",
+    "toDate",
+    "toDateInZone",
+    "now",
+    "unixEpoch",
+    "unixEpochMillis",
+    "unixEpochNanos",
+    "unixToTime",
+    "toString",
+    "Count",
+    "__line__",
+    "__timestamp__",
+    "coalesce",
+];
+
+/// Text that functions make at most.
+const LONGEST: usize = 1 << 20;
+/// Compiled expressions kept.
+const REGEXES: usize = 64;
+
+fn regex(pattern: &str) -> Result<Regex, String> {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().map_err(|_| "a regular expression failed before".to_owned())?;
+    if let Some(r) = known.get(pattern) {
+        return Ok(r.clone());
     }
-
-    fn operand(&self, o: &Operand, dot: &Value) -> Result<Value, String> {
-        let (value, names) = match o {
-            Operand::Field(names) => (dot.clone(), names.as_slice()),
-            Operand::Variable(name, names) if name == "$" => (Value::Root, names.as_slice()),
-            Operand::Variable(name, names) => {
-                let found = self.variables.iter().rev().find(|(n, _)| n == name);
-                let value = found.ok_or_else(|| format!("template: undefined variable {name:?}"))?;
-                (value.1.clone(), names.as_slice())
-            }
-            Operand::Constant(v) => return Ok(v.clone()),
-            Operand::Function(_) => return self.command(std::slice::from_ref(o), None, dot),
-            Operand::Group(p, names) => (self.pipeline(p, dot)?, names.as_slice()),
-        };
-        names.iter().try_fold(value, |v, n| self.field(&v, n))
+    let r = Regex::new(pattern).map_err(|e| format!("{e}"))?;
+    if known.len() >= REGEXES {
+        known.clear();
     }
+    known.insert(pattern.to_owned(), r.clone());
+    Ok(r)
+}
 
-    fn field(&self, of: &Value, name: &str) -> Result<Value, String> {
-        match of {
-            Value::Root if name == "__timestamp__" => {
-                let nanos = (self.get)(name).and_then(|t| t.parse().ok()).unwrap_or(0);
-                Ok(Value::Time(nanos))
-            }
-            Value::Root => Ok(Value::Text((self.get)(name).unwrap_or_default())),
-            Value::Map(m) => Ok(m.get(name).cloned().unwrap_or(Value::Nil)),
-            Value::Nil => Ok(Value::Nil),
-            _ => Err(format!("template: can't evaluate field {name} of what is no map")),
+/// Calls a function; what was piped into it is the last argument.
+fn call(name: &str, a: &[Value]) -> Result<Value, String> {
+    let arg = |i: usize| {
+        a.get(i).ok_or_else(|| format!("wrong number of args for {name}: want more than {}", a.len()))
+    };
+    let text = |i: usize| arg(i).map(|v| if *v == Value::Nil { String::new() } else { v.to_string() });
+    let int = |i: usize| arg(i)?.int();
+    let float = |i: usize| arg(i)?.float();
+    let size = |i: usize| int(i).map(|n| usize::try_from(n).unwrap_or(0).min(LONGEST));
+    let said = |s: String| Ok(Value::Text(s));
+    match name {
+        "ToLower" | "lower" => said(text(0)?.to_lowercase()),
+        "ToUpper" | "upper" => said(text(0)?.to_uppercase()),
+        "title" => said(title(&text(0)?)),
+        "trunc" => {
+            let (n, s) = (int(0)?, text(1)?);
+            let len = i64::try_from(s.chars().count()).unwrap_or(i64::MAX);
+            let from = if n < 0 { (len + n).max(0) } else { 0 };
+            let take = if n < 0 { len } else { n };
+            said(s.chars().skip(from as usize).take(take as usize).collect())
         }
+        "substr" => {
+            let (from, to, s) = (int(0)?, int(1)?, text(2)?);
+            let from = usize::try_from(from).unwrap_or(0);
+            let to = usize::try_from(to).unwrap_or(usize::MAX);
+            said(s.chars().take(to).skip(from).collect())
+        }
+        "replace" => said(text(2)?.replace(&text(0)?, &text(1)?)),
+        "Replace" => match usize::try_from(int(3)?) {
+            Ok(n) => said(text(0)?.replacen(&text(1)?, &text(2)?, n)),
+            Err(_) => said(text(0)?.replace(&text(1)?, &text(2)?)),
+        },
+        "trim" | "TrimSpace" => said(text(0)?.trim().to_owned()),
+        "Trim" => said(text(0)?.trim_matches(chars(&text(1)?).as_slice()).to_owned()),
+        "TrimLeft" => said(text(0)?.trim_start_matches(chars(&text(1)?).as_slice()).to_owned()),
+        "TrimRight" => said(text(0)?.trim_end_matches(chars(&text(1)?).as_slice()).to_owned()),
+        "trimAll" => said(text(1)?.trim_matches(chars(&text(0)?).as_slice()).to_owned()),
+        "TrimPrefix" => said(without_prefix(&text(0)?, &text(1)?)),
+        "TrimSuffix" => said(without_suffix(&text(0)?, &text(1)?)),
+        "trimPrefix" => said(without_prefix(&text(1)?, &text(0)?)),
+        "trimSuffix" => said(without_suffix(&text(1)?, &text(0)?)),
+        "indent" | "nindent" => {
+            let pad = " ".repeat(size(0)?.min(1000));
+            let body = text(1)?.replace('\n', &format!("\n{pad}"));
+            said(format!("{}{pad}{body}", if name == "nindent" { "\n" } else { "" }))
+        }
+        "repeat" => {
+            let (n, s) = (size(0)?, text(1)?);
+            if s.len().saturating_mul(n) > LONGEST {
+                return Err("repeat makes too long a text".to_owned());
+            }
+            said(s.repeat(n))
+        }
+        "contains" => Ok(Value::Bool(text(1)?.contains(&text(0)?))),
+        "hasPrefix" => Ok(Value::Bool(text(1)?.starts_with(&text(0)?))),
+        "hasSuffix" => Ok(Value::Bool(text(1)?.ends_with(&text(0)?))),
+        "alignLeft" | "alignRight" => {
+            let (n, s) = (size(0)?, text(1)?);
+            let len = s.chars().count();
+            let pad = " ".repeat(n.saturating_sub(len));
+            said(match name {
+                "alignLeft" => s.chars().take(n).collect::<String>() + &pad,
+                _ => pad + &s.chars().skip(len.saturating_sub(n)).collect::<String>(),
+            })
+        }
+        "eq" => {
+            let first = arg(0)?;
+            Ok(Value::Bool(a.iter().skip(1).any(|v| order(first, v) == Some(Ordering::Equal))))
+        }
+        "ne" => Ok(Value::Bool(order(arg(0)?, arg(1)?) != Some(Ordering::Equal))),
+        "lt" => Ok(Value::Bool(order(arg(0)?, arg(1)?).is_some_and(Ordering::is_lt))),
+        "le" => Ok(Value::Bool(order(arg(0)?, arg(1)?).is_some_and(Ordering::is_le))),
+        "gt" => Ok(Value::Bool(order(arg(0)?, arg(1)?).is_some_and(Ordering::is_gt))),
+        "ge" => Ok(Value::Bool(order(arg(0)?, arg(1)?).is_some_and(Ordering::is_ge))),
+        "toString" => said(a.iter().map(ToString::to_string).collect()),
+        "add" => Ok(Value::Int(a.iter().try_fold(0i64, |s, v| Ok::<_, String>(s.wrapping_add(v.int()?)))?)),
+        "sub" => Ok(Value::Int(int(0)?.wrapping_sub(int(1)?))),
+        "mul" => Ok(Value::Int(a.iter().try_fold(1i64, |s, v| Ok::<_, String>(s.wrapping_mul(v.int()?)))?)),
+        "div" | "mod" => {
+            let (x, y) = (int(0)?, int(1)?);
+            let r = if name == "div" { x.checked_div(y) } else { x.checked_rem(y) };
+            r.map(Value::Int).ok_or_else(|| "integer divide by zero".to_owned())
+        }
+        "addf" => Ok(Value::Float(a.iter().try_fold(0.0, |s, v| Ok::<_, String>(s + v.float()?))?)),
+        "subf" => {
+            Ok(Value::Float(a.iter().skip(1).try_fold(float(0)?, |s, v| Ok::<_, String>(s - v.float()?))?))
+        }
+        "mulf" => Ok(Value::Float(a.iter().try_fold(1.0, |s, v| Ok::<_, String>(s * v.float()?))?)),
+        "divf" => {
+            Ok(Value::Float(a.iter().skip(1).try_fold(float(0)?, |s, v| Ok::<_, String>(s / v.float()?))?))
+        }
+        "max" | "min" => {
+            let all = a.iter().map(Value::int).collect::<Result<Vec<_>, _>>()?;
+            let found = if name == "max" { all.iter().max() } else { all.iter().min() };
+            Ok(Value::Int(found.copied().unwrap_or(0)))
+        }
+        "maxf" | "minf" => {
+            let all = a.iter().map(Value::float).collect::<Result<Vec<_>, _>>()?;
+            Ok(Value::Float(
+                all.into_iter().reduce(if name == "maxf" { f64::max } else { f64::min }).unwrap_or(0.0),
+            ))
+        }
+        "ceil" => Ok(Value::Float(float(0)?.ceil())),
+        "floor" => Ok(Value::Float(float(0)?.floor())),
+        "round" => {
+            let scale = 10f64.powi(i32::try_from(int(1).unwrap_or(0)).unwrap_or(0).clamp(-15, 15));
+            Ok(Value::Float((float(0)? * scale).round() / scale))
+        }
+        "int" => int(0).map(Value::Int),
+        "float64" => float(0).map(Value::Float),
+        "count" | "Count" => {
+            let n = regex(&text(0)?)?.find_iter(&text(1)?).count();
+            Ok(Value::Int(i64::try_from(n).unwrap_or(i64::MAX)))
+        }
+        "regexReplaceAll" => {
+            // Go writes ${1}, as this library does; $1x means the group called 1x in both.
+            said(regex(&text(0)?)?.replace_all(&text(1)?, text(2)?.as_str()).into_owned())
+        }
+        "regexReplaceAllLiteral" => {
+            said(regex(&text(0)?)?.replace_all(&text(1)?, regex::NoExpand(&text(2)?)).into_owned())
+        }
+        "default" => Ok(if arg(1)?.is_true() { arg(1)?.clone() } else { arg(0)?.clone() }),
+        "coalesce" => Ok(a.iter().find(|v| v.is_true()).cloned().unwrap_or(Value::Nil)),
+        "fromJson" => {
+            serde_json::from_str(&text(0)?).map(Value::from_json).map_err(|e| format!("fromJson: {e}"))
+        }
+        "urlencode" => said(form_urlencoded::byte_serialize(text(0)?.as_bytes()).collect()),
+        "urldecode" => {
+            // One value is read the way a query string's is.
+            let pair = format!("v={}", text(0)?.replace('&', "%26"));
+            said(
+                form_urlencoded::parse(pair.as_bytes())
+                    .next()
+                    .map(|(_, v)| v.into_owned())
+                    .unwrap_or_default(),
+            )
+        }
+        "b64enc" => said(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text(0)?)),
+        "b64dec" => {
+            let raw = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text(0)?)
+                .map_err(|e| format!("b64dec: {e}"))?;
+            said(String::from_utf8_lossy(&raw).into_owned())
+        }
+        "bytes" => fields::bytes(&text(0)?)
+            .map(Value::Float)
+            .ok_or_else(|| format!("{:?} is no size", text(0).unwrap_or_default())),
+        "duration" | "duration_seconds" => fields::duration(&text(0)?)
+            .map(Value::Float)
+            .ok_or_else(|| format!("{:?} is no duration", text(0).unwrap_or_default())),
+        "now" => Ok(Value::Time(signal::time::now().nanos())),
+        "date" => said(time::format(&text(0)?, time::of(arg(1)?)?)?),
+        "toDate" => time::parse(&text(0)?, "UTC", &text(1)?).map(Value::Time),
+        "toDateInZone" => time::parse(&text(0)?, &text(1)?, &text(2)?).map(Value::Time),
+        "unixEpoch" => said((time::of(arg(0)?)? / 1_000_000_000).to_string()),
+        "unixEpochMillis" => said((time::of(arg(0)?)? / 1_000_000).to_string()),
+        "unixEpochNanos" => said(time::of(arg(0)?)?.to_string()),
+        "unixToTime" => time::from_unix(&text(0)?).map(Value::Time),
+        _ => Err(format!("function {name:?} not defined")),
+    }
+}
+
+fn chars(s: &str) -> Vec<char> {
+    s.chars().collect()
+}
+
+fn title(s: &str) -> String {
+    let mut start = true;
+    s.chars()
+        .flat_map(|c| {
+            let upper = start && c.is_alphabetic();
+            start = c.is_whitespace();
+            if upper { c.to_uppercase().collect::<Vec<_>>() } else { vec![c] }
+        })
+        .collect()
+}
+
+fn without_prefix(s: &str, prefix: &str) -> String {
+    s.strip_prefix(prefix).unwrap_or(s).to_owned()
+}
+
+fn without_suffix(s: &str, suffix: &str) -> String {
+    s.strip_suffix(suffix).unwrap_or(s).to_owned()
+}
+
+fn order(a: &Value, b: &Value) -> Option<Ordering> {
+    match (a, b) {
+        (Value::Text(x), Value::Text(y)) => Some(x.cmp(y)),
+        (Value::Bool(x), Value::Bool(y)) => Some(x.cmp(y)),
+        (Value::Time(x), Value::Time(y)) => Some(x.cmp(y)),
+        (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_)) => {
+            a.float().ok()?.partial_cmp(&b.float().ok()?)
+        }
+        // A label is text: beside a number it is read as one.
+        (Value::Text(t), Value::Int(_) | Value::Float(_)) => {
+            t.parse::<f64>().ok()?.partial_cmp(&b.float().ok()?)
+        }
+        (Value::Int(_) | Value::Float(_), Value::Text(t)) => {
+            a.float().ok()?.partial_cmp(&t.parse::<f64>().ok()?)
+        }
+        _ => (a == b).then_some(Ordering::Equal),
     }
 }
 

@@ -20,7 +20,10 @@ use crate::parse::parse;
 use crate::value::{Point, QueryResult, Sample, Value};
 use compare::{check_annotations, check_failure, check_value};
 use script::{Command, Eval, When, parse_script};
+use signal::FloatHistogram;
+
 use series::Item;
+pub use series::{describe, describe_labels};
 
 /// What a script gave.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,14 @@ pub struct Report {
     pub failed: usize,
     /// `line N: query: why`, one for each failed evaluation.
     pub failures: Vec<String>,
+}
+
+/// One value of a described series.
+#[derive(Clone, Debug)]
+pub enum Described {
+    Omitted,
+    Float(f64),
+    Histogram(Arc<FloatHistogram>),
 }
 
 /// Runs a file. Errors: it cannot be read, or its commands are not understood.

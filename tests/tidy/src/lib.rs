@@ -29,15 +29,21 @@ pub fn layers() -> Vec<Room> {
         room("tsdb", FLOOR_1, "knows neither collector nor query nor log-index"),
         room("log-index", FLOOR_1, "knows neither collector nor query nor tsdb"),
         room("promql", &["signal", "telemetry"], "reads a SeriesSource, so it never needs the TSDB"),
+        room("template", &[], "Go's template language; each room brings its own functions"),
+        room(
+            "rules",
+            &["signal", "telemetry", "promql", "template"],
+            "reads by PromQL and writes to a Sink, so it needs neither the TSDB nor the log index",
+        ),
         room(
             "logql",
-            &["signal", "telemetry", "log-index", "promql"],
+            &["signal", "telemetry", "log-index", "promql", "template"],
             "evaluates over the log index; what stands around a range is PromQL",
         ),
         room("sql", &["signal", "telemetry", "tsdb", "log-index", "promql"], "the only door to DataFusion"),
         room(
             "query",
-            &["signal", "telemetry", "tsdb", "log-index", "promql", "logql", "sql"],
+            &["signal", "telemetry", "tsdb", "log-index", "promql", "logql", "sql", "rules"],
             "HTTP in front of the engines",
         ),
         room(
@@ -71,6 +77,7 @@ pub fn layers() -> Vec<Room> {
                 "promql",
                 "logql",
                 "sql",
+                "rules",
                 "query",
                 "apiserver",
                 "scheduler",

@@ -27,6 +27,22 @@ pub(super) struct Described {
     pub(super) starts: Vec<Option<i64>>,
 }
 
+/// A series in this notation: its labels, and its values one for each step.
+pub fn describe(labels: &str, values: &str) -> Result<(Labels, Vec<super::Described>), String> {
+    let all = parse_values(values)?.into_iter().map(|item| match item {
+        Item::Omitted => super::Described::Omitted,
+        Item::Float(v) => super::Described::Float(v),
+        Item::Histogram { histogram, .. } => super::Described::Histogram(histogram),
+    });
+    Ok((describe_labels(labels)?, all.collect()))
+}
+
+/// `name{a="b"}`; nothing is no label.
+pub fn describe_labels(text: &str) -> Result<Labels, String> {
+    let text = text.trim();
+    if text.is_empty() { Ok(Labels::empty()) } else { parse_labels(text) }
+}
+
 pub(super) fn parse_series(line: &str) -> Result<Described, String> {
     let (head, tail) = split_head(line);
     Ok(Described { labels: parse_labels(head)?, items: parse_values(tail)?, starts: Vec::new() })
