@@ -6,6 +6,7 @@ mod engine_metrics;
 pub(crate) mod engines;
 mod gone;
 pub(crate) mod node;
+mod rules;
 mod startup;
 
 use std::sync::Arc;
@@ -98,8 +99,10 @@ async fn run(
         otlp_http: otlp.http,
     };
     directory.write_kubeconfig(&control, addresses.api)?;
+    let rules = rules::start(shared, &engines, addresses.http, telemetry_threads);
     let sessions = http::Sessions::new(directory.admin_token(), shared.clock.clone());
-    http::serve(shared, &control, &engines, &informers, sessions.clone(), http_listener, telemetry_threads);
+    let door = http::Rooms { control: &control, engines: &engines, informers: &informers, rules };
+    http::serve(shared, door, sessions.clone(), http_listener, telemetry_threads);
     engines::start_collector(shared, &engines, &informers, telemetry_threads);
     startup.step("queries and collector");
 

@@ -63,9 +63,19 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Images of the local container runtime
     Image(ImageArgs),
-    /// Run test scripts: PromQL in Prometheus' promqltest language
-    #[command(after_help = "Example:\n  binnacle test promql aggregators.test operators.test")]
+    /// Run test scripts: PromQL in Prometheus' promqltest language, rule unit tests in promtool's format
+    #[command(
+        after_help = "Examples:\n  binnacle test promql aggregators.test operators.test\n  binnacle test rules tests.yaml"
+    )]
     Test(TestArgs),
+    /// Check files before they are used
+    #[command(after_help = "Example:\n  binnacle check rules alerts.yaml")]
+    Check(CheckArgs),
+    /// Show alerts: which fire, which wait, which have ended lately
+    #[command(
+        after_help = "Examples:\n  binnacle alerts\n  binnacle alerts --state firing -o json\n  binnacle alerts --resolved"
+    )]
+    Alerts(AlertsArgs),
 }
 
 #[derive(Args, Clone)]
@@ -255,6 +265,47 @@ pub(crate) enum TestWhat {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Unit tests of rules in promtool's format
+    Rules {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    #[command(subcommand)]
+    pub(crate) what: CheckWhat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CheckWhat {
+    /// Recording and alerting rules
+    Rules {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct AlertsArgs {
+    /// Only alerts in this state
+    #[arg(long, value_enum)]
+    pub(crate) state: Option<AlertStateArg>,
+    /// Also alerts that have ended in the last quarter of an hour
+    #[arg(long)]
+    pub(crate) resolved: bool,
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AlertStateArg {
+    Pending,
+    Firing,
+    Inactive,
 }
 
 impl ConfigArgs {

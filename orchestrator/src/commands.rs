@@ -1,6 +1,7 @@
 //! The commands that talk to a running cluster, or clean up after one.
 
 pub(crate) mod access;
+pub(crate) mod alerts;
 pub(crate) mod configuration;
 pub(crate) mod doctor;
 pub(crate) mod down;

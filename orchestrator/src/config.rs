@@ -1,6 +1,7 @@
 //! Configuration: flags over `BINNACLE_*` environment over YAML file over defaults. An unknown key is an error
 //! that names the nearest known one.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -87,9 +88,31 @@ pub(crate) struct ConfigArgs {
     /// Serve /api/v1/admin/tsdb: deleting series and taking snapshots
     #[arg(long, env = "BINNACLE_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) enable_admin_api: Option<bool>,
+    /// Recording and alerting rules (*.yaml, *.yml); the default is `rules` in the data directory
+    #[arg(long, env = "BINNACLE_RULES_DIR")]
+    pub(crate) rules_dir: Option<PathBuf>,
+    /// How often rule groups that name no interval are evaluated
+    #[arg(long, env = "BINNACLE_RULES_INTERVAL")]
+    pub(crate) rules_interval: Option<String>,
+    /// How people reach this server: links in alerts begin with it; the default is the address of `--http-addr`
+    #[arg(long, env = "BINNACLE_EXTERNAL_URL")]
+    pub(crate) external_url: Option<String>,
+    #[arg(skip)]
+    pub(crate) external_labels: Option<BTreeMap<String, String>>,
+    #[arg(skip)]
+    pub(crate) alerting: Option<Alerting>,
     /// What goes to stderr: a level, or target=level pairs
     #[arg(long, env = "BINNACLE_LOG")]
     pub(crate) log: Option<String>,
+}
+
+/// Who is told of alerts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Alerting {
+    /// `http://HOST:PORT` of each Alertmanager, with a path if it stands below one.
+    #[serde(default)]
+    pub(crate) alertmanagers: Vec<String>,
 }
 
 /// How long data is kept: a time, or a size.
@@ -134,6 +157,11 @@ pub(crate) struct Config {
     pub(crate) logs_retention: Retention,
     pub(crate) traces_retention: Retention,
     pub(crate) enable_admin_api: bool,
+    pub(crate) rules_dir: PathBuf,
+    pub(crate) rules_interval: Duration,
+    pub(crate) external_url: Option<String>,
+    pub(crate) external_labels: signal::Labels,
+    pub(crate) alertmanagers: Vec<String>,
     pub(crate) log: String,
 }
 
@@ -166,6 +194,11 @@ pub(crate) fn defaults() -> ConfigArgs {
         logs_retention: some("7d"),
         traces_retention: some("3d"),
         enable_admin_api: Some(false),
+        rules_dir: None,
+        rules_interval: some("1m"),
+        external_url: None,
+        external_labels: None,
+        alerting: None,
         log: some("warn,binnacle=info,kubelet=info,network=info"),
     }
 }
@@ -177,6 +210,13 @@ pub(crate) fn read_file(path: &Path) -> Result<ConfigArgs> {
         serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
     let known = serde_json::to_value(defaults())?;
     let known: Vec<&String> = known.as_object().into_iter().flat_map(|o| o.keys()).collect();
+    // Prometheus' keys have underscores: both are understood.
+    let value = match value {
+        serde_json::Value::Object(o) => {
+            serde_json::Value::Object(o.into_iter().map(|(k, v)| (k.replace('_', "-"), v)).collect())
+        }
+        other => other,
+    };
     let keys = match &value {
         serde_json::Value::Null => return Ok(ConfigArgs::default()),
         serde_json::Value::Object(o) => o.keys(),
@@ -230,7 +270,16 @@ impl Config {
         let data_dir: PathBuf = must!(data_dir);
         let data_dir =
             std::path::absolute(&data_dir).with_context(|| format!("--data-dir {}", data_dir.display()))?;
+        let alertmanagers = pick!(alerting).unwrap_or_default().alertmanagers;
+        if let Some(url) = alertmanagers.iter().find(|u| !u.starts_with("http://")) {
+            bail!("alerting: alertmanagers: {url:?}: give addresses of the form http://HOST:PORT");
+        }
         Ok(Config {
+            rules_dir: pick!(rules_dir).unwrap_or_else(|| data_dir.join("rules")),
+            rules_interval: rules_interval(&must!(rules_interval))?,
+            external_url: pick!(external_url).map(|u| u.trim_end_matches('/').to_owned()),
+            external_labels: signal::Labels::from_pairs(pick!(external_labels).unwrap_or_default()),
+            alertmanagers,
             data_dir,
             api_addr: must!(api_addr),
             http_addr: must!(http_addr),
@@ -281,6 +330,12 @@ impl Config {
     pub(crate) fn containerd_namespace(&self) -> String {
         if self.bridge == "bnl0" { "binnacle".to_owned() } else { format!("binnacle-{}", self.bridge) }
     }
+}
+
+fn rules_interval(text: &str) -> Result<Duration> {
+    let ms = promql::parse_duration(text).and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
+    ms.map(Duration::from_millis)
+        .with_context(|| format!("--rules-interval {text:?}: give a time such as 30s or 1m"))
 }
 
 fn retention(text: &str, flag: &str) -> Result<Retention> {
@@ -367,5 +422,25 @@ mod tests {
         let c = Config::load(ConfigArgs { config: Some(path), ..ConfigArgs::default() })
             .expect("a configuration");
         assert_eq!((c.http_addr.port(), c.api_addr.port()), (1, 6443));
+    }
+
+    #[test]
+    fn rules_and_alertmanagers_stand_in_the_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.yaml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            Config::load(ConfigArgs { config: Some(path.clone()), ..ConfigArgs::default() })
+        };
+        let c = load(
+            "data-dir: /d\nrules-interval: 15s\nexternal_labels: {cluster: c1}\nalerting: {alertmanagers: [http://a:9093/x]}\n",
+        );
+        let c = c.expect("a configuration");
+        assert_eq!((c.rules_dir, c.rules_interval), ("/d/rules".into(), Duration::from_secs(15)));
+        assert_eq!(c.external_labels.get("cluster"), Some("c1"));
+        assert_eq!(c.alertmanagers, ["http://a:9093/x"]);
+        assert!(load("alerting: {alertmanagers: [a:9093]}").is_err());
+        assert!(load("alerting: {alertmanager: []}").is_err());
+        assert!(load("rules-interval: 0s").is_err());
     }
 }

@@ -40,6 +40,7 @@ pub(crate) use session::Sessions;
 struct Door {
     server: Arc<ApiServer>,
     informers: Informers,
+    rules: Arc<rules::Rules>,
     sessions: Sessions,
 }
 
@@ -47,16 +48,24 @@ pub(crate) async fn bind(addr: SocketAddr) -> Result<TcpListener> {
     listen(addr, "--http-addr").await
 }
 
+/// What the door leads to.
+pub(crate) struct Rooms<'a> {
+    pub(crate) control: &'a Control,
+    pub(crate) engines: &'a Engines,
+    pub(crate) informers: &'a Informers,
+    pub(crate) rules: Arc<rules::Rules>,
+}
+
 pub(crate) fn serve(
     shared: &Shared,
-    control: &Control,
-    engines: &Engines,
-    informers: &Informers,
+    rooms: Rooms<'_>,
     sessions: Sessions,
     listener: TcpListener,
     threads: &tokio::runtime::Handle,
 ) {
-    let door = Door { server: control.server.clone(), informers: informers.clone(), sessions };
+    let Rooms { control, engines, informers, rules } = rooms;
+    let door =
+        Door { server: control.server.clone(), informers: informers.clone(), rules: rules.clone(), sessions };
     let queries = query::router(
         query::Engines {
             tsdb: engines.metrics.clone(),
@@ -64,6 +73,7 @@ pub(crate) fn serve(
             traces: engines.traces.clone(),
             sink: engines.sink.clone(),
             targets: view::targets(shared),
+            rules,
             clock: shared.clock.clone(),
         },
         query::Config { admin_api: shared.config.enable_admin_api, ..query::Config::default() },
@@ -72,6 +82,7 @@ pub(crate) fn serve(
         .route("/ui/api/session", get(session))
         .route("/k8s/{*path}", any(kubernetes))
         .route("/metrics", get(metrics))
+        .route("/graph", get(graph))
         .with_state(door.clone())
         .merge(queries)
         .merge(dashboards::router())
@@ -170,7 +181,10 @@ async fn readyz(State(door): State<Door>) -> Response {
         .filter_map(|(name, result)| Some(format!("[-]{name} failed: {}\n", result.err()?)))
         .collect();
     if failed.is_empty() {
-        let remarks: String = door.server.remarks().iter().map(|r| format!("\n[!]{r}")).collect();
+        // What is told of and keeps nothing from working.
+        let rules = door.rules.problems().into_iter().map(|p| format!("rules: {p}"));
+        let remarks: String =
+            door.server.remarks().into_iter().chain(rules).map(|r| format!("\n[!]{r}")).collect();
         return format!("ok{remarks}").into_response();
     }
     (StatusCode::INTERNAL_SERVER_ERROR, failed.concat()).into_response()
@@ -210,6 +224,14 @@ async fn session(
     Json(json!({"user": user.name, "groups": user.groups, "namespaces": namespaces,
         "version": env!("CARGO_PKG_VERSION")}))
     .into_response()
+}
+
+/// Links in alerts lead to Prometheus' own page: ours is the one that explores.
+async fn graph(Query(asked): Query<std::collections::HashMap<String, String>>) -> Redirect {
+    let query = asked.get("g0.expr").map(String::as_str).unwrap_or_default();
+    let query: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+    let tab = if asked.get("g0.tab").is_some_and(|t| t == "1") { "&tab=table" } else { "" };
+    Redirect::to(&format!("/ui/explore?q={query}{tab}"))
 }
 
 async fn metrics() -> impl IntoResponse {

@@ -58,6 +58,8 @@ fn main() -> ExitCode {
             Command::Config(a) => commands::configuration::run(a),
             Command::Image(a) => commands::image::run(a).await,
             Command::Test(a) => commands::scripts::run(&a),
+            Command::Check(a) => commands::scripts::check(&a),
+            Command::Alerts(a) => commands::alerts::run(a).await,
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use log_index::LogIndex;
+use rules::Rules;
 use signal::Sink;
 use signal::time::SharedClock;
 use tsdb::Tsdb;
@@ -18,6 +19,7 @@ pub struct Engines {
     /// Where remote write and Loki push go.
     pub sink: Arc<dyn Sink>,
     pub targets: TargetsFn,
+    pub rules: Arc<Rules>,
     pub clock: SharedClock,
 }
 

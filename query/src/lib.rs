@@ -65,6 +65,7 @@ pub fn router(engines: Engines, config: Config) -> Router {
     Router::new()
         .nest("/api/v1", prometheus::router(app.clone()))
         .merge(prometheus::federation(app.clone()))
+        .merge(prometheus::lifecycle(app.clone()))
         .nest("/loki", loki::router(app.clone()))
         .nest("/tempo", tempo::router(app.clone()))
         .nest("/jaeger", jaeger::router(app.clone()))

@@ -4,6 +4,7 @@ mod admin;
 mod federate;
 mod json;
 mod read;
+mod rules;
 mod syntax;
 mod write;
 
@@ -38,12 +39,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/format_query", get(format_query).post(format_query))
         .route("/parse_query", get(parse_query).post(parse_query))
         .route("/targets", get(targets))
-        .route("/rules", get(|_: Scope| async { data(json!({"groups": []})) }))
-        .route("/alerts", get(|_: Scope| async { data(json!({"alerts": []})) }))
-        .route(
-            "/alertmanagers",
-            get(|_: Scope| async { data(json!({"activeAlertmanagers": [], "droppedAlertmanagers": []})) }),
-        )
+        .route("/rules", get(rules::rules))
+        .route("/alerts", get(rules::alerts))
+        .route("/alertmanagers", get(rules::alertmanagers))
         .route("/scrape_pools", get(scrape_pools))
         .route("/features", get(features))
         .route("/status/walreplay", get(walreplay))
@@ -330,7 +328,7 @@ async fn features(State(app): State<App>, _: Scope) -> Response {
     };
     data(json!({
         "api": {
-            "admin": app.config.admin_api, "exclude_alerts": false, "label_values_match": true, "lifecycle": false,
+            "admin": app.config.admin_api, "exclude_alerts": true, "label_values_match": true, "lifecycle": true,
             "otlp_write_receiver": false, "query_stats": true, "query_warnings": true,
             "remote_write_receiver": true, "search": false, "time_range_labels": true, "time_range_series": true,
         },
@@ -391,6 +389,15 @@ async fn status_tsdb(State(app): State<App>, scope: Scope) -> Answer {
         "memoryInBytesByLabelName": pairs(&s.bytes_by_label),
         "seriesCountByLabelValuePair": pairs(&s.series_by_pair),
     })))
+}
+
+/// What stands beside the API: health as Prometheus' own tools ask for it, and reading rules again.
+pub(crate) fn lifecycle(app: App) -> Router {
+    Router::new()
+        .route("/-/healthy", get(|| async { "Prometheus Server is Healthy.\n" }))
+        .route("/-/ready", get(|| async { "Prometheus Server is Ready.\n" }))
+        .route("/-/reload", post(rules::reload).put(rules::reload))
+        .with_state(app)
 }
 
 pub(crate) fn no_content() -> Response {

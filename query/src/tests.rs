@@ -2,6 +2,7 @@
 
 mod loki;
 mod metrics;
+mod rules;
 
 use std::collections::BTreeSet;
 
@@ -66,6 +67,7 @@ struct World {
     _dir: tempfile::TempDir,
     router: Router,
     now: Timestamp,
+    rules: Arc<::rules::Rules>,
 }
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -119,17 +121,29 @@ async fn world() -> World {
     door.write_metrics(metrics).await.expect("writes");
     door.write_logs(logs).await.expect("writes");
     door.write_spans(spans).await.expect("writes");
+    let sink: Arc<dyn Sink> = Arc::new(door);
+    let rules_dir = dir.path().join("rules");
+    let rules = ::rules::Rules::new(
+        ::rules::Config::new(rules_dir.clone()),
+        Box::new(::rules::Directory::new(rules_dir)),
+        promql::Engine::new(stores.tsdb.clone(), promql::Limits::default()),
+        stores.tsdb.clone(),
+        sink.clone(),
+        signal::time::system_clock(),
+        tokio_util::sync::CancellationToken::new(),
+    );
     let engines = Engines {
         tsdb: stores.tsdb.clone(),
         logs: stores.logs.clone(),
         traces: stores.traces.clone(),
-        sink: Arc::new(door),
+        sink,
+        rules: rules.clone(),
         targets: Arc::new(
             || json!({"activeTargets": [{"labels": {"namespace": "bank"}}], "droppedTargets": []}),
         ),
         clock: signal::time::system_clock(),
     };
-    World { _dir: dir, router: router(engines, Config::default()), now }
+    World { _dir: dir, router: router(engines, Config::default()), now, rules }
 }
 
 impl World {

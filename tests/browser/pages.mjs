@@ -136,6 +136,12 @@ const pages = [
     await see(".log-row");
   }],
   ["traces", "/traces", () => see('section[aria-label="Traces found"] a[href*="/traces/"]')],
+  ["alerts", "/alerts", async () => {
+    await see('section[aria-label="Alerts"] >> text=ShopRuns');
+    await see('section[aria-label="Alerts"] .badge.bad >> text=Firing');
+    await see('section[aria-label="Rules of shop"] a[href*="/explore?q="]');
+    await text("Records");
+  }],
   ["hpas", "/hpa", () => see(`a[href*="/hpa/${namespace}/${hpa}"]`)],
   ["hpa", `/hpa/${namespace}/${hpa}`, async () => {
     await drawn();
@@ -209,6 +215,17 @@ await check("a live tail pauses and goes on", async () => {
   await text("Paused");
   await page.getByRole("button", { name: /Go on/ }).click();
   await text("Following");
+});
+
+await check("alerts are chosen by state, and a rule leads to its query", async () => {
+  await go("/alerts");
+  await see('section[aria-label="Alerts"] >> text=ShopRunsForLong');
+  await page.getByRole("button", { name: "Inactive" }).click();
+  await see('section[aria-label="Rules of shop"] >> text=ShopIsHuge');
+  await page.waitForFunction(() => !document.body.innerText.includes("ShopRunsForLong"));
+  await page.locator('section[aria-label="Rules of shop"] a[href*="/explore?q="]').first().click();
+  await page.waitForURL(/explore\?q=namespace/);
+  await drawn();
 });
 
 await check("words become LogQL and are marked in the lines", async () => {

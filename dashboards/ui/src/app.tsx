@@ -12,6 +12,7 @@ const Explore = lazy(() => import("./pages/explore"));
 const Logs = lazy(() => import("./pages/logs"));
 const Traces = lazy(() => import("./pages/traces"));
 const TracePage = lazy(() => import("./pages/trace"));
+const Alerts = lazy(() => import("./pages/alerts"));
 const Autoscalers = lazy(() => import("./pages/autoscalers"));
 const AutoscalerPage = lazy(() => import("./pages/autoscaler"));
 const Palette = lazy(() => import("./shell/palette"));
@@ -54,6 +55,7 @@ export function App() {
               <Route path="/logs"><Logs /></Route>
               <Route path="/traces"><Traces /></Route>
               <Route path="/traces/:id">{(p) => <TracePage key={p.id} id={p.id} />}</Route>
+              <Route path="/alerts"><Alerts /></Route>
               <Route path="/hpa"><Autoscalers /></Route>
               <Route path="/hpa/:namespace/:name">{(p) => <AutoscalerPage namespace={p.namespace} name={p.name} />}</Route>
               <Route><Empty text="There is no such page." /></Route>

@@ -1,25 +1,74 @@
-//! `binnacle test promql FILE…`: the last line is `N passed, M failed`.
+//! `binnacle test promql|rules FILE…`: the last line is `N passed, M failed`. `binnacle check rules FILE…`.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use super::print;
-use crate::cli::{TestArgs, TestWhat};
+use crate::cli::{CheckArgs, CheckWhat, TestArgs, TestWhat};
 
 pub(crate) fn run(a: &TestArgs) -> Result<()> {
-    let TestWhat::Promql { files } = &a.what;
+    let (files, test): (&[PathBuf], fn(&Path) -> Result<(usize, usize)>) = match &a.what {
+        TestWhat::Promql { files } => (files, promql_script),
+        TestWhat::Rules { files } => (files, rule_tests),
+    };
     let (mut passed, mut failed) = (0, 0);
     for file in files {
-        let report =
-            promql::promqltest::run_file(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
-        for f in &report.failures {
-            print(&format!("{}: {f}", file.display()))?;
-        }
-        passed += report.passed;
-        failed += report.failed;
+        let (p, f) = test(file)?;
+        passed += p;
+        failed += f;
     }
     print(&format!("{passed} passed, {failed} failed"))?;
     if failed > 0 {
-        bail!("{failed} evaluations failed");
+        bail!("{failed} checks failed");
+    }
+    Ok(())
+}
+
+fn promql_script(file: &Path) -> Result<(usize, usize)> {
+    let report =
+        promql::promqltest::run_file(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+    for f in &report.failures {
+        print(&format!("{}: {f}", file.display()))?;
+    }
+    Ok((report.passed, report.failed))
+}
+
+fn rule_tests(file: &Path) -> Result<(usize, usize)> {
+    print(&format!("Unit Testing:  {}", file.display()))?;
+    let report = rules::unit_test::run_file(file);
+    for w in &report.warnings {
+        print(w)?;
+    }
+    if report.failed == 0 {
+        print("  SUCCESS\n")?;
+    } else {
+        print(&format!("  FAILED:\n{}\n", report.failures.join("\n\n")))?;
+    }
+    Ok((report.passed, report.failed))
+}
+
+pub(crate) fn check(a: &CheckArgs) -> Result<()> {
+    let CheckWhat::Rules { files } = &a.what;
+    let mut broken = 0;
+    for file in files {
+        print(&format!("Checking {}", file.display()))?;
+        let errors = match rules::read(file) {
+            Ok(groups) => match rules::duplicates(&groups) {
+                None => {
+                    let n: usize = groups.iter().map(|g| g.rules.len()).sum();
+                    print(&format!("  SUCCESS: {n} rules found\n"))?;
+                    continue;
+                }
+                Some(e) => vec![e],
+            },
+            Err(errors) => errors,
+        };
+        broken += 1;
+        print(&format!("  FAILED:\n{}\n", errors.join("\n")))?;
+    }
+    if broken > 0 {
+        bail!("{broken} of {} files are not good", files.len());
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod autoscaling;
 mod end;
 mod refusals;
+mod rules;
 mod survival;
 mod telemetry;
 mod workloads;
@@ -28,6 +29,7 @@ fn the_main_job() -> Result<()> {
     telemetry::telemetry_arrives(&mut c).context("metrics, logs and traces")?;
     autoscaling::scale_by_metrics(&mut c).context("autoscaling")?;
     autoscaling::every_kind_of_metric(&mut c).context("kinds of metrics")?;
+    rules::alerts_fire(&mut c).context("rules and alerts")?;
     browser(&c).context("the web UI")?;
     survival::survive_kill(&mut c).context("kill -9 and restart")?;
     end::explain_why(&mut c).context("explain")?;

@@ -62,6 +62,7 @@ pub(crate) fn survive_kill(c: &mut Cluster) -> Result<()> {
     );
     c.kubectl(&["create", "configmap", "acknowledged", "-n", "shop", "--from-literal=just=before"])?;
     c.kill()?;
+    let killed_at = crate::rules::moment();
     c.start()?;
     let after = restarts(c)?;
     for (pod, status) in &before {
@@ -85,6 +86,7 @@ pub(crate) fn survive_kill(c: &mut Cluster) -> Result<()> {
     let kept =
         c.kubectl(&["get", "configmap", "acknowledged", "-n", "shop", "-o", "jsonpath={.data.just}"])?;
     ensure!(kept == "before", "an acknowledged object is lost: {kept:?}");
+    crate::rules::waits_on(c, killed_at)?;
     c.kubectl(&["scale", "deployment/load", "-n", "shop", "--replicas=0"])?;
     Ok(())
 }

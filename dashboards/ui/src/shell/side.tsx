@@ -11,6 +11,7 @@ export const PAGES = [
   { path: "/explore", name: "Explore", icon: "M3 19h18v2H3zM4 15l5-6 4 4 6-8 1.6 1.2-7.4 9.9-4-4-3.6 4.3z" },
   { path: "/logs", name: "Logs", icon: "M4 5h16v2H4zm0 4h11v2H4zm0 4h16v2H4zm0 4h8v2H4z" },
   { path: "/traces", name: "Traces", icon: "M3 4h9v3H3zm4 5h9v3H7zm4 5h6v3h-6zm4 5h6v3h-6z" },
+  { path: "/alerts", name: "Alerts", icon: "M12 2a6 6 0 0 0-6 6v4.6L4 16v1h16v-1l-2-3.4V8a6 6 0 0 0-6-6zm-2.2 17a2.3 2.3 0 0 0 4.4 0z" },
   { path: "/hpa", name: "Autoscaling", icon: "M4 20V10h4v10zm6 0V4h4v16zm6 0v-7h4v7z" },
 ] as const;
 
