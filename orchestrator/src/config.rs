@@ -312,6 +312,46 @@ impl Config {
         })
     }
 
+    /// The settings in force, by flag: what people ask for when something is not as they thought.
+    pub(crate) fn told(&self) -> BTreeMap<String, String> {
+        let kept = |r: Retention| match r {
+            Retention::Age(d) => format!("{}s", d.as_secs()),
+            Retention::Bytes(b) => format!("{b}B"),
+        };
+        let all = [
+            ("data-dir", self.data_dir.display().to_string()),
+            ("api-addr", self.api_addr.to_string()),
+            ("http-addr", self.http_addr.to_string()),
+            ("otlp-grpc-addr", self.otlp_grpc_addr.to_string()),
+            ("otlp-http-addr", self.otlp_http_addr.to_string()),
+            ("kubelet-addr", self.kubelet_addr.to_string()),
+            ("containerd-socket", self.containerd_socket.display().to_string()),
+            ("pod-cidr", self.pod_cidr.to_string()),
+            ("service-cidr", self.service_cidr.to_string()),
+            ("cluster-domain", self.cluster_domain.clone()),
+            ("node-name", self.node_name.clone()),
+            ("bridge", self.bridge.clone()),
+            ("cgroup-root", self.cgroup_root.clone()),
+            ("metrics-retention", kept(self.metrics_retention)),
+            ("logs-retention", kept(self.logs_retention)),
+            ("traces-retention", kept(self.traces_retention)),
+            ("rules-dir", self.rules_dir.display().to_string()),
+            ("rules-interval", format!("{}s", self.rules_interval.as_secs_f64())),
+            ("external-url", self.external_url.clone().unwrap_or_default()),
+            ("log", self.log.clone()),
+        ];
+        all.into_iter().map(|(n, v)| (n.to_owned(), v)).collect()
+    }
+
+    /// The same as a configuration file.
+    pub(crate) fn yaml(&self) -> String {
+        let mut all: serde_json::Map<String, serde_json::Value> =
+            self.told().into_iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (n, v.into())).collect();
+        all.insert("external-labels".to_owned(), serde_json::json!(self.external_labels));
+        all.insert("alerting".to_owned(), serde_json::json!({"alertmanagers": self.alertmanagers}));
+        serde_saphyr::to_string(&all).unwrap_or_default()
+    }
+
     /// The pod network of this node.
     pub(crate) fn network(&self) -> network::Config {
         let mut n = network::Config::new(self.data_dir.clone(), self.node_name.clone(), self.node_ip);

@@ -66,6 +66,7 @@ pub(crate) fn serve(
     let Rooms { control, engines, informers, rules } = rooms;
     let door =
         Door { server: control.server.clone(), informers: informers.clone(), rules: rules.clone(), sessions };
+    let settings = shared.config.told();
     let queries = query::router(
         query::Engines {
             tsdb: engines.metrics.clone(),
@@ -76,7 +77,14 @@ pub(crate) fn serve(
             rules,
             clock: shared.clock.clone(),
         },
-        query::Config { admin_api: shared.config.enable_admin_api, ..query::Config::default() },
+        query::Config {
+            admin_api: shared.config.enable_admin_api,
+            retention: settings.get("metrics-retention").cloned().unwrap_or_default(),
+            yaml: shared.config.yaml(),
+            hostname: shared.config.node_name.clone(),
+            flags: settings,
+            ..query::Config::default()
+        },
     );
     let guarded = Router::new()
         .route("/ui/api/session", get(session))

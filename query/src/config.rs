@@ -1,5 +1,6 @@
 //! What the APIs serve from, and within which bounds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use log_index::LogIndex;
@@ -37,6 +38,12 @@ pub struct Config {
     pub promql: promql::Limits,
     pub logql: logql::Limits,
     pub sql: sql::Config,
+    /// What is told of the settings: by flag, and as a configuration file.
+    pub flags: BTreeMap<String, String>,
+    pub yaml: String,
+    /// How long samples are kept, in words.
+    pub retention: String,
+    pub hostname: String,
 }
 
 impl Default for Config {
@@ -50,6 +57,10 @@ impl Default for Config {
             promql: promql::Limits::default(),
             logql: logql::Limits::default(),
             sql: sql::Config::default(),
+            flags: BTreeMap::new(),
+            yaml: String::new(),
+            retention: String::new(),
+            hostname: String::new(),
         }
     }
 }

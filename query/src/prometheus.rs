@@ -5,7 +5,9 @@ mod federate;
 mod json;
 mod read;
 mod rules;
+mod status;
 mod syntax;
+mod targets;
 mod write;
 
 use std::collections::BTreeSet;
@@ -38,18 +40,20 @@ pub(crate) fn router(app: App) -> Router {
         .route("/query_exemplars", get(exemplars).post(exemplars))
         .route("/format_query", get(format_query).post(format_query))
         .route("/parse_query", get(parse_query).post(parse_query))
-        .route("/targets", get(targets))
+        .route("/targets", get(targets::targets))
+        .route("/targets/metadata", get(targets::metadata))
         .route("/rules", get(rules::rules))
         .route("/alerts", get(rules::alerts))
         .route("/alertmanagers", get(rules::alertmanagers))
-        .route("/scrape_pools", get(scrape_pools))
-        .route("/features", get(features))
-        .route("/status/walreplay", get(walreplay))
-        .route("/status/buildinfo", get(buildinfo))
-        .route("/status/runtimeinfo", get(runtimeinfo))
+        .route("/scrape_pools", get(targets::scrape_pools))
+        .route("/features", get(status::features))
+        .route("/status/walreplay", get(status::walreplay))
+        .route("/status/buildinfo", get(status::buildinfo))
+        .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status_tsdb))
-        .route("/status/flags", get(|_: Scope| async { data(json!({})) }))
-        .route("/status/config", get(|_: Scope| async { data(json!({"yaml": ""})) }))
+        .route("/status/flags", get(status::flags))
+        .route("/status/config", get(status::config))
+        .route("/notifications", get(status::notifications))
         .route("/read", post(read::read))
         .route("/write", post(write::write))
         .nest("/admin/tsdb", admin::router())
@@ -291,82 +295,6 @@ async fn format_query(_: Scope, State(_app): State<App>, p: Params) -> Answer {
 async fn parse_query(_: Scope, State(_app): State<App>, p: Params) -> Answer {
     let e = promql::parse(required(&p, "query")?).map_err(|e| fail(promql::Error::from(e).into()))?;
     Ok(data(syntax::tree(&e)))
-}
-
-async fn targets(State(app): State<App>, scope: Scope) -> Answer {
-    let mut all = (app.engines.targets)();
-    if let Scope::Namespaces(allowed) = &scope {
-        for key in ["activeTargets", "droppedTargets"] {
-            if let Some(list) = all.get_mut(key).and_then(Value::as_array_mut) {
-                list.retain(|t| t["labels"]["namespace"].as_str().is_some_and(|n| allowed.contains(n)));
-            }
-        }
-    }
-    Ok(data(all))
-}
-
-/// The jobs that targets belong to.
-async fn scrape_pools(State(app): State<App>, scope: Scope) -> Answer {
-    let all = (app.engines.targets)();
-    let mut jobs = BTreeSet::new();
-    for t in all["activeTargets"].as_array().into_iter().flatten() {
-        let allowed = match &scope {
-            Scope::All => true,
-            Scope::Namespaces(n) => t["labels"]["namespace"].as_str().is_some_and(|ns| n.contains(ns)),
-        };
-        if allowed && let Some(job) = t["scrapePool"].as_str().or(t["labels"]["job"].as_str()) {
-            jobs.insert(job.to_owned());
-        }
-    }
-    Ok(data(json!({"scrapePools": jobs})))
-}
-
-/// What this server can do, in Prometheus' words.
-async fn features(State(app): State<App>, _: Scope) -> Response {
-    let on = |names: &[&str]| -> Value {
-        Value::Object(names.iter().map(|n| ((*n).to_owned(), json!(true))).collect())
-    };
-    data(json!({
-        "api": {
-            "admin": app.config.admin_api, "exclude_alerts": true, "label_values_match": true, "lifecycle": true,
-            "otlp_write_receiver": false, "query_stats": true, "query_warnings": true,
-            "remote_write_receiver": true, "search": false, "time_range_labels": true, "time_range_series": true,
-        },
-        "promql": on(&[
-            "anchored", "at_modifier", "bool", "by", "delayed_name_removal", "duration_expr", "fill", "fill_left",
-            "fill_right", "group_left", "group_right", "ignoring", "negative_offset", "offset", "on",
-            "per_query_lookback_delta", "smoothed", "subqueries", "without",
-        ]),
-        "promql_functions": on(promql::FUNCTIONS),
-        "promql_operators": on(promql::OPERATORS),
-        "prometheus": {"agent_mode": false, "server_mode": true},
-        "scrape": {"start_timestamp_zero_ingestion": false, "type_and_unit_labels": false},
-        "tsdb": {"exemplar_storage": true, "native_histograms": true, "st_storage": true},
-    }))
-}
-
-/// The log is read back before anything is served.
-async fn walreplay(State(app): State<App>, _: Scope) -> Response {
-    let segments = app.engines.tsdb.stats().wal.segments;
-    data(json!({"min": 0, "max": segments, "current": segments}))
-}
-
-async fn buildinfo(_: Scope) -> Response {
-    // Clients read the version to decide what they may ask for: this is the API we speak.
-    data(json!({
-        "version": "3.5.0", "revision": concat!("binnacle-", env!("CARGO_PKG_VERSION")), "branch": "",
-        "buildUser": "", "buildDate": "", "goVersion": "",
-    }))
-}
-
-async fn runtimeinfo(State(app): State<App>, scope: Scope) -> Response {
-    let _ = scope;
-    let started = jiff::Timestamp::from_nanosecond(i128::from(app.started.nanos())).map(|t| t.to_string());
-    data(json!({
-        "startTime": started.unwrap_or_default(), "CWD": "", "reloadConfigSuccess": true, "lastConfigTime": "",
-        "corruptionCount": 0, "goroutineCount": 0, "GOMAXPROCS": 0, "GOGC": "", "GODEBUG": "",
-        "storageRetention": "",
-    }))
 }
 
 async fn status_tsdb(State(app): State<App>, scope: Scope) -> Answer {

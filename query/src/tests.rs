@@ -3,6 +3,7 @@
 mod loki;
 mod metrics;
 mod rules;
+mod status;
 
 use std::collections::BTreeSet;
 

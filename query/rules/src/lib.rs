@@ -37,3 +37,4 @@ pub use group::{AlertingView, GroupView, RuleView};
 pub use rule::Health;
 pub use run::Rules;
 pub use source::{Directory, Source, SourceFile};
+pub use texts::NAMES as FUNCTIONS;

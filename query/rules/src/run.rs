@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use promql::Engine;
 use signal::time::SharedClock;
-use signal::{SeriesSource, Sink};
+use signal::{SeriesSource, Sink, Timestamp};
 use template::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -44,8 +44,8 @@ pub struct Rules {
 struct State {
     groups: BTreeMap<(PathBuf, String), Running>,
     files: BTreeMap<PathBuf, File>,
-    /// Nothing has been read yet.
-    is_loaded: bool,
+    /// When files were read last; `None` before the first time.
+    loaded_at: Option<Timestamp>,
 }
 
 /// What is known of a file.
@@ -121,6 +121,11 @@ impl Rules {
         self.state.lock().files.values().flat_map(|f| f.errors.iter().cloned()).collect()
     }
 
+    /// When rule files were read last.
+    pub fn loaded_at(&self) -> Option<Timestamp> {
+        self.state.lock().loaded_at
+    }
+
     /// Where alerts are sent.
     pub fn alertmanagers(&self) -> Vec<String> {
         self.notifier.urls()
@@ -176,7 +181,7 @@ impl Rules {
     /// Keeps what the files say, and gives the groups that shall run.
     fn take_files(&self, files: Vec<SourceFile>) -> (BTreeMap<(PathBuf, String), GroupSpec>, bool) {
         let state = &mut *self.state.lock();
-        let is_first = !std::mem::replace(&mut state.is_loaded, true);
+        let is_first = state.loaded_at.replace(self.clock.now()).is_none();
         state.files.retain(|p, _| files.iter().any(|f| f.path == *p));
         for f in files {
             let known = state.files.entry(f.path.clone()).or_default();

@@ -14,7 +14,8 @@ use humanize::float;
 /// What every text may use without declaring it.
 const DECLARED: &str = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{{$externalURL := .ExternalURL}}{{$value := .Value}}";
 
-const NAMES: [&str; 29] = [
+/// Prometheus' own functions.
+pub const NAMES: &[&str] = &[
     "query",
     "first",
     "label",

@@ -479,8 +479,7 @@ impl Parser<'_> {
             return self.fail("missing value for command".to_owned());
         }
         // Only what can be called has a place behind a pipe.
-        if let Some(c) = out.iter().skip(1).find(|c| matches!(c.first(), Some(Operand::Constant(_)))) {
-            let _ = c;
+        if out.iter().skip(1).any(|c| matches!(c.first(), Some(Operand::Constant(_)))) {
             return self.fail("non executable command in pipeline".to_owned());
         }
         Ok(out)

@@ -92,7 +92,7 @@ function Tile({ name, value, under }: { name: string; value: number; under: stri
 function AlertTable({ alerts, now }: { alerts: Alert[]; now: number }) {
   return (
     <table>
-      <thead><tr><th>State</th><th>Alert</th><th>Since</th><th className="num">Value</th><th>Summary</th></tr></thead>
+      <thead><tr><th style={{ width: 96 }}>State</th><th>Alert</th><th>Since</th><th className="num">Value</th><th style={{ width: "36%" }}>Summary</th></tr></thead>
       <tbody>
         {alerts.map((a) => {
           const { alertname = "", ...labels } = a.labels;
@@ -128,7 +128,7 @@ function Group({ group, state, words, now }: { group: RuleGroup; state: string; 
       </header>
       <div className="body">
         <table>
-          <thead><tr><th>State</th><th>Rule</th><th>Expression</th><th>For</th><th>Evaluated</th><th className="num">Took</th></tr></thead>
+          <thead><tr><th style={{ width: 96 }}>State</th><th style={{ width: "26%" }}>Rule</th><th>Expression</th><th>For</th><th>Evaluated</th><th className="num">Took</th></tr></thead>
           <tbody>{seen.map((r, i) => <RuleRow key={`${r.name} ${i}`} rule={r} now={now} />)}</tbody>
         </table>
       </div>

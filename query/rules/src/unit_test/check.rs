@@ -102,7 +102,7 @@ pub(super) fn check_expression(
         let sample = describe_labels(labels).and_then(|l| {
             let histogram =
                 e.histogram.as_deref().filter(|h| !h.is_empty()).map(one_histogram).transpose()?;
-            Ok(Sample { labels: l, value: e.value.unwrap_or(0.0), histogram })
+            Ok(Sample { labels: l, value: e.value.map_or(0.0, |v| v.0), histogram })
         });
         expected.push(sample.map_err(|e| fail(format!("labels {labels:?}: {e}")))?);
     }

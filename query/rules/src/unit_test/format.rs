@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::file::parse_duration;
 
@@ -65,9 +66,40 @@ pub(super) struct ExpressionTest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ExpectedSample {
     pub(super) labels: Option<String>,
-    pub(super) value: Option<f64>,
+    pub(super) value: Option<Number>,
     /// If there is one, the value counts for nothing.
     pub(super) histogram: Option<String>,
+}
+
+/// A number in any of YAML 1.1's notations, as Go reads them: `1_000`, `0x1F`, `0o17`, `.inf`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Number(pub(super) f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Number, D::Error> {
+        let text = String::deserialize(d)?;
+        number(&text)
+            .map(Number)
+            .ok_or_else(|| D::Error::custom(format!("cannot unmarshal {text:?} into float64")))
+    }
+}
+
+fn number(text: &str) -> Option<f64> {
+    let plain = text.replace('_', "").to_ascii_lowercase();
+    let (sign, digits) = match plain.strip_prefix('-') {
+        Some(d) => (-1.0, d),
+        None => (1.0, plain.strip_prefix('+').unwrap_or(&plain)),
+    };
+    let based = [("0x", 16), ("0o", 8), ("0b", 2)];
+    if let Some((prefix, base)) = based.iter().find(|(p, _)| digits.starts_with(p)) {
+        return i64::from_str_radix(&digits[prefix.len()..], *base).ok().map(|i| sign * i as f64);
+    }
+    match digits {
+        ".inf" => Some(sign * f64::INFINITY),
+        ".nan" => Some(f64::NAN),
+        d if d.starts_with(|c: char| c.is_ascii_digit() || c == '.') => d.parse().ok().map(|v: f64| sign * v),
+        _ => None,
+    }
 }
 
 pub(super) fn text(all: Option<&Texts>) -> BTreeMap<String, String> {
@@ -110,5 +142,25 @@ impl TestGroup {
         let alerts = self.alert_rule_test.iter().flatten().map(|a| a.eval_time.as_deref());
         let expressions = self.promql_expr_test.iter().flatten().map(|e| e.eval_time.as_deref());
         alerts.chain(expressions).try_fold(0, |last, t| Ok(last.max(millis(t)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_go_reads_them() {
+        let check = |text: &str, expect: Option<f64>| assert_eq!(number(text), expect, "{text}");
+        check("1_300", Some(1300.0));
+        check("-1.5e3", Some(-1500.0));
+        check("+0x1F", Some(31.0));
+        check("0o17", Some(15.0));
+        check("-.Inf", Some(f64::NEG_INFINITY));
+        check(".5", Some(0.5));
+        assert!(number(".NaN").is_some_and(f64::is_nan));
+        check("NaN", None);
+        check("text", None);
+        check("", None);
     }
 }
