@@ -223,8 +223,9 @@ await check("alerts are chosen by state, and a rule leads to its query", async (
   await page.getByRole("button", { name: "Inactive" }).click();
   await see('section[aria-label="Rules of shop"] >> text=ShopIsHuge');
   await page.waitForFunction(() => !document.body.innerText.includes("ShopRunsForLong"));
-  await page.locator('section[aria-label="Rules of shop"] a[href*="/explore?q="]').first().click();
-  await page.waitForURL(/explore\?q=namespace/);
+  await page.getByRole("button", { name: "All" }).click();
+  await page.locator('section[aria-label="Rules of shop"] a[href*="/explore?q=count"]').first().click();
+  await page.waitForURL(/explore\?q=count/);
   await drawn();
 });
 
