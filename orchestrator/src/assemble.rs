@@ -10,6 +10,7 @@ mod rules;
 mod startup;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use client::Informers;
@@ -20,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::http;
 use startup::Startup;
+
+/// Writing metrics before the end may take this long: a clean stop has ten seconds in all.
+const CHECKPOINT: Duration = Duration::from_secs(5);
 
 /// What is shared by rooms of different floors.
 #[derive(Clone)]
@@ -127,6 +131,11 @@ async fn run(
     }
     control.stopped().await;
     telemetry.shutdown().await;
+    match tokio::time::timeout(CHECKPOINT, engines.metrics.checkpoint()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::warn!(error = %e, "metrics will be read back from their log"),
+        Err(_) => tracing::warn!("metrics will be read back from their log: writing them takes too long"),
+    }
     directory.remove_addresses();
     drop(engines);
     Ok(())

@@ -26,6 +26,8 @@ use replay::Replay;
 
 /// Families whose metadata is kept; more are counted by nobody and would be a leak.
 const FAMILIES: usize = 20_000;
+/// Bytes of samples that take a tenth of a second to read back.
+const LONG_REPLAY: usize = 4 << 20;
 /// How often the task looks whether there is something to flush, merge or drop.
 const TICK: Duration = Duration::from_secs(30);
 /// So many ended series are worth a small block of their own, which takes them out of memory: two megabytes of it.
@@ -346,7 +348,15 @@ impl Tsdb {
         }
     }
 
-    /// Flushes, merges and drops until told to stop. The log keeps the head over a stop, so that ending is quick.
+    /// Before a clean end: what a restart would have to read back for long goes into a block.
+    pub async fn checkpoint(self: &Arc<Self>) -> Result<(), Error> {
+        if self.state.read().head.bytes < LONG_REPLAY {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    /// Flushes, merges and drops until told to stop. The log keeps the head over a stop, see [`Tsdb::checkpoint`].
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
