@@ -25,7 +25,7 @@ pub struct Config {
     pub future: Duration,
     /// The head becomes a block once it is this old …
     pub head_span: Duration,
-    /// … or once its samples take this many bytes.
+    /// … or once its samples take this many bytes, and 256 for each live series.
     pub head_bytes: usize,
     /// Live series beyond this are refused.
     pub series_limit: usize,

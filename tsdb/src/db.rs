@@ -26,6 +26,9 @@ use replay::Replay;
 
 /// Families whose metadata is kept; more are counted by nobody and would be a leak.
 const FAMILIES: usize = 20_000;
+/// Bytes of samples that a live series may have in the head, about a hundred samples, before it is written to a block:
+/// a block of very many series would else hold a handful of each.
+const SERIES_BYTES: usize = 256;
 /// Bytes of samples that take a tenth of a second to read back.
 const LONG_REPLAY: usize = 4 << 20;
 /// How often the task looks whether there is something to flush, merge or drop.
@@ -220,7 +223,7 @@ impl Tsdb {
 
     /// There is enough in the head to write it to a block.
     fn is_full(&self, head: &Head) -> bool {
-        head.bytes >= self.config.head_bytes
+        head.bytes >= self.config.head_bytes.max(SERIES_BYTES * (head.len() - head.dead))
     }
 
     /// Exemplars of series that match any of the selectors, with times in the range, series by series.
