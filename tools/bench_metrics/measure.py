@@ -84,6 +84,7 @@ def run(server, load, expected, pods, churn_steps):
             out[key] = value
 
     # Samples that a crash may take: acknowledged, and the server dies at once.
+    server.pause()
     for body in load.once_more():
         server.send(body)
     server.stop(signal.SIGKILL)

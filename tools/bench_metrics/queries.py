@@ -141,6 +141,7 @@ def hpa(server, load):
     """Milliseconds from question to answer over one connection, as a client sees them: p50 and p99."""
     path = f"{server.query}/query?" + urllib.parse.urlencode({"query": HPA, "time": load.end / 1000 + BESIDE})
     took = []
+    server.pause()
     for _ in range(HPA_ROUNDS):
         began = time.perf_counter()
         server.link.request("GET", path, headers=server.headers)

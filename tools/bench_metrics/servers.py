@@ -105,7 +105,12 @@ class Server:
                 sys.exit(f"{self.binary}: {answer.status} {text[:300]}")
             time.sleep(0.1)
 
+    def pause(self):
+        """Servers close what is idle for a minute: the next request connects anew."""
+        self.link.close()
+
     def load(self, load):
+        self.pause()
         for body in load.requests():
             self.send(body)
 
