@@ -83,6 +83,7 @@ pub(crate) fn serve(
             yaml: shared.config.yaml(),
             hostname: shared.config.node_name.clone(),
             flags: settings,
+            release: Some(crate::give_memory_back),
             ..query::Config::default()
         },
     );

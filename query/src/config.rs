@@ -35,6 +35,8 @@ pub struct Config {
     pub series: usize,
     /// Deleting series and taking snapshots over HTTP.
     pub admin_api: bool,
+    /// Called when a query that held much memory has ended.
+    pub release: Option<fn()>,
     pub promql: promql::Limits,
     pub logql: logql::Limits,
     pub sql: sql::Config,
@@ -54,6 +56,7 @@ impl Default for Config {
             unpacked_bytes: 64 << 20,
             series: 100_000,
             admin_api: false,
+            release: None,
             promql: promql::Limits::default(),
             logql: logql::Limits::default(),
             sql: sql::Config::default(),

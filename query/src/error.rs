@@ -6,6 +6,9 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::json;
 
+/// How long a query that found no room should wait.
+const OVERLOADED: Duration = Duration::from_secs(1);
+
 /// What went wrong, before an API words it.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -93,6 +96,7 @@ impl From<promql::Error> for Failure {
         match e {
             promql::Error::Parse(_) => Failure::Bad(format!("invalid parameter \"query\": {m}")),
             promql::Error::Execution(_) | promql::Error::Limit(_) => Failure::Execution(m),
+            promql::Error::Overloaded(..) => Failure::Overloaded(m, OVERLOADED),
             promql::Error::Timeout => Failure::Timeout(m),
             promql::Error::Canceled => Failure::Canceled(m),
             promql::Error::Storage(_) => Failure::Internal(m),

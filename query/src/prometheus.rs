@@ -26,6 +26,8 @@ use crate::params::Params;
 use crate::run::run;
 use crate::scope::Scope;
 
+/// A query that held more bytes gives its memory back to the kernel.
+const RELEASE: u64 = 32 << 20;
 /// Points of one series in a range query.
 const POINTS: i64 = 11_000;
 
@@ -83,6 +85,19 @@ fn options(p: &Params, scope: &Scope) -> Result<promql::Options, Failure> {
     })
 }
 
+/// A query that ended because it held too much has much to give back.
+fn freed(
+    app: &App,
+    r: Result<promql::QueryResult, promql::Error>,
+) -> Result<promql::QueryResult, promql::Error> {
+    if let (Err(promql::Error::Limit(_) | promql::Error::Overloaded(..)), Some(release)) =
+        (&r, app.config.release)
+    {
+        release();
+    }
+    r
+}
+
 async fn query(State(app): State<App>, scope: Scope, p: Params) -> Answer {
     let text = required(&p, "query")?.to_owned();
     let time = p.millis("time").map_err(fail)?.unwrap_or_else(|| app.engines.clock.now().millis());
@@ -92,13 +107,17 @@ async fn query(State(app): State<App>, scope: Scope, p: Params) -> Answer {
     run(&app, move |app, stop| {
         o.cancel = Some(stop);
         let started = app.engines.clock.monotonic();
-        let r = app.promql.instant_with(&text, time, &o)?;
+        let r = freed(app, app.promql.instant_with(&text, time, &o))?;
         let stats =
             if stats { json::stats(&r, app.engines.clock.monotonic() - started) } else { String::new() };
-        Ok(json::result(&r, limit, &stats))
+        Ok((r, stats))
     })
     .await
-    .map(json::raw)
+    .map(|(r, stats)| {
+        // Only where there is something worth giving back: it takes some milliseconds.
+        let release = app.config.release.filter(|_| r.peak_bytes > RELEASE);
+        json::answer(r, limit, stats, release)
+    })
     .map_err(fail)
 }
 
@@ -132,13 +151,17 @@ async fn query_range(State(app): State<App>, scope: Scope, p: Params) -> Answer 
     run(&app, move |app, stop| {
         o.cancel = Some(stop);
         let started = app.engines.clock.monotonic();
-        let r = app.promql.range_with(&text, start, end, step, &o)?;
+        let r = freed(app, app.promql.range_with(&text, start, end, step, &o))?;
         let stats =
             if stats { json::stats(&r, app.engines.clock.monotonic() - started) } else { String::new() };
-        Ok(json::result(&r, limit, &stats))
+        Ok((r, stats))
     })
     .await
-    .map(json::raw)
+    .map(|(r, stats)| {
+        // Only where there is something worth giving back: it takes some milliseconds.
+        let release = app.config.release.filter(|_| r.peak_bytes > RELEASE);
+        json::answer(r, limit, stats, release)
+    })
     .map_err(fail)
 }
 

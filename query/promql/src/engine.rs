@@ -9,6 +9,7 @@ use signal::{Matcher, SeriesSource};
 use crate::ast::{Expr, ValueType};
 use crate::error::Error;
 use crate::eval::Evaluator;
+use crate::pace::{Pace, Turn};
 use crate::parse::parse;
 use crate::value::{
     Cell, Column, Grid, HistogramPoint, Out, Point, QueryResult, Sample, Series, Value, is_absent,
@@ -23,6 +24,8 @@ pub struct Limits {
     pub timeout: Duration,
     /// Bytes of columns held at once, about.
     pub bytes: usize,
+    /// The same for all queries of the engine together.
+    pub all_bytes: usize,
     /// Steps of a range query.
     pub steps: usize,
     /// The step of subqueries that name none.
@@ -35,6 +38,7 @@ impl Default for Limits {
             lookback: Duration::from_secs(300),
             timeout: Duration::from_secs(120),
             bytes: 512 << 20,
+            all_bytes: 1 << 30,
             steps: 11_000,
             default_step: Duration::from_secs(60),
         }
@@ -56,11 +60,16 @@ pub struct Options {
 pub struct Engine {
     source: Arc<dyn SeriesSource>,
     limits: Limits,
+    pace: Arc<Pace>,
 }
 
 impl Engine {
     pub fn new(source: Arc<dyn SeriesSource>, limits: Limits) -> Self {
-        Engine { source, limits }
+        Engine { source, limits, pace: Arc::new(Pace::new()) }
+    }
+
+    fn turn(&self) -> Turn {
+        Turn::new(self.pace.clone(), signal::time::monotonic())
     }
 
     pub fn limits(&self) -> &Limits {
@@ -75,7 +84,7 @@ impl Engine {
     pub fn instant_with(&self, query: &str, time: i64, options: &Options) -> Result<QueryResult, Error> {
         let expr = parse(query)?;
         let grid = Grid { start: time, step: 1, n: 1 };
-        let ev = Evaluator::new(&*self.source, &self.limits, options, query, grid, 0, time);
+        let ev = Evaluator::new(&*self.source, &self.limits, self.turn(), options, query, grid, 0, time);
         let value = match expr.value_type() {
             ValueType::Matrix => Value::Matrix(ev.raw_matrix(&expr, time)?),
             _ => match ev.eval(&expr, grid)? {
@@ -143,7 +152,7 @@ impl Engine {
             return Err(Error::Limit(format!("{n} steps, the limit is {}", self.limits.steps)));
         }
         let grid = Grid { start, step, n };
-        let ev = Evaluator::new(&*self.source, &self.limits, options, query, grid, step, end);
+        let ev = Evaluator::new(&*self.source, &self.limits, self.turn(), options, query, grid, step, end);
         let columns = match ev.eval(expr, grid)? {
             Out::Vector(c) => finish(c)?,
             Out::Scalar(values) => vec![Column::floats(signal::Labels::empty(), false, values)],
@@ -242,6 +251,20 @@ mod tests {
         let query = std::thread::spawn(move || endless(&engine, &options));
         cancel.store(true, Ordering::Relaxed);
         assert!(matches!(query.join().expect("no panic"), Err(Error::Canceled)));
+    }
+
+    #[test]
+    fn all_queries_together_have_so_many_bytes() {
+        let engine = engine(Limits { all_bytes: 1 << 20, ..Limits::default() });
+        // Told in pieces of a megabyte: a query beyond two is certain to be seen.
+        let query = "m or label_replace(m, \"n\", \"1\", \"\", \".*\")";
+        assert!(engine.range(query, 0, SAMPLES * 1000 / 2, 1000).is_ok());
+        let many = (0..30).fold("m".to_owned(), |q, i| {
+            format!("{q} or label_replace(m, \"n\", \"{i}\", \"\", \".*\")")
+        });
+        let refused = engine.range(&many, 0, SAMPLES * 1000 / 2, 1000);
+        assert!(matches!(refused, Err(Error::Overloaded(..))), "{refused:?}");
+        assert!(engine.range(query, 0, SAMPLES * 1000 / 2, 1000).is_ok());
     }
 
     #[test]

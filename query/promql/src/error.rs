@@ -37,6 +37,11 @@ pub enum Error {
         "query would load too much data into memory ({0}); ask for fewer series, less time or larger steps"
     )]
     Limit(String),
+    /// All queries together hold too much.
+    #[error(
+        "queries hold {0} bytes together, the limit is {1}; ask again when others have ended, or for less"
+    )]
+    Overloaded(usize, usize),
     #[error("storage failed: {0}")]
     Storage(String),
 }

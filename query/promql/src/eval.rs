@@ -21,6 +21,7 @@ use crate::ast::{At, BinaryOp, Edges, Expr, Kind, Length, Selector};
 use crate::engine::{Limits, Options};
 use crate::error::Error;
 use crate::meter::{Held, Meter};
+use crate::pace::Turn;
 use crate::value::{ABSENT, Cell, Column, Grid, Out, QueryResult, Value};
 
 pub(crate) struct Evaluator<'a> {
@@ -37,6 +38,7 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) lookback: i64,
     deadline: Instant,
     pub(crate) meter: Rc<Meter>,
+    turn: Turn,
     samples: Slot<u64>,
     pub(crate) notes: RefCell<Annotations>,
     /// Only counts and sums of native histograms are looked at, so their buckets need not be kept.
@@ -107,9 +109,11 @@ impl<'a> Raw<'a> {
 }
 
 impl<'a> Evaluator<'a> {
+    #[expect(clippy::too_many_arguments, reason = "what a query is made of, put together in one place")]
     pub(crate) fn new(
         source: &'a dyn SeriesSource,
         limits: &'a Limits,
+        turn: Turn,
         options: &'a Options,
         text: &'a str,
         query: Grid,
@@ -128,6 +132,7 @@ impl<'a> Evaluator<'a> {
             deadline: signal::time::monotonic()
                 + options.timeout.unwrap_or(limits.timeout).min(limits.timeout),
             meter: Rc::default(),
+            turn,
             samples: Slot::new(0),
             notes: RefCell::default(),
             counts_only: Slot::new(false),
@@ -156,18 +161,33 @@ impl<'a> Evaluator<'a> {
 
     /// Called for every series: the query's deadline, cancellation and budget.
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), Error> {
-        if self.options.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed)) {
-            return Err(Error::Canceled);
-        }
-        if signal::time::monotonic() > self.deadline {
-            return Err(Error::Timeout);
-        }
+        self.go_on()?;
         self.meter.add(bytes);
         let (used, limit) = (self.meter.used(), self.limits.bytes);
         if used > limit {
             return Err(Error::Limit(format!("{used} bytes, the limit is {limit}")));
         }
+        let all = self.turn.tell(used);
+        if all > self.limits.all_bytes {
+            return Err(Error::Overloaded(all, self.limits.all_bytes));
+        }
         Ok(())
+    }
+
+    /// Returns when the query may go on; an error says that it should not.
+    fn go_on(&self) -> Result<(), Error> {
+        loop {
+            if self.options.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed)) {
+                return Err(Error::Canceled);
+            }
+            let now = signal::time::monotonic();
+            if now > self.deadline {
+                return Err(Error::Timeout);
+            }
+            if self.turn.mine(now) {
+                return Ok(());
+            }
+        }
     }
 
     /// Charges for a column for as long as it is there.

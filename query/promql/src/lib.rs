@@ -23,6 +23,7 @@ mod functions;
 mod lex;
 pub mod memory;
 mod meter;
+mod pace;
 mod parse;
 mod print;
 pub mod promqltest;

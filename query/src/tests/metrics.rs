@@ -204,3 +204,28 @@ async fn what_grafana_and_other_servers_ask() {
     w.ok("/api/v1/status/walreplay").await;
     w.ok("/api/v1/scrape_pools").await;
 }
+
+/// A large answer is sent in pieces, which together are the JSON that a small one is.
+#[tokio::test]
+async fn large_answers_are_whole() {
+    let w = world().await;
+    let terms: Vec<String> =
+        (0..8).map(|i| format!("label_replace(vector({i}), \"n\", \"{i}\", \"\", \"\")")).collect();
+    let query = encode(&terms.join(" or "));
+    let path = format!("/api/v1/query_range?query={query}&start=0&end=10000&step=1&stats=all");
+    let v = w.ok(&path).await;
+    let series = v["data"]["result"].as_array().expect("series");
+    let points: Vec<usize> = series.iter().map(|s| s["values"].as_array().map_or(0, Vec::len)).collect();
+    assert_eq!(points, [10_001; 8]);
+    assert_eq!(series[3]["metric"], json!({"n": "3"}));
+    assert_eq!(series[3]["values"][10_000], json!([10_000, "3"]));
+    assert!(
+        v["data"]["stats"]["samples"]["peakBytes"].as_u64() > Some(8 * 10_001 * 16),
+        "{}",
+        v["data"]["stats"]
+    );
+    assert_eq!(v.get("warnings"), None);
+    let v = w.ok(&format!("{path}&limit=7")).await;
+    assert_eq!(v["data"]["result"].as_array().map(Vec::len), Some(7));
+    assert_eq!(v["warnings"], json!(["results truncated due to limit"]));
+}
