@@ -30,6 +30,7 @@ mod merge;
 mod record;
 mod retention;
 mod select;
+mod summary;
 mod tombstones;
 
 pub use config::Config;

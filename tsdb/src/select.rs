@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use signal::{
     HistogramSample, Labels, Sample, Select, Selected, SeriesColumns, SeriesIter, SeriesSource, SourceError,
+    Summary,
 };
 
 use crate::block::{Block, Reader};
 use crate::db::{State, Tsdb};
+use crate::error::Error;
 use crate::head::{Cells, Data, HistogramRun, Run};
 use crate::merge::{Columns, Extras, starts_of};
 use crate::tombstones::{Ranges, Tombstones};
@@ -21,16 +23,37 @@ const NAMES: usize = 256 << 20;
 
 /// Where a series' samples lie. Blocks first, oldest order first; what stands later wins.
 #[derive(Default)]
-struct Parts {
+pub(crate) struct Parts {
     /// Which reader, which series of its block, and what of it is deleted.
-    blocks: Vec<BlockPart>,
-    heads: Vec<HeadPart>,
+    pub(crate) blocks: Vec<BlockPart>,
+    pub(crate) heads: Vec<HeadPart>,
 }
 
-type BlockPart = (u32, u32, Option<Ranges>);
+impl Parts {
+    /// Adds all that is in the range, in no order.
+    pub(crate) fn read(
+        &self,
+        readers: &mut [Reader],
+        start: i64,
+        end: i64,
+        columns: &mut Columns,
+        extras: &mut Extras,
+    ) -> Result<(), Error> {
+        for (reader, id, deleted) in &self.blocks {
+            let Some(reader) = readers.get_mut(*reader as usize) else { continue };
+            reader.read_kept(*id, (start, end), deleted.as_ref(), columns, extras)?;
+        }
+        for part in &self.heads {
+            part.read(start, end, columns, extras);
+        }
+        Ok(())
+    }
+}
+
+pub(crate) type BlockPart = (u32, u32, Option<Ranges>);
 
 /// What a head holds of a series.
-struct HeadPart {
+pub(crate) struct HeadPart {
     runs: Vec<Run>,
     late: Vec<Sample>,
     extra: Option<HeadExtra>,
@@ -60,7 +83,7 @@ impl HeadPart {
         4 * size_of::<Self>() + self.runs.iter().map(Run::size).sum::<usize>() + size_of_val(&*self.late)
     }
 
-    fn read(&self, start: i64, end: i64, columns: &mut Columns, extras: &mut Extras) {
+    pub(crate) fn read(&self, start: i64, end: i64, columns: &mut Columns, extras: &mut Extras) {
         for run in &self.runs {
             run.decode(|s| {
                 if (start..=end).contains(&s.timestamp) {
@@ -84,9 +107,9 @@ impl HeadPart {
 
 /// Series that match, found in all places before the first is read.
 #[derive(Default)]
-struct Found {
-    readers: Vec<Reader>,
-    series: Vec<(Labels, Parts)>,
+pub(crate) struct Found {
+    pub(crate) readers: Vec<Reader>,
+    pub(crate) series: Vec<(Labels, Parts)>,
     by_labels: HashMap<Labels, u32, ahash::RandomState>,
     /// Bytes of what is above, and of labels that only we have; both at most `limit`.
     held: usize,
@@ -188,7 +211,7 @@ impl Found {
 }
 
 impl Tsdb {
-    fn find(&self, select: &Select, limit: usize) -> Result<Found, SourceError> {
+    pub(crate) fn find(&self, select: &Select, limit: usize) -> Result<Found, SourceError> {
         let mut heads = Found { limit, ..Found::default() };
         let blocks = {
             let state = self.state.read();
@@ -226,13 +249,7 @@ impl Series {
     fn read(&mut self, labels: Labels, parts: &Parts) -> Result<Option<SeriesColumns>, SourceError> {
         let (columns, mut extras) = (&mut self.columns, Extras::default());
         columns.clear();
-        for (reader, id, deleted) in &parts.blocks {
-            let Some(reader) = self.readers.get_mut(*reader as usize) else { continue };
-            reader.read_kept(*id, (self.start, self.end), deleted.as_ref(), columns, &mut extras)?;
-        }
-        for part in &parts.heads {
-            part.read(self.start, self.end, columns, &mut extras);
-        }
+        parts.read(&mut self.readers, self.start, self.end, columns, &mut extras)?;
         columns.settle();
         let (histograms, starts) = extras.finish();
         if columns.times.is_empty() && histograms.is_empty() {
@@ -293,6 +310,14 @@ impl SeriesSource for Tsdb {
             next: 0,
         });
         Ok(Selected { series, count, held, labels })
+    }
+
+    fn summaries(
+        &self,
+        select: &Select,
+        bytes: usize,
+    ) -> Result<Option<Vec<(Labels, Summary)>>, SourceError> {
+        self.summed_up(select, bytes)
     }
 
     fn series(&self, select: &Select) -> Result<Vec<Labels>, SourceError> {

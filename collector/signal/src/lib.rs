@@ -35,7 +35,7 @@ pub use metric::{
     TimeSeries, is_stale_nan, stale_nan,
 };
 pub use sink::{Accepted, Sink, SinkError};
-pub use source::{Select, Selected, SeriesColumns, SeriesIter, SeriesSource, SourceError};
+pub use source::{Select, Selected, SeriesColumns, SeriesIter, SeriesSource, SourceError, Summary};
 pub use span::{Span, SpanBatch, SpanEvent, SpanKind, SpanLink, SpanStatus, SpanStream};
 pub use target::{CgroupTarget, LogFileTarget, Registry, ScrapeTarget};
 pub use time::Timestamp;

@@ -28,6 +28,47 @@ pub struct SeriesColumns {
     pub histograms: Vec<HistogramSample>,
 }
 
+/// What functions over a long time need of a series' floats. None of them is NaN; stale markers are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Summary {
+    pub count: u64,
+    /// The rest has no meaning while `count` is 0.
+    pub low: f64,
+    pub high: f64,
+    pub sum: f64,
+    /// Milliseconds and value.
+    pub first: (i64, f64),
+    pub last: (i64, f64),
+    /// The sum of the values before those that were lower: what a counter lost by resets.
+    pub dropped: f64,
+}
+
+impl Summary {
+    pub fn of(time: i64, value: f64) -> Self {
+        let one = (time, value);
+        Summary { count: 1, low: value, high: value, sum: value, first: one, last: one, dropped: 0.0 }
+    }
+
+    /// Adds what comes after.
+    pub fn add(&mut self, next: &Summary) {
+        if self.count == 0 || next.count == 0 {
+            if next.count > 0 {
+                *self = *next;
+            }
+            return;
+        }
+        self.dropped += next.dropped;
+        if next.first.1 < self.last.1 {
+            self.dropped += self.last.1;
+        }
+        self.count += next.count;
+        self.low = self.low.min(next.low);
+        self.high = self.high.max(next.high);
+        self.sum += next.sum;
+        self.last = next.last;
+    }
+}
+
 /// Why series could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -63,6 +104,16 @@ pub trait SeriesSource: Send + Sync + 'static {
 
     /// The same, holding at most so many bytes for the list of series; an error of kind `Limit` says that it is longer.
     fn select_within<'a>(&'a self, select: &Select, bytes: usize) -> Result<Selected<'a>, SourceError>;
+
+    /// Each series' floats in the range summed up, if the source can do so faster than by reading them, and if they
+    /// are all that the series have. `None` says: read the samples.
+    fn summaries(
+        &self,
+        _select: &Select,
+        _bytes: usize,
+    ) -> Result<Option<Vec<(Labels, Summary)>>, SourceError> {
+        Ok(None)
+    }
 
     /// Label sets of the series that [`SeriesSource::select`] would give, without reading samples.
     fn series(&self, select: &Select) -> Result<Vec<Labels>, SourceError>;

@@ -259,9 +259,8 @@ mod tests {
         // Told in pieces of a megabyte: a query beyond two is certain to be seen.
         let query = "m or label_replace(m, \"n\", \"1\", \"\", \".*\")";
         assert!(engine.range(query, 0, SAMPLES * 1000 / 2, 1000).is_ok());
-        let many = (0..30).fold("m".to_owned(), |q, i| {
-            format!("{q} or label_replace(m, \"n\", \"{i}\", \"\", \".*\")")
-        });
+        let many = (0..30)
+            .fold("m".to_owned(), |q, i| format!("{q} or label_replace(m, \"n\", \"{i}\", \"\", \".*\")"));
         let refused = engine.range(&many, 0, SAMPLES * 1000 / 2, 1000);
         assert!(matches!(refused, Err(Error::Overloaded(..))), "{refused:?}");
         assert!(engine.range(query, 0, SAMPLES * 1000 / 2, 1000).is_ok());

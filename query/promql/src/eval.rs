@@ -326,12 +326,9 @@ impl<'a> Evaluator<'a> {
         f: &mut dyn FnMut(Raw<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (Some(first), Some(last)) = (ends.first(), ends.last()) else { return Ok(()) };
-        let mut matchers: Vec<Matcher> = matchers.to_vec();
-        matchers.extend(self.options.enforce.iter().cloned());
-        let select = Select { matchers, start: first - back + 1, end: last + ahead };
+        let select = Select { matchers: self.enforced(matchers), start: first - back + 1, end: last + ahead };
         let counts_only = self.counts_only.get() && !self.buckets_needed.get();
-        let room = self.limits.bytes.saturating_sub(self.meter.used());
-        let found = self.source.select_within(&select, room)?;
+        let found = self.source.select_within(&select, self.room())?;
         self.charge(found.labels)?;
         let share = found.held / found.count.max(1);
         let mut list = self.held(found.held)?;
@@ -341,7 +338,7 @@ impl<'a> Evaluator<'a> {
             let histograms: usize = series.histograms.iter().map(|h| h.histogram.size()).sum();
             let _series = self.held(series.timestamps.len() * 16 + histograms)?;
             let samples = series.timestamps.len() + series.histograms.len();
-            self.samples.set(self.samples.get() + samples as u64);
+            self.count_samples(samples as u64);
             if counts_only {
                 strip(&mut series.histograms);
             }
@@ -355,6 +352,24 @@ impl<'a> Evaluator<'a> {
             })?;
         }
         Ok(())
+    }
+
+    pub(crate) fn source(&self) -> &dyn SeriesSource {
+        self.source
+    }
+
+    /// With those that the caller must not go without.
+    pub(crate) fn enforced(&self, matchers: &[Matcher]) -> Vec<Matcher> {
+        matchers.iter().chain(&self.options.enforce).cloned().collect()
+    }
+
+    /// Bytes that the query may still take.
+    pub(crate) fn room(&self) -> usize {
+        self.limits.bytes.saturating_sub(self.meter.used())
+    }
+
+    pub(crate) fn count_samples(&self, n: u64) {
+        self.samples.set(self.samples.get() + n);
     }
 
     /// For each step the time a selector looks at.

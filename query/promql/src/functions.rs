@@ -7,6 +7,7 @@ mod labels;
 mod native;
 pub(crate) mod over_time;
 pub(crate) mod rate;
+mod summed;
 mod time;
 
 use std::cell::Cell as Slot;
@@ -312,6 +313,16 @@ impl Evaluator<'_> {
         let f_ =
             OfFloats { ev: self, name, params: &params, grid, quantile: first, failure: Slot::default() };
         let arg = matrix.unwrap_parens();
+        if let Some(columns) = self.summed(name, matrix, grid)? {
+            for mut c in columns {
+                c.drop_name = !keeps_name;
+                if matches!(name, "rate" | "increase") {
+                    self.check_counter_name(arg, &c.labels);
+                }
+                f(c)?;
+            }
+            return Ok(());
+        }
         self.each_range(matrix, grid, &mut |r| {
             let mut c = if r.is_plain() {
                 Column::floats(r.labels.clone(), r.drop_name, f_.column(r))

@@ -68,8 +68,13 @@ impl Stretch {
         let (Some(t0), Some(t1)) = (t.first(), t.last()) else {
             return Stretch { sampled: 0.0, to_start: 0.0, to_end: 0.0, unbounded: 0.0 };
         };
+        Stretch::over(*t0, *t1, t.len() as u64, start, end)
+    }
+
+    /// Of so many samples, of which the first and the last have these times.
+    pub(crate) fn over(t0: i64, t1: i64, count: u64, start: i64, end: i64) -> Self {
         let sampled = (t1 - t0) as f64 / 1000.0;
-        let average = sampled / (t.len() - 1) as f64;
+        let average = sampled / (count.max(2) - 1) as f64;
         let threshold = average * 1.1;
         let edge = |gap: i64| {
             let gap = gap as f64 / 1000.0;

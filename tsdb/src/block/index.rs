@@ -1,6 +1,6 @@
 //! A block's index in memory: which series, where their chunks lie, and what is known of a chunk without reading it.
 
-use signal::Labels;
+use signal::{Labels, Summary};
 
 use super::ExtraRefs;
 use crate::codec::{get_uvarint, get_varint, put_uvarint, put_varint, take};
@@ -86,6 +86,19 @@ impl ChunkFacts {
             f.sum += c;
         }
         f
+    }
+
+    /// As a summary of the samples from the first time to the last; `None` if a NaN is among them.
+    pub(super) fn summary(&self, (first, last): (i64, i64)) -> Option<Summary> {
+        (!self.nan && self.count > 0).then_some(Summary {
+            count: u64::from(self.count),
+            low: self.low,
+            high: self.high,
+            sum: self.sum,
+            first: (first, self.first),
+            last: (last, self.last),
+            dropped: self.dropped,
+        })
     }
 
     fn constant(value: f64, count: u32) -> Self {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use signal::{HistogramSample, Labels};
+use signal::{HistogramSample, Labels, Summary};
 
 use super::index::TimesRef;
 use super::times::decode_times;
@@ -62,29 +62,63 @@ impl Reader {
 
     /// Adds one series' floats in the range.
     pub(crate) fn read(&mut self, series: u32, start: i64, end: i64, out: &mut Columns) -> Result<(), Error> {
-        let index = self.index.clone();
-        for c in index.chunks(series) {
-            let t = index.times.get(c.times as usize).ok_or_else(|| self.damaged("chunk"))?;
-            if t.max < start || t.min > end {
-                continue;
-            }
-            let times = self.times(c.times, t)?;
-            let mut values = std::mem::take(&mut self.values);
-            values.clear();
-            let mut scratch = std::mem::take(&mut self.scratch);
-            let data = self.bytes(c.offset, c.len)?;
-            if crc32fast::hash(data) != c.crc {
-                return Err(self.damaged("checksum of values"));
-            }
-            decode_values(data, times.len(), &mut scratch, &mut values)
-                .ok_or_else(|| self.damaged("values"))?;
-            self.scratch = scratch;
-            let range = times.partition_point(|t| *t < start)..times.partition_point(|t| *t <= end);
-            if let (Some(t), Some(v)) = (times.get(range.clone()), values.get(range)) {
-                out.extend(t, v);
-            }
-            self.values = values;
+        for chunk in 0..self.chunks(series) {
+            self.read_chunk(series, chunk, start, end, out)?;
         }
+        Ok(())
+    }
+
+    pub(crate) fn chunks(&self, series: u32) -> usize {
+        self.index.chunks(series).len()
+    }
+
+    /// First and last time of a chunk.
+    pub(crate) fn chunk_range(&self, series: u32, chunk: usize) -> Option<(i64, i64)> {
+        let c = self.index.chunks(series).get(chunk)?;
+        self.index.times.get(c.times as usize).map(|t| (t.min, t.max))
+    }
+
+    /// A whole chunk, if it has no NaNs and its facts are known.
+    pub(crate) fn chunk_summary(&self, series: u32, chunk: usize) -> Option<Summary> {
+        let c = self.index.chunks(series).get(chunk)?;
+        c.facts.summary(self.chunk_range(series, chunk)?)
+    }
+
+    /// True if the series has histograms or start times.
+    pub(crate) fn has_extra(&self, series: u32) -> bool {
+        self.index.extra(series).is_some()
+    }
+
+    /// Adds one chunk's floats in the range.
+    pub(crate) fn read_chunk(
+        &mut self,
+        series: u32,
+        chunk: usize,
+        start: i64,
+        end: i64,
+        out: &mut Columns,
+    ) -> Result<(), Error> {
+        let index = self.index.clone();
+        let c = index.chunks(series).get(chunk).ok_or_else(|| self.damaged("chunk"))?;
+        let t = index.times.get(c.times as usize).ok_or_else(|| self.damaged("chunk"))?;
+        if t.max < start || t.min > end {
+            return Ok(());
+        }
+        let times = self.times(c.times, t)?;
+        let mut values = std::mem::take(&mut self.values);
+        values.clear();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let data = self.bytes(c.offset, c.len)?;
+        if crc32fast::hash(data) != c.crc {
+            return Err(self.damaged("checksum of values"));
+        }
+        decode_values(data, times.len(), &mut scratch, &mut values).ok_or_else(|| self.damaged("values"))?;
+        self.scratch = scratch;
+        let range = times.partition_point(|t| *t < start)..times.partition_point(|t| *t <= end);
+        if let (Some(t), Some(v)) = (times.get(range.clone()), values.get(range)) {
+            out.extend(t, v);
+        }
+        self.values = values;
         Ok(())
     }
 
