@@ -7,7 +7,7 @@ use signal::time::SharedClock;
 use signal::{Labels, METRIC_NAME, MetricBatch, Sink};
 use tokio_util::sync::CancellationToken;
 
-use crate::exposition::parse;
+use crate::exposition::{Format, parse};
 use crate::metrics::{accepted, refused};
 use crate::scrape::with_target_labels;
 
@@ -28,7 +28,7 @@ pub async fn run(
         }
         let now = clock.now().millis();
         let mut batch = MetricBatch::default();
-        match parse(&telemetry::metrics::encode(), true) {
+        match parse(&telemetry::metrics::encode(), Format::OpenMetrics) {
             Ok(e) => {
                 for s in e.samples {
                     batch.push(with_target_labels(&s.labels, &labels), s.timestamp.unwrap_or(now), s.value);

@@ -16,7 +16,7 @@ use signal::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::exposition::{Example, Exposition, parse, protobuf};
+use crate::exposition::{Example, Exposition, Format, parse, protobuf};
 use crate::metrics::{accepted, refused};
 
 /// Largest exposition taken; Prometheus has no default limit, a node has 24 GiB for everything.
@@ -194,7 +194,8 @@ impl Scraper {
             protobuf::parse(&bytes)?
         } else {
             let text = std::str::from_utf8(&bytes).map_err(|e| e.to_string())?;
-            parse(text, openmetrics).map_err(|e| e.to_string())?
+            parse(text, if openmetrics { Format::OpenMetrics } else { Format::Text })
+                .map_err(|e| e.to_string())?
         };
         let samples = exposition.samples.len() + exposition.histograms.len();
         if samples > MOST_SAMPLES {
