@@ -5,7 +5,7 @@
 //! Does not know: Kubernetes. Targets and identities come as [`signal::Registry`] and
 //! [`signal::Identities`], filled by `discovery` and `kubelet`.
 //!
-//! The road of a sample: [`scrape`] → [`exposition`], or [`cgroup`], or [`machine`], or [`otlp`] → `Sink`. The road of a log
+//! The road of a sample: [`scrape`] (`fetch`) → [`exposition`] → [`scrape`] (`intake`), or [`cgroup`], or [`machine`], or [`otlp`] → `Sink`. The road of a log
 //! line: [`logfile`] → [`line`] → `Sink`, its checkpoint in the same batch. The road of a span: [`otlp`] → `Sink`.
 //!
 //! Tasks: one per scrape target, one per container log, one for all cgroups, one for the machine, one for our own metrics; OTLP

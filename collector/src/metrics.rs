@@ -20,6 +20,8 @@ pub(crate) struct Refusal {
 pub(crate) struct Metrics {
     pub(crate) accepted: Family<Receiver, Counter>,
     pub(crate) refused: Family<Refusal, Counter>,
+    /// Samples that stood in one scrape twice.
+    pub(crate) duplicate_samples: Counter,
     /// Bytes of container logs that were rotated away before they were read.
     pub(crate) log_bytes_lost: Counter,
 }
@@ -28,6 +30,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let m = Metrics {
         accepted: Family::default(),
         refused: Family::default(),
+        duplicate_samples: Counter::default(),
         log_bytes_lost: Counter::default(),
     };
     telemetry::metrics::register(|r| {
@@ -37,6 +40,11 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             m.accepted.clone(),
         );
         r.register("binnacle_collector_refused_batches", "Batches not taken, by reason", m.refused.clone());
+        r.register(
+            "binnacle_collector_scrape_duplicate_samples",
+            "Samples that stood in one scrape twice and were dropped",
+            m.duplicate_samples.clone(),
+        );
         r.register(
             "binnacle_collector_log_lost_bytes",
             "Log bytes rotated away unread",

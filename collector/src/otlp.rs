@@ -15,10 +15,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use signal::time::SharedClock;
 use signal::{Accepted, Attributes, Identities, Identity, LabelsBuilder, Sink, SinkError};
 
 pub use grpc::serve as serve_grpc;
-pub use http::serve as serve_http;
+pub use http::{metrics_router, serve as serve_http};
+pub use name::{Translation, UnknownTranslation};
 
 /// Largest request taken, decompressed (the specification recommends 64 MiB for servers with room to spare).
 pub(crate) const MOST_BYTES: usize = 16 << 20;
@@ -26,13 +28,27 @@ pub(crate) const MOST_BYTES: usize = 16 << 20;
 /// What both doors share.
 #[derive(Clone)]
 pub struct Receiver {
-    pub sink: Arc<dyn Sink>,
-    pub identities: Arc<Identities>,
+    sink: Arc<dyn Sink>,
+    identities: Arc<Identities>,
     /// Who loopback senders are: processes of this machine that belong to no pod.
-    pub local: Arc<Identity>,
+    local: Arc<Identity>,
+    translation: Translation,
+    deltas: Arc<tokio::sync::Mutex<metrics::delta::Streams>>,
+    clock: SharedClock,
 }
 
 impl Receiver {
+    /// One for the whole process: its clones share what deltas have come to.
+    pub fn new(
+        sink: Arc<dyn Sink>,
+        identities: Arc<Identities>,
+        local: Identity,
+        translation: Translation,
+        clock: SharedClock,
+    ) -> Self {
+        Receiver { sink, identities, local: Arc::new(local), translation, deltas: Arc::default(), clock }
+    }
+
     /// Who sends from this address; `None` if nobody is known there.
     fn identify(&self, peer: Option<IpAddr>) -> Option<Arc<Identity>> {
         let ip = peer?.to_canonical();

@@ -7,9 +7,9 @@ use signal::time::SharedClock;
 use signal::{Labels, METRIC_NAME, MetricBatch, Sink};
 use tokio_util::sync::CancellationToken;
 
-use crate::exposition::{Format, parse};
+use crate::exposition::Format;
 use crate::metrics::{accepted, refused};
-use crate::scrape::with_target_labels;
+use crate::scrape::intake::{Body, Counts, Intake};
 
 /// Stores our own metrics every `interval` under `labels` until `stop`.
 pub async fn run(
@@ -20,6 +20,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(interval);
+    let mut intake = Intake::new(labels.clone(), Arc::default());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
@@ -27,16 +28,15 @@ pub async fn run(
             _ = ticks.tick() => {}
         }
         let now = clock.now().millis();
-        let mut batch = MetricBatch::default();
-        match parse(&telemetry::metrics::encode(), Format::OpenMetrics) {
-            Ok(e) => {
-                for s in e.samples {
-                    batch.push(with_target_labels(&s.labels, &labels), s.timestamp.unwrap_or(now), s.value);
-                }
-                batch.metadata = e.metadata;
+        let text = telemetry::metrics::encode();
+        let mut batch = match intake.take(Body::Text(&text, Format::OpenMetrics), now, &mut Counts::default())
+        {
+            Ok(batch) => batch,
+            Err(e) => {
+                tracing::error!(error = %e, "our own metrics cannot be read");
+                MetricBatch::default()
             }
-            Err(e) => tracing::error!(error = %e, "our own metrics cannot be read"),
-        }
+        };
         let up = labels.builder().set(METRIC_NAME, "up").build();
         batch.push(up, now, 1.0);
         for (name, value) in process() {

@@ -1,33 +1,27 @@
 //! Scrapes targets: one task per target of the registry.
 
-use std::collections::{BTreeMap, HashSet};
+pub mod config;
+mod fetch;
+pub(crate) mod intake;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use signal::time::SharedClock;
 use signal::{
-    Exemplar, HistogramSample, HistogramSeries, Labels, METRIC_NAME, MetricBatch, Registry, ScrapeTarget,
-    Sink, StartTimes, stale_nan,
+    Labels, METRIC_NAME, MetricBatch, Registry, ScrapeProtocol, ScrapeTarget, ScrapeTls, Sink, stale_nan,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::exposition::{Example, Exposition, Format, parse, protobuf};
+use self::fetch::{Fetched, Http, fetch};
+use self::intake::{Body, Counts, Intake};
+use crate::exposition::{Format, protobuf};
 use crate::metrics::{accepted, refused};
 
-/// Largest exposition taken; Prometheus has no default limit, a node has 24 GiB for everything.
-const MOST_BYTES: usize = 32 << 20;
-/// Samples taken from one scrape.
-const MOST_SAMPLES: usize = 200_000;
-/// Protobuf first, because only it has native histograms.
-const ACCEPT: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,\
-    application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
-
-type Http = Client<HttpConnector, Empty<Bytes>>;
+/// Scrapes that are this little off their rhythm are written as if they were on it: then the timestamps of a series
+/// are a rhythm too, and take no space (Prometheus: scrape/scrape.go, ScrapeTimestampTolerance).
+const TOLERANCE_MS: i64 = 2;
 
 /// What is known of a target's last scrape, for `/api/v1/targets`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,6 +33,21 @@ pub struct TargetHealth {
     pub last_duration: Duration,
 }
 
+/// Clients by how they look at certificates, so that targets share connections and authorities.
+#[derive(Default)]
+struct Clients(Vec<(ScrapeTls, Result<Http, String>)>);
+
+impl Clients {
+    fn of(&mut self, tls: &ScrapeTls) -> Result<Http, String> {
+        if let Some((_, client)) = self.0.iter().find(|(t, _)| t == tls) {
+            return client.clone();
+        }
+        let client = fetch::client(tls);
+        self.0.push((tls.clone(), client.clone()));
+        client
+    }
+}
+
 /// Scrapes whatever the registry holds until `stop`.
 pub async fn run(
     targets: Arc<Registry<ScrapeTarget>>,
@@ -47,9 +56,7 @@ pub async fn run(
     clock: SharedClock,
     stop: CancellationToken,
 ) {
-    let client: Http = Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .build(HttpConnector::new());
+    let mut clients = Clients::default();
     let mut changes = targets.changes();
     let mut running: BTreeMap<String, (ScrapeTarget, CancellationToken)> = BTreeMap::new();
     loop {
@@ -70,12 +77,14 @@ pub async fn run(
             running.insert(key.clone(), (target.clone(), own.clone()));
             let scraper = Scraper {
                 key,
+                client: clients.of(&target.options.http.tls),
+                intake: Intake::new(target.labels.clone(), target.options.clone()),
                 target,
-                client: client.clone(),
                 sink: sink.clone(),
                 clock: clock.clone(),
                 health: health.clone(),
-                seen: HashSet::new(),
+                aligned: None,
+                reported: Vec::new(),
             };
             telemetry::task::spawn("scrape", scraper.run(own));
         }
@@ -89,12 +98,24 @@ pub async fn run(
 struct Scraper {
     key: String,
     target: ScrapeTarget,
-    client: Http,
+    /// Or why there is none.
+    client: Result<Http, String>,
     sink: Arc<dyn Sink>,
     clock: SharedClock,
     health: Arc<Registry<TargetHealth>>,
-    /// Series of the last scrape: those that vanish get a stale marker.
-    seen: HashSet<Labels>,
+    intake: Intake,
+    /// The time of the last scrape on the target's rhythm, in milliseconds.
+    aligned: Option<i64>,
+    /// `up` and its like, once they were written.
+    reported: Vec<Labels>,
+}
+
+/// What a scrape came to, beside its samples.
+#[derive(Default)]
+struct Outcome {
+    counts: Counts,
+    bytes: usize,
+    error: String,
 }
 
 impl Scraper {
@@ -108,106 +129,99 @@ impl Scraper {
             }
         }
         // The target is gone: so are its series.
-        let mut batch = MetricBatch::default();
         let now = self.clock.now().millis();
-        self.seen.drain().for_each(|labels| batch.push(labels, now, stale_nan()));
+        let mut batch = self.intake.end(now);
+        self.reported.drain(..).for_each(|labels| batch.push(labels, now, stale_nan()));
         self.write(batch).await;
     }
 
-    async fn scrape(&mut self) {
+    /// Now, or the time it should be if that is as good as now.
+    fn time(&mut self) -> i64 {
         let now = self.clock.now().millis();
+        let interval = i64::try_from(self.target.interval.as_millis()).unwrap_or(i64::MAX);
+        let aligned = align(now, self.aligned, interval);
+        self.aligned = Some(aligned.1);
+        aligned.0
+    }
+
+    async fn scrape(&mut self) {
+        let now = self.time();
         let started = self.clock.monotonic();
-        let result = match tokio::time::timeout(self.target.timeout, self.fetch()).await {
-            Ok(r) => r,
-            Err(_) => Err(format!("no answer within {:?}", self.target.timeout)),
+        let fetched = match (&self.client, &self.target.fault) {
+            (_, Some(why)) => Err(why.clone()),
+            (Err(why), None) => Err(why.clone()),
+            (Ok(client), None) => {
+                match tokio::time::timeout(self.target.timeout, fetch(client, &self.target)).await {
+                    Ok(r) => r,
+                    Err(_) => Err(format!("no answer within {:?}", self.target.timeout)),
+                }
+            }
         };
         let duration = self.clock.monotonic() - started;
-        let (exposition, error) = match result {
-            Ok(e) => (e, String::new()),
-            Err(e) => (Exposition::default(), e),
-        };
-        let mut batch = MetricBatch { metadata: exposition.metadata, ..MetricBatch::default() };
-        let mut seen = HashSet::with_capacity(exposition.samples.len() + 4);
-        let scraped = exposition.samples.len() + exposition.histograms.len();
-        for s in exposition.samples {
-            let labels = with_target_labels(&s.labels, &self.target.labels);
-            if s.timestamp.is_none() {
-                seen.insert(labels.clone());
-            }
-            let timestamp = s.timestamp.unwrap_or(now);
-            if s.start != 0 {
-                batch.starts.push(StartTimes { labels: labels.clone(), times: vec![(timestamp, s.start)] });
-            }
-            batch.exemplars.extend(s.example.map(|e| exemplar(&labels, &e, timestamp)));
-            batch.push(labels, timestamp, s.value);
-        }
-        for h in exposition.histograms {
-            let labels = with_target_labels(&h.labels, &self.target.labels);
-            if h.timestamp.is_none() {
-                seen.insert(labels.clone());
-            }
-            let timestamp = h.timestamp.unwrap_or(now);
-            batch.exemplars.extend(h.examples.iter().map(|e| exemplar(&labels, e, timestamp)));
-            let sample = HistogramSample { timestamp, start: h.start, histogram: h.histogram };
-            batch.histograms.push(HistogramSeries { labels, samples: vec![sample] });
-        }
-        let up = error.is_empty();
-        for (name, value) in [
-            ("up", f64::from(u8::from(up))),
-            ("scrape_duration_seconds", duration.as_secs_f64()),
-            ("scrape_samples_scraped", scraped as f64),
-        ] {
-            let labels = self.target.labels.builder().set(METRIC_NAME, name).build();
-            seen.insert(labels.clone());
-            batch.push(labels, now, value);
-        }
-        for gone in self.seen.difference(&seen) {
-            batch.push(gone.clone(), now, stale_nan());
-        }
-        self.seen = seen;
-        let health = TargetHealth { up, last_error: error, last_scrape: now, last_duration: duration };
+        let mut outcome = Outcome::default();
+        let batch = fetched.and_then(|f| {
+            outcome.bytes = f.body.len();
+            self.take(f, now, &mut outcome.counts)
+        });
+        let mut batch = batch.unwrap_or_else(|e| {
+            outcome.error = e;
+            self.intake.end(now)
+        });
+        self.report(&mut batch, now, duration, &outcome);
+        let up = outcome.error.is_empty();
+        let health =
+            TargetHealth { up, last_error: outcome.error, last_scrape: now, last_duration: duration };
         self.health.set(&self.key, health);
         self.write(batch).await;
     }
 
-    async fn fetch(&self) -> Result<Exposition, String> {
-        let request = http::Request::get(&self.target.url)
-            .header("accept", ACCEPT)
-            .header("user-agent", concat!("binnacle/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
-            .map_err(|e| e.to_string())?;
-        let response =
-            self.client.request(request).await.map_err(|e| match std::error::Error::source(&e) {
-                Some(cause) => format!("{e}: {cause}"),
-                None => e.to_string(),
-            })?;
-        if response.status() != http::StatusCode::OK {
-            return Err(format!("server returned HTTP status {}", response.status()));
-        }
-        let kind = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
-        let openmetrics = kind.starts_with("application/openmetrics-text");
-        let is_protobuf = kind.starts_with("application/vnd.google.protobuf");
-        let body =
-            Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(|e| e.to_string())?;
-        let bytes = body.to_bytes();
-        let exposition = if is_protobuf {
-            protobuf::parse(&bytes)?
-        } else {
-            let text = std::str::from_utf8(&bytes).map_err(|e| e.to_string())?;
-            parse(text, if openmetrics { Format::OpenMetrics } else { Format::Text })
-                .map_err(|e| e.to_string())?
+    fn take(&mut self, f: Fetched, now: i64, counts: &mut Counts) -> Result<MetricBatch, String> {
+        let text = |body| std::str::from_utf8(body).map_err(|e| e.to_string());
+        let body = match f.protocol {
+            ScrapeProtocol::Protobuf => Body::Protobuf(protobuf::parse(&f.body)?),
+            ScrapeProtocol::OpenMetrics0 | ScrapeProtocol::OpenMetrics1 => {
+                Body::Text(text(&f.body)?, Format::OpenMetrics)
+            }
+            ScrapeProtocol::Text => Body::Text(text(&f.body)?, Format::Text),
         };
-        let samples = exposition.samples.len() + exposition.histograms.len();
-        if samples > MOST_SAMPLES {
-            return Err(format!("{samples} samples, the limit is {MOST_SAMPLES}"));
+        self.intake.take(body, now, counts)
+    }
+
+    /// What Prometheus says of each scrape.
+    fn report(&mut self, batch: &mut MetricBatch, now: i64, duration: Duration, o: &Outcome) {
+        let t = &self.target;
+        let limit = t.options.limits.samples;
+        let mut values = vec![
+            ("up", f64::from(u8::from(o.error.is_empty()))),
+            ("scrape_duration_seconds", duration.as_secs_f64()),
+            ("scrape_samples_scraped", o.counts.scraped as f64),
+            ("scrape_samples_post_metric_relabeling", o.counts.kept as f64),
+            ("scrape_series_added", o.counts.added as f64),
+        ];
+        if t.options.extra_metrics {
+            values.push(("scrape_timeout_seconds", t.timeout.as_secs_f64()));
+            values.push(("scrape_sample_limit", limit as f64));
+            values.push(("scrape_body_size_bytes", o.bytes as f64));
         }
-        Ok(exposition)
+        if self.reported.is_empty() {
+            let labels = |name| t.labels.builder().set(METRIC_NAME, name).build();
+            self.reported = values.iter().map(|(name, _)| labels(name)).collect();
+        }
+        for (labels, (_, value)) in self.reported.iter().zip(values) {
+            batch.push(labels.clone(), now, value);
+        }
     }
 
     async fn write(&self, batch: MetricBatch) {
         let n = batch.samples();
         match self.sink.write_metrics(batch).await {
-            Ok(_) => accepted("scrape", "metrics", n),
+            Ok(done) => {
+                accepted("scrape", "metrics", n.saturating_sub(done.rejected));
+                if let Some(reason) = done.reason.filter(|_| done.rejected > 0) {
+                    refused("scrape", "samples");
+                    tracing::debug!(target_url = %self.target.url, rejected = done.rejected, reason, "scraped samples were refused");
+                }
+            }
             Err(e) => {
                 refused("scrape", "sink");
                 tracing::warn!(target_url = %self.target.url, error = %e, "scraped samples were not stored");
@@ -216,24 +230,15 @@ impl Scraper {
     }
 }
 
-fn exemplar(series: &Labels, e: &Example, timestamp: i64) -> Exemplar {
-    Exemplar {
-        series: series.clone(),
-        labels: Labels::from_pairs(e.labels.iter().map(|(n, v)| (n, v))),
-        value: e.value,
-        timestamp: e.timestamp.unwrap_or(timestamp),
-    }
+/// The timestamp to write, and the time on the rhythm that it belongs to. A clock that jumps begins a new rhythm.
+fn align(now: i64, last: Option<i64>, interval: i64) -> (i64, i64) {
+    let Some(last) = last.filter(|l| *l <= now && interval > 0) else { return (now, now) };
+    let aligned = last + (now - last) / interval * interval;
+    // A scrape may also be early: tokio's timers round to milliseconds, the wall clock does not.
+    let aligned = if now - aligned > interval / 2 { aligned + interval } else { aligned };
+    let tolerance = TOLERANCE_MS.min(interval / 100);
+    if (now - aligned).abs() <= tolerance { (aligned, aligned) } else { (now, aligned) }
 }
 
-/// The target's labels win; what the payload says under the same name is kept as `exported_*`.
-pub(crate) fn with_target_labels(sample: &[(String, String)], target: &Labels) -> Labels {
-    let mut b = target.builder();
-    for (name, value) in sample {
-        if target.get(name).is_some() {
-            b.set(&format!("exported_{name}"), value);
-        } else {
-            b.set(name, value);
-        }
-    }
-    b.build()
-}
+#[cfg(test)]
+mod tests;

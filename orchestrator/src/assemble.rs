@@ -7,6 +7,7 @@ pub(crate) mod engines;
 mod gone;
 pub(crate) mod node;
 mod rules;
+mod scrape_targets;
 mod startup;
 
 use std::sync::Arc;
@@ -95,7 +96,8 @@ async fn run(
     let informers = Informers::new(client, shared.stop.clone());
     control.start(shared, &informers, &engines);
 
-    let otlp = engines::serve_otlp(shared, &engines, telemetry_threads).await?;
+    let receiver = engines::receiver(shared, &engines);
+    let otlp = engines::serve_otlp(shared, receiver.clone(), telemetry_threads).await?;
     let addresses = directory::Addresses {
         api: control.api_addr,
         http: http_listener.local_addr().context("the address of the HTTP listener")?,
@@ -105,13 +107,18 @@ async fn run(
     directory.write_kubeconfig(&control, addresses.api)?;
     let rules = rules::start(shared, &engines, addresses.http, telemetry_threads);
     let sessions = http::Sessions::new(directory.admin_token(), shared.clock.clone());
-    let door = http::Rooms { control: &control, engines: &engines, informers: &informers, rules };
+    let door = http::Rooms {
+        control: &control,
+        engines: &engines,
+        informers: &informers,
+        rules,
+        otlp: receiver.clone(),
+    };
     http::serve(shared, door, sessions.clone(), http_listener, telemetry_threads);
     engines::start_collector(shared, &engines, &informers, telemetry_threads);
     startup.step("queries and collector");
 
     let node = if with_node {
-        let receiver = engines::receiver(shared, &engines);
         let node = node::start(shared, &control, otlp, receiver, telemetry_threads).await?;
         startup.step("node");
         Some(node)

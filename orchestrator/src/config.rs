@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use collector::scrape::config::{Global, Pool, ScrapeConfig, pools};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Addr;
@@ -37,6 +39,10 @@ pub(crate) struct ConfigArgs {
     /// OTLP over HTTP
     #[arg(long, env = "BINNACLE_OTLP_HTTP_ADDR")]
     pub(crate) otlp_http_addr: Option<Addr>,
+    /// What becomes of OTLP metric names: UnderscoreEscapingWithSuffixes, UnderscoreEscapingWithoutSuffixes,
+    /// NoUTF8EscapingWithSuffixes or NoTranslation, as in Prometheus
+    #[arg(long, env = "BINNACLE_OTLP_TRANSLATION_STRATEGY")]
+    pub(crate) otlp_translation_strategy: Option<String>,
     /// The node's own API (TLS); the default is the node's address, port 10250
     #[arg(long, env = "BINNACLE_KUBELET_ADDR")]
     pub(crate) kubelet_addr: Option<Addr>,
@@ -115,6 +121,18 @@ pub(crate) struct Alerting {
     pub(crate) alertmanagers: Vec<String>,
 }
 
+/// The part of the file that has no flags: what is scraped, in Prometheus' own words.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ScrapeSection {
+    global: Global,
+    #[serde(alias = "scrape-configs")]
+    scrape_configs: Vec<ScrapeConfig>,
+}
+
+/// Keys of [`ScrapeSection`].
+const SCRAPE_KEYS: [&str; 2] = ["global", "scrape-configs"];
+
 /// How long data is kept: a time, or a size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Retention {
@@ -140,6 +158,7 @@ pub(crate) struct Config {
     pub(crate) http_addr: Addr,
     pub(crate) otlp_grpc_addr: Addr,
     pub(crate) otlp_http_addr: Addr,
+    pub(crate) otlp_translation_strategy: collector::otlp::Translation,
     pub(crate) kubelet_addr: Addr,
     pub(crate) containerd_socket: PathBuf,
     pub(crate) pod_cidr: network::Cidr,
@@ -163,6 +182,8 @@ pub(crate) struct Config {
     pub(crate) external_labels: signal::Labels,
     pub(crate) alertmanagers: Vec<String>,
     pub(crate) log: String,
+    /// What is scraped beside what annotations say.
+    pub(crate) scrape: Arc<Vec<Pool>>,
 }
 
 /// Every key with its default, for `config print-defaults`.
@@ -176,6 +197,7 @@ pub(crate) fn defaults() -> ConfigArgs {
         http_addr: addr(7070),
         otlp_grpc_addr: addr(4317),
         otlp_http_addr: addr(4318),
+        otlp_translation_strategy: some("UnderscoreEscapingWithSuffixes"),
         kubelet_addr: None,
         containerd_socket: Some("/run/containerd/containerd.sock".into()),
         pod_cidr: some("10.42.0.0/16"),
@@ -204,39 +226,41 @@ pub(crate) fn defaults() -> ConfigArgs {
 }
 
 /// Reads a file; unknown keys are errors.
-pub(crate) fn read_file(path: &Path) -> Result<ConfigArgs> {
+pub(crate) fn read_file(path: &Path) -> Result<(ConfigArgs, Vec<Pool>)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let value: serde_json::Value =
         serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
     let known = serde_json::to_value(defaults())?;
-    let known: Vec<&String> = known.as_object().into_iter().flat_map(|o| o.keys()).collect();
-    // Prometheus' keys have underscores: both are understood.
-    let value = match value {
-        serde_json::Value::Object(o) => {
-            serde_json::Value::Object(o.into_iter().map(|(k, v)| (k.replace('_', "-"), v)).collect())
-        }
-        other => other,
-    };
-    let keys = match &value {
-        serde_json::Value::Null => return Ok(ConfigArgs::default()),
-        serde_json::Value::Object(o) => o.keys(),
+    let known: Vec<&str> =
+        known.as_object().into_iter().flat_map(|o| o.keys()).map(String::as_str).chain(SCRAPE_KEYS).collect();
+    let mut keys: serde_json::Map<String, serde_json::Value> = match value {
+        serde_json::Value::Null => return Ok(Default::default()),
+        // Prometheus' keys have underscores: both are understood.
+        serde_json::Value::Object(o) => o.into_iter().map(|(k, v)| (k.replace('_', "-"), v)).collect(),
         _ => bail!("{}: the file must be a map of keys to values", path.display()),
     };
-    for key in keys {
-        if !known.contains(&key) {
+    for key in keys.keys() {
+        if !known.contains(&key.as_str()) {
             let nearest = known.iter().min_by_key(|k| strsim::levenshtein(k, key));
             let hint = nearest.map(|k| format!("; did you mean {k:?}?")).unwrap_or_default();
             bail!("{}: unknown key {key:?}{hint}", path.display());
         }
     }
-    serde_json::from_value(value).with_context(|| format!("{} has a wrong value", path.display()))
+    keys.retain(|key, _| !SCRAPE_KEYS.contains(&key.as_str()));
+    let args = serde_json::from_value(keys.into())
+        .with_context(|| format!("{} has a wrong value", path.display()))?;
+    // Read from the text again, so that an error says where it is.
+    let section: ScrapeSection = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
+    let pools = pools(&section.global, section.scrape_configs)
+        .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+    Ok((args, pools))
 }
 
 impl Config {
     pub(crate) fn load(args: ConfigArgs) -> Result<Config> {
-        let file = match &args.config {
+        let (file, scrape) = match &args.config {
             Some(path) => read_file(path)?,
-            None => ConfigArgs::default(),
+            None => Default::default(),
         };
         let d = defaults();
         macro_rules! pick {
@@ -285,6 +309,9 @@ impl Config {
             http_addr: must!(http_addr),
             otlp_grpc_addr: must!(otlp_grpc_addr),
             otlp_http_addr: must!(otlp_http_addr),
+            otlp_translation_strategy: must!(otlp_translation_strategy)
+                .parse()
+                .context("--otlp-translation-strategy")?,
             kubelet_addr: kubelet_addr.unwrap_or_else(|| Addr::from((node_ip, 10250))),
             containerd_socket: must!(containerd_socket),
             pod_cidr: cidr(must!(pod_cidr), "--pod-cidr")?,
@@ -309,6 +336,7 @@ impl Config {
             traces_retention: retention(&must!(traces_retention), "--traces-retention")?,
             enable_admin_api: must!(enable_admin_api),
             log: must!(log),
+            scrape: Arc::new(scrape),
         })
     }
 
@@ -482,5 +510,24 @@ mod tests {
         assert!(load("alerting: {alertmanagers: [a:9093]}").is_err());
         assert!(load("alerting: {alertmanager: []}").is_err());
         assert!(load("rules-interval: 0s").is_err());
+    }
+
+    #[test]
+    fn the_scrape_section_is_prometheus_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.yaml");
+        let check = |text: &str, expect: Result<usize, &str>| {
+            std::fs::write(&path, text).expect("written");
+            match (read_file(&path), expect) {
+                (Ok((_, pools)), Ok(n)) => assert_eq!(pools.len(), n, "{text}"),
+                (Err(e), Err(what)) => assert!(format!("{e:#}").contains(what), "{text}: {e:#}"),
+                (got, _) => panic!("{text}: {:?}", got.map(|(_, p)| p.len())),
+            }
+        };
+        let job = "scrape_configs:\n- job_name: a\n  static_configs:\n  - targets: ['x:1']\n";
+        check(&format!("http-addr: 127.0.0.1:1\nglobal: {{scrape_interval: 5s}}\n{job}"), Ok(1));
+        check(&format!("{job}  scrape_intervall: 5s\n"), Err("line 5"));
+        check(&format!("{job}  scrape_timeout: 5y\n"), Err("scrape config \"a\""));
+        check("scrape_config: []\n", Err("did you mean \"scrape-configs\"?"));
     }
 }

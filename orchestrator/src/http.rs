@@ -22,6 +22,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use client::Informers;
+use collector::otlp::{Receiver, metrics_router};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use query::Scope;
@@ -54,6 +55,7 @@ pub(crate) struct Rooms<'a> {
     pub(crate) engines: &'a Engines,
     pub(crate) informers: &'a Informers,
     pub(crate) rules: Arc<rules::Rules>,
+    pub(crate) otlp: Receiver,
 }
 
 pub(crate) fn serve(
@@ -63,7 +65,7 @@ pub(crate) fn serve(
     listener: TcpListener,
     threads: &tokio::runtime::Handle,
 ) {
-    let Rooms { control, engines, informers, rules } = rooms;
+    let Rooms { control, engines, informers, rules, otlp } = rooms;
     let door =
         Door { server: control.server.clone(), informers: informers.clone(), rules: rules.clone(), sessions };
     let settings = shared.config.told();
@@ -94,6 +96,7 @@ pub(crate) fn serve(
         .route("/graph", get(graph))
         .with_state(door.clone())
         .merge(queries)
+        .merge(metrics_router(otlp).layer(middleware::from_fn(all_may_write)))
         .merge(dashboards::router())
         .layer(middleware::from_fn_with_state(door.clone(), authenticate));
     let app = Router::new()
@@ -178,6 +181,18 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
     request.extensions_mut().insert(query::Objects(Arc::new(objects)));
     request.extensions_mut().insert(scope);
     request.extensions_mut().insert(user);
+    next.run(request).await
+}
+
+/// Writing under other names than one's own is only for those who may see all.
+async fn all_may_write(
+    axum::Extension(scope): axum::Extension<Scope>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if scope != Scope::All {
+        return (StatusCode::FORBIDDEN, "only cluster-wide writers may send metrics here").into_response();
+    }
     next.run(request).await
 }
 

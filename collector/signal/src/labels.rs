@@ -273,6 +273,17 @@ impl LabelsBuilder {
         self.pairs.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())
     }
 
+    /// Those with a value, in no order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    /// Keeps the labels whose names are wanted.
+    pub fn retain(&mut self, mut wanted: impl FnMut(&str) -> bool) -> &mut Self {
+        self.pairs.retain(|(n, _)| wanted(n));
+        self
+    }
+
     pub fn build(&self) -> Labels {
         let mut pairs: Vec<&(String, String)> = self.pairs.iter().filter(|(_, v)| !v.is_empty()).collect();
         pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0));

@@ -17,6 +17,7 @@ mod labels;
 mod log;
 mod matcher;
 mod metric;
+pub mod relabel;
 mod sink;
 mod source;
 mod span;
@@ -37,5 +38,8 @@ pub use metric::{
 pub use sink::{Accepted, Sink, SinkError};
 pub use source::{Select, Selected, SeriesColumns, SeriesIter, SeriesSource, SourceError, Summary};
 pub use span::{Span, SpanBatch, SpanEvent, SpanKind, SpanLink, SpanStatus, SpanStream};
-pub use target::{CgroupTarget, LogFileTarget, Registry, ScrapeTarget};
+pub use target::{
+    CgroupTarget, Credentials, LogFileTarget, Registry, ScrapeHttp, ScrapeLimits, ScrapeOptions,
+    ScrapeProtocol, ScrapeTarget, ScrapeTls, Secret,
+};
 pub use time::Timestamp;

@@ -226,7 +226,7 @@ fn read_family(family: MetricFamily, out: &mut Exposition) -> Result<(), String>
 }
 
 /// A bound or a quantile as a label's value: always with a point, as OpenMetrics wants it.
-fn number(v: f64) -> String {
+pub(crate) fn number(v: f64) -> String {
     if v.is_infinite() {
         return if v > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }

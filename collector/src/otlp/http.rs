@@ -21,7 +21,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use signal::{Accepted, SinkError};
+use signal::{Accepted, Identity, SinkError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,25 @@ pub async fn serve(
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
+}
+
+/// Metrics at `/api/v1/otlp/v1/metrics`, where Prometheus has them. To be served under authentication: senders from
+/// elsewhere than this machine and its pods are then taken too, as nobody in particular.
+pub fn metrics_router(receiver: Receiver) -> Router {
+    Router::new()
+        .route("/api/v1/otlp/v1/metrics", post(known_metrics))
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .with_state(receiver)
+}
+
+async fn known_metrics(
+    State(receiver): State<Receiver>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let identity = receiver.identify(Some(peer.ip())).unwrap_or_default();
+    receive_metrics(&receiver, &identity, &headers, &body).await
 }
 
 /// A refusal before the sink was asked.
@@ -133,7 +152,7 @@ fn finish<T: Message + Serialize>(json: bool, done: Exported, build: impl FnOnce
 }
 
 macro_rules! handler {
-    ($name:ident, $request:ty, $export:ident, $response:ident, $partial:ident, $count:ident) => {
+    ($name:ident, $receive:ident, $request:ty, $export:ident, $response:ident, $partial:ident, $count:ident) => {
         async fn $name(
             State(receiver): State<Receiver>,
             ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -144,11 +163,20 @@ macro_rules! handler {
                 let why = "the sender's address belongs to no pod of this cluster".to_owned();
                 return Refused(StatusCode::UNAUTHORIZED, why).into_response();
             };
-            let body: Body<$request> = match read(&headers, &body) {
+            $receive(&receiver, &identity, &headers, &body).await
+        }
+
+        async fn $receive(
+            receiver: &Receiver,
+            identity: &Identity,
+            headers: &HeaderMap,
+            body: &Bytes,
+        ) -> Response {
+            let body: Body<$request> = match read(headers, body) {
                 Ok(b) => b,
                 Err(r) => return r.into_response(),
             };
-            finish(body.json, receiver.$export(&body.request, &identity).await, |done| $response {
+            finish(body.json, receiver.$export(&body.request, identity).await, |done| $response {
                 partial_success: (done.rejected > 0).then(|| $partial {
                     $count: i64::try_from(done.rejected).unwrap_or(i64::MAX),
                     error_message: done.reason.unwrap_or_default(),
@@ -160,6 +188,7 @@ macro_rules! handler {
 
 handler!(
     logs,
+    receive_logs,
     ExportLogsServiceRequest,
     export_logs,
     ExportLogsServiceResponse,
@@ -168,6 +197,7 @@ handler!(
 );
 handler!(
     traces,
+    receive_traces,
     ExportTraceServiceRequest,
     export_traces,
     ExportTraceServiceResponse,
@@ -176,6 +206,7 @@ handler!(
 );
 handler!(
     metrics,
+    receive_metrics,
     ExportMetricsServiceRequest,
     export_metrics,
     ExportMetricsServiceResponse,

@@ -61,6 +61,7 @@ fn target_of(pod: &Pod) -> Option<ScrapeTarget> {
         labels: identity.labels.builder().set("job", &job).set("instance", &format!("{ip}:{port}")).build(),
         interval,
         timeout: interval.min(Duration::from_secs(10)),
+        ..ScrapeTarget::default()
     })
 }
 

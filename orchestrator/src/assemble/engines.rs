@@ -115,19 +115,21 @@ pub(super) struct Otlp {
     pub(super) http: SocketAddr,
 }
 
+/// The one receiver behind every OTLP door.
 pub(super) fn receiver(shared: &Shared, engines: &Engines) -> Receiver {
     let labels = Labels::from_pairs([("node", shared.config.node_name.as_str())]);
     let mut resource = Attributes::default();
     resource.set("k8s.node.name", shared.config.node_name.as_str());
-    Receiver {
-        sink: engines.sink.clone(),
-        identities: shared.identities.clone(),
-        local: Arc::new(Identity { labels, resource }),
-    }
+    Receiver::new(
+        engines.sink.clone(),
+        shared.identities.clone(),
+        Identity { labels, resource },
+        shared.config.otlp_translation_strategy,
+        shared.clock.clone(),
+    )
 }
 
-pub(super) async fn serve_otlp(shared: &Shared, engines: &Engines, threads: &Handle) -> Result<Otlp> {
-    let receiver = receiver(shared, engines);
+pub(super) async fn serve_otlp(shared: &Shared, receiver: Receiver, threads: &Handle) -> Result<Otlp> {
     let grpc = listen(shared.config.otlp_grpc_addr, "--otlp-grpc-addr").await?;
     let http = listen(shared.config.otlp_http_addr, "--otlp-http-addr").await?;
     let otlp = Otlp {
@@ -215,6 +217,10 @@ pub(super) fn start_collector(shared: &Shared, engines: &Engines, informers: &In
             clock.clone(),
             stop.clone(),
         ),
+    );
+    telemetry::task::spawn(
+        "scrape-targets",
+        super::scrape_targets::run(shared.config.scrape.clone(), shared.scrape_targets.clone(), stop.clone()),
     );
     let logs = engines.logs.clone();
     telemetry::task::spawn(

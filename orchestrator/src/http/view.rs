@@ -21,8 +21,8 @@ pub(super) fn targets(shared: &Shared) -> Arc<dyn Fn() -> Value + Send + Sync> {
                     (_, false) => "down",
                 };
                 json!({
-                    "discoveredLabels": {}, "labels": t.labels,
-                    "scrapePool": t.labels.get("job").unwrap_or_default(), "scrapeUrl": t.url, "globalUrl": t.url,
+                    "discoveredLabels": t.discovered, "labels": t.labels,
+                    "scrapePool": if t.options.pool.is_empty() { t.labels.get("job").unwrap_or_default() } else { &t.options.pool }, "scrapeUrl": t.url, "globalUrl": t.url,
                     "lastError": h.last_error,
                     "lastScrape": jiff::Timestamp::from_millisecond(h.last_scrape).map(|t| t.to_string()).unwrap_or_default(),
                     "lastScrapeDuration": h.last_duration.as_secs_f64(), "health": state,

@@ -7,10 +7,14 @@ use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::B
 use signal::histogram::Bucket;
 use signal::{FloatHistogram, HistogramSample};
 
-use super::{NO_RECORDED_VALUE, millis};
+use super::millis;
+use super::number::recorded;
 
 /// A zero bucket must be wider than nothing to be told from one that is not there (Prometheus' default).
 const ZERO_THRESHOLD: f64 = 1e-128;
+
+/// SDKs have 160 by default.
+const MOST_BUCKETS: usize = 10_000;
 
 /// Bucket `i` here ends where bucket `i + 1` there does.
 fn side(b: Option<&Buckets>) -> Vec<Bucket> {
@@ -20,9 +24,9 @@ fn side(b: Option<&Buckets>) -> Vec<Bucket> {
     all.filter(|b| b.count > 0.0).collect()
 }
 
-pub(super) fn sample(p: &ExponentialHistogramDataPoint) -> Result<HistogramSample, &'static str> {
+pub(super) fn native(p: &ExponentialHistogramDataPoint) -> Result<HistogramSample, &'static str> {
     let (timestamp, start) = (millis(p.time_unix_nano), millis(p.start_time_unix_nano));
-    if p.flags & NO_RECORDED_VALUE != 0 {
+    if !recorded(p.flags) {
         return Ok(HistogramSample { timestamp, start, histogram: Arc::new(FloatHistogram::stale()) });
     }
     if p.scale < -4 {
@@ -38,6 +42,9 @@ pub(super) fn sample(p: &ExponentialHistogramDataPoint) -> Result<HistogramSampl
         negative: side(p.negative.as_ref()),
         ..FloatHistogram::default()
     };
+    if h.positive.len() + h.negative.len() > MOST_BUCKETS {
+        return Err("an exponential histogram has more than 10,000 buckets with observations");
+    }
     h.reduce(8);
     Ok(HistogramSample { timestamp, start, histogram: Arc::new(h) })
 }
@@ -59,7 +66,7 @@ mod tests {
             start_time_unix_nano: 1_000_000_000,
             ..ExponentialHistogramDataPoint::default()
         };
-        let s = sample(&p).expect("converts");
+        let s = native(&p).expect("converts");
         assert_eq!((s.timestamp, s.start), (5000, 1000));
         let h = &s.histogram;
         assert_eq!(h.positive, [Bucket { index: 0, count: 1.0 }, Bucket { index: 2, count: 2.0 }]);
@@ -67,7 +74,7 @@ mod tests {
         assert_eq!((last.lower, last.upper), (std::f64::consts::SQRT_2, 2.0));
         h.validate().expect("is sound");
         let fine = ExponentialHistogramDataPoint { scale: 10, ..p.clone() };
-        assert_eq!(sample(&fine).expect("converts").histogram.schema, 8);
-        assert!(sample(&ExponentialHistogramDataPoint { scale: -5, ..p }).is_err());
+        assert_eq!(native(&fine).expect("converts").histogram.schema, 8);
+        assert!(native(&ExponentialHistogramDataPoint { scale: -5, ..p }).is_err());
     }
 }
