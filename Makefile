@@ -15,11 +15,12 @@ HOST := $(shell PATH="$(PATH)" RUSTUP_HOME="$(RUSTUP_HOME)" rustc -vV | sed -n '
 SHOP := $(CARGO_TARGET_DIR)/static/$(HOST)/release/shop
 SHOP_IMAGE := $(CARGO_TARGET_DIR)/images/shop.tar
 KUBECTL := $(TOOLS)/kubectl
+PYTHON := $(TOOLS)/python
 
 PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
-PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager
+PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter
 
-.PHONY: help run build web test lint bench bench-metrics image kubectl browser node packages-run packages-test
+.PHONY: help run build web test lint bench bench-metrics image kubectl python browser node packages-run packages-test
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -58,13 +59,20 @@ kubectl: $(KUBECTL)
 $(KUBECTL):
 	@./tools/get-kubectl.sh $(TOOLS)
 
+python: packages-test $(PYTHON)/requirements.txt
+
+# The packages that tests/clients uses, in a directory of their own.
+$(PYTHON)/requirements.txt: tests/clients/requirements.txt
+	@python3 -m pip install -q --disable-pip-version-check --root-user-action ignore --upgrade --target $(PYTHON) -r $<
+	@cp $< $@
+
 browser: packages-test node
 	@./tools/browser-deps.sh
 
-test: packages-run packages-test web kubectl image browser ## every test, the end-to-end run included
+test: packages-run packages-test web kubectl image browser python ## every test, the end-to-end run included
 	@cargo build --release -p orchestrator
 	@BINNACLE_BIN=$(BIN) BINNACLE_KUBECTL=$(KUBECTL) BINNACLE_SHOP_IMAGE=$(SHOP_IMAGE) \
-	  cargo test --release --workspace
+	  BINNACLE_PYTHON=$(PYTHON) cargo test --release --workspace
 
 lint: packages-run ## formatting, clippy, layers; warnings are errors
 	@cargo fmt --all --check

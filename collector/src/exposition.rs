@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use signal::{FloatHistogram, Metadata, MetricKind};
 
+pub use protobuf::parse as parse_protobuf;
 pub use text::Format;
 use text::{Item, Reader, Word};
 
@@ -114,6 +115,31 @@ pub fn parse(text: &str, format: Format) -> Result<Exposition, ParseError> {
     }
     rules.finish().map_err(|what| ParseError { line: reader.line(), what })?;
     Ok(out)
+}
+
+/// The samples of a whole exposition, one after the other; an error ends it. What stands about families is passed over.
+pub fn samples(text: &str, format: Format) -> impl Iterator<Item = Result<Parsed, ParseError>> + '_ {
+    let mut reader = Reader::new(text, format);
+    std::iter::from_fn(move || {
+        loop {
+            let s = match reader.next()? {
+                Ok(Item::Sample(s)) => s,
+                Ok(Item::About { .. }) => continue,
+                Err(e) => return Some(Err(e)),
+            };
+            let line = reader.line();
+            let read = || {
+                let mut labels = Vec::with_capacity(8);
+                series::read(s.series, !format.is_text(), &mut labels)?;
+                let example = match s.example {
+                    Some(text) => Some(Box::new(text::example(text, true)?)),
+                    None => None,
+                };
+                Ok(Parsed { labels, value: s.value, timestamp: s.timestamp, start: 0, example })
+            };
+            return Some(read().map_err(|what| ParseError { line, what }));
+        }
+    })
 }
 
 /// A family of which nothing is known yet.

@@ -2,7 +2,7 @@
 
 pub mod config;
 mod fetch;
-pub(crate) mod intake;
+pub mod intake;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,15 +35,16 @@ pub struct TargetHealth {
 
 /// Clients by how they look at certificates, so that targets share connections and authorities.
 #[derive(Default)]
-struct Clients(Vec<(ScrapeTls, Result<Http, String>)>);
+struct Clients(Vec<(ScrapeTls, bool, Result<Http, String>)>);
 
 impl Clients {
-    fn of(&mut self, tls: &ScrapeTls) -> Result<Http, String> {
-        if let Some((_, client)) = self.0.iter().find(|(t, _)| t == tls) {
+    fn of(&mut self, target: &ScrapeTarget) -> Result<Http, String> {
+        let (tls, secure) = (&target.options.http.tls, target.url.starts_with("https:"));
+        if let Some((.., client)) = self.0.iter().find(|(t, s, _)| (t, *s) == (tls, secure)) {
             return client.clone();
         }
-        let client = fetch::client(tls);
-        self.0.push((tls.clone(), client.clone()));
+        let client = fetch::client(tls, secure);
+        self.0.push((tls.clone(), secure, client.clone()));
         client
     }
 }
@@ -77,7 +78,7 @@ pub async fn run(
             running.insert(key.clone(), (target.clone(), own.clone()));
             let scraper = Scraper {
                 key,
-                client: clients.of(&target.options.http.tls),
+                client: clients.of(&target),
                 intake: Intake::new(target.labels.clone(), target.options.clone()),
                 target,
                 sink: sink.clone(),

@@ -63,6 +63,16 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Images of the local container runtime
     Image(ImageArgs),
+    /// Bring samples of other systems in, however old they are
+    #[command(
+        after_help = "Examples:\n  binnacle import metrics history.om                # OpenMetrics, with timestamps\n  binnacle import metrics /var/lib/prometheus/data  # Prometheus' blocks\n\nA Prometheus that runs holds its last hours in memory: take a snapshot of it, or stop it."
+    )]
+    Import(ImportArgs),
+    /// Write samples to a file that other tools read
+    #[command(
+        after_help = "Example:\n  binnacle export metrics --match '{namespace=\"shop\"}' --start -1d --out shop.parquet\n  duckdb -c \"select name, count(*) from 'shop.parquet' group by name\""
+    )]
+    Export(ExportArgs),
     /// Run test scripts: PromQL in Prometheus' promqltest language, rule unit tests in promtool's format
     #[command(
         after_help = "Examples:\n  binnacle test promql aggregators.test operators.test\n  binnacle test rules tests.yaml"
@@ -253,6 +263,50 @@ pub(crate) enum ImageWhat {
 }
 
 #[derive(Args)]
+pub(crate) struct ImportArgs {
+    #[command(subcommand)]
+    pub(crate) what: ImportWhat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ImportWhat {
+    /// Samples from OpenMetrics files and Prometheus block directories, into the running server
+    Metrics {
+        /// A text file whose samples have timestamps, a block, or a directory of blocks
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        data: DataDir,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ExportArgs {
+    #[command(subcommand)]
+    pub(crate) what: ExportWhat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ExportWhat {
+    /// Float samples as Parquet: columns name, one for each label, ts, value; sorted by series and time
+    Metrics {
+        /// Which series, as in PromQL
+        #[arg(long = "match", default_value = "{__name__!=\"\"}")]
+        matches: String,
+        /// now, -5m, RFC 3339 or Unix seconds
+        #[arg(long, default_value = "-1h", allow_hyphen_values = true)]
+        start: String,
+        #[arg(long, default_value = "now", allow_hyphen_values = true)]
+        end: String,
+        /// The file to write
+        #[arg(long)]
+        out: PathBuf,
+        #[command(flatten)]
+        data: DataDir,
+    },
+}
+
+#[derive(Args)]
 pub(crate) struct TestArgs {
     #[command(subcommand)]
     pub(crate) what: TestWhat,
@@ -282,6 +336,11 @@ pub(crate) struct CheckArgs {
 pub(crate) enum CheckWhat {
     /// Recording and alerting rules
     Rules {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Whether expositions are OpenMetrics 1.0 to the letter
+    Exposition {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },

@@ -13,6 +13,7 @@ mod remote;
 pub(crate) mod scripts;
 mod table;
 mod time;
+pub(crate) mod transfer;
 
 use std::io::Write;
 use std::process::ExitCode;

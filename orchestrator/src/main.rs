@@ -57,6 +57,8 @@ fn main() -> ExitCode {
             Command::Doctor(a) => commands::doctor::run(&a),
             Command::Config(a) => commands::configuration::run(a),
             Command::Image(a) => commands::image::run(a).await,
+            Command::Import(a) => commands::transfer::import(a).await,
+            Command::Export(a) => commands::transfer::export(a).await,
             Command::Test(a) => commands::scripts::run(&a),
             Command::Check(a) => commands::scripts::check(&a),
             Command::Alerts(a) => commands::alerts::run(a).await,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod federate;
+mod import;
 mod json;
 mod read;
 mod rules;
@@ -59,6 +60,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/read", post(read::read))
         .route("/write", post(write::write))
         .nest("/admin/tsdb", admin::router())
+        .route("/import", post(import::import))
         .with_state(app)
 }
 

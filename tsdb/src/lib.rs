@@ -23,6 +23,7 @@ mod error;
 mod exemplars;
 mod flush;
 mod head;
+mod import;
 mod index;
 mod key;
 mod limits;

@@ -165,7 +165,7 @@ impl Time {
 }
 
 /// Reads a whole exposition. The error says what is wrong with it.
-pub(crate) fn parse(mut data: &[u8]) -> Result<Exposition, String> {
+pub fn parse(mut data: &[u8]) -> Result<Exposition, String> {
     let mut out = Exposition::default();
     while !data.is_empty() {
         let family = MetricFamily::decode_length_delimited(&mut data).map_err(|e| e.to_string())?;

@@ -21,20 +21,20 @@ use crate::metrics::METRICS;
 const FAMILIES: usize = 10_000;
 
 /// A body, by its format.
-pub(crate) enum Body<'a> {
+pub enum Body<'a> {
     Text(&'a str, Format),
     Protobuf(Exposition),
 }
 
 /// What became of one exposition, whether it was taken or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub struct Counts {
     /// Samples in the exposition.
-    pub(crate) scraped: usize,
+    pub scraped: usize,
     /// Those that relabelling left.
-    pub(crate) kept: usize,
+    pub kept: usize,
     /// Series that were not in the scrape before.
-    pub(crate) added: usize,
+    pub added: usize,
 }
 
 #[derive(Default)]
@@ -58,7 +58,7 @@ struct About {
 }
 
 /// What is remembered of a target from scrape to scrape.
-pub(crate) struct Intake {
+pub struct Intake {
     target: Labels,
     options: Arc<ScrapeOptions>,
     by_text: HashMap<Box<[u8]>, u32, ahash::RandomState>,
@@ -80,7 +80,7 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(target: Labels, options: Arc<ScrapeOptions>) -> Self {
+    pub fn new(target: Labels, options: Arc<ScrapeOptions>) -> Self {
         Intake {
             target,
             options,
@@ -102,12 +102,7 @@ impl Intake {
 
     /// Takes an exposition that was read at `now`, in milliseconds. If it is refused, nothing of it is taken, and all
     /// series of the scrape before end.
-    pub(crate) fn take(
-        &mut self,
-        body: Body<'_>,
-        now: i64,
-        counts: &mut Counts,
-    ) -> Result<MetricBatch, String> {
+    pub fn take(&mut self, body: Body<'_>, now: i64, counts: &mut Counts) -> Result<MetricBatch, String> {
         self.scrape = self.scrape.wrapping_add(1).max(1);
         self.seen.clear();
         self.created.clear();
@@ -146,7 +141,7 @@ impl Intake {
     }
 
     /// Stale markers for all that is alive: the scrape failed, or the target is gone.
-    pub(crate) fn end(&mut self, now: i64) -> MetricBatch {
+    pub fn end(&mut self, now: i64) -> MetricBatch {
         let mut batch = MetricBatch::default();
         for slot in self.live.drain(..).filter_map(|i| self.slots.get(i as usize)) {
             batch.push(slot.labels.clone(), now, stale_nan());

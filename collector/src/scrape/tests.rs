@@ -155,7 +155,7 @@ fn scraper(url: String, options: ScrapeOptions) -> (Arc<Store>, Scraper) {
     };
     let s = Scraper {
         key: "k".to_owned(),
-        client: Clients::default().of(&target.options.http.tls),
+        client: Clients::default().of(&target),
         intake: Intake::new(target.labels.clone(), target.options.clone()),
         target,
         sink: store.clone(),

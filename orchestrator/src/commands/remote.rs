@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -32,16 +33,20 @@ impl Remote {
         request: http::request::Builder,
         body: Vec<u8>,
     ) -> Result<(http::StatusCode, Bytes)> {
+        let response = self.ask(request, body).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await.context("read the answer")?.to_bytes();
+        Ok((status, body))
+    }
+
+    async fn ask(&self, request: http::request::Builder, body: Vec<u8>) -> Result<http::Response<Incoming>> {
         let request = request
             .header("authorization", format!("Bearer {}", self.token))
             .body(Full::new(Bytes::from(body)))
             .context("build the request")?;
-        let response = self.client.request(request).await.with_context(|| {
+        self.client.request(request).await.with_context(|| {
             format!("ask {}: is the cluster running? `binnacle up` starts it", self.addresses.http)
-        })?;
-        let status = response.status();
-        let body = response.into_body().collect().await.context("read the answer")?.to_bytes();
-        Ok((status, body))
+        })
     }
 
     fn uri(&self, path: &str, params: &[(&str, &str)]) -> String {
@@ -65,6 +70,30 @@ impl Remote {
         let request = http::Request::post(self.uri(path, &[])).header("content-type", "application/json");
         let (status, body) = self.send(request, serde_json::to_vec(body)?).await?;
         answer(status, &body)
+    }
+
+    /// POST of snappy-packed protobuf that must give JSON.
+    pub(super) async fn post_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value> {
+        let (status, body) = self.send(self.packed(path), body).await?;
+        answer(status, &body)
+    }
+
+    /// The same, whose answer is taken as it comes.
+    pub(super) async fn stream(&self, path: &str, body: Vec<u8>) -> Result<Incoming> {
+        let response = self.ask(self.packed(path), body).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let body = response.into_body().collect().await.context("read the answer")?.to_bytes();
+        answer(status, &body)?;
+        bail!("HTTP {}", status.as_u16())
+    }
+
+    fn packed(&self, path: &str) -> http::request::Builder {
+        http::Request::post(self.uri(path, &[]))
+            .header("content-type", "application/x-protobuf")
+            .header("content-encoding", "snappy")
     }
 }
 

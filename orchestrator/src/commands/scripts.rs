@@ -1,8 +1,8 @@
-//! `binnacle test promql|rules FILE…`: the last line is `N passed, M failed`. `binnacle check rules FILE…`.
+//! `binnacle test promql|rules FILE…`: the last line is `N passed, M failed`. `binnacle check rules|exposition FILE…`.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::print;
 use crate::cli::{CheckArgs, CheckWhat, TestArgs, TestWhat};
@@ -49,7 +49,32 @@ fn rule_tests(file: &Path) -> Result<(usize, usize)> {
 }
 
 pub(crate) fn check(a: &CheckArgs) -> Result<()> {
-    let CheckWhat::Rules { files } = &a.what;
+    match &a.what {
+        CheckWhat::Rules { files } => check_rules(files),
+        CheckWhat::Exposition { files } => check_expositions(files),
+    }
+}
+
+fn check_expositions(files: &[PathBuf]) -> Result<()> {
+    let mut broken = 0;
+    for file in files {
+        print(&format!("Checking {}", file.display()))?;
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        match collector::exposition::parse(&text, collector::exposition::Format::Strict) {
+            Ok(e) => print(&format!("  SUCCESS: {} samples found\n", e.samples.len()))?,
+            Err(e) => {
+                broken += 1;
+                print(&format!("  FAILED:\n{e}\n"))?;
+            }
+        }
+    }
+    if broken > 0 {
+        bail!("{broken} of {} files are not good", files.len());
+    }
+    Ok(())
+}
+
+fn check_rules(files: &[PathBuf]) -> Result<()> {
     let mut broken = 0;
     for file in files {
         print(&format!("Checking {}", file.display()))?;

@@ -83,6 +83,58 @@ async fn remote_read_gives_samples_of_what_the_caller_may_see() {
     assert!(some.contains("shop") && !some.contains("bank"), "{some:?}");
 }
 
+#[tokio::test]
+async fn remote_read_streams_chunks_to_who_asks_for_them_first() {
+    let w = world().await;
+    let matcher = Message::default().varint(1, 2).bytes(2, b"__name__").bytes(3, b"requests_.+");
+    let now = w.now.millis() as u64;
+    let query = Message::default().varint(1, now - 60_000).varint(2, now).bytes(3, &matcher.0);
+    let ask = async |types: &[u8], scope: Scope| {
+        let request = Message::default().bytes(1, &query.0).bytes(2, types);
+        post(&w, "/api/v1/read", "application/x-protobuf", &request, scope).await
+    };
+    let (parts, mut body) = ask(&[1, 0], Scope::All).await;
+    assert_eq!(
+        parts.headers["content-type"],
+        "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse"
+    );
+    let (mut namespaces, mut samples) = (Vec::new(), 0);
+    while let Some(frame) = exchange::remote::take_frame(&mut body).expect("a frame") {
+        for s in frame.chunked_series {
+            let columns = s.columns().expect("chunks");
+            namespaces.push(columns.labels.get("namespace").unwrap_or_default().to_owned());
+            samples += columns.values.len();
+        }
+    }
+    assert!(body.is_empty() && samples > 0, "{samples}");
+    assert!(namespaces.contains(&"bank".to_owned()) && namespaces.contains(&"shop".to_owned()));
+    let (_, body) = ask(&[1], only("shop").expect("a scope")).await;
+    assert!(!String::from_utf8_lossy(&body).contains("bank"));
+    let (parts, _) = ask(&[0, 1], Scope::All).await;
+    assert_eq!(parts.headers["content-encoding"], "snappy");
+    let (parts, _) = ask(&[7], Scope::All).await;
+    assert_eq!(parts.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn old_samples_are_imported_by_who_may_write_all() {
+    let w = world().await;
+    let old = w.now.millis() - 3 * 86_400_000;
+    let label = |n: &[u8], v: &[u8]| Message::default().bytes(1, n).bytes(2, v).0;
+    let sample = Message::default().double(1, 42.0).varint(2, old as u64);
+    let series = Message::default().bytes(1, &label(b"__name__", b"ancient")).bytes(2, &sample.0);
+    let request = Message::default().bytes(1, &series.0);
+    let kind = "application/x-protobuf";
+    let (parts, _) = post(&w, "/api/v1/import", kind, &request, only("shop").expect("a scope")).await;
+    assert_eq!(parts.status, StatusCode::FORBIDDEN);
+    let (_, body) = post(&w, "/api/v1/import", kind, &request, Scope::All).await;
+    let answer: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!((&answer["data"]["accepted"], &answer["data"]["rejected"]), (&1.into(), &0.into()));
+    let path = format!("/api/v1/query?query=ancient&time={}", old / 1000 + 1);
+    let (_, found) = w.get(&path, Some(Scope::All)).await;
+    assert!(found.to_string().contains("42"), "{found}");
+}
+
 const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
 
 /// A histogram of schema 0 with one observation in (1,2] and two in (2,4].

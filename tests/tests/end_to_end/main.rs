@@ -3,6 +3,7 @@
 //! One cluster serves all steps, in the order a person takes them; each step says what it is about when it fails.
 
 mod autoscaling;
+mod clients;
 mod end;
 mod refusals;
 mod rules;

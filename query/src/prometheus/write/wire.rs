@@ -1,6 +1,6 @@
 //! The parts that both versions' messages share (Prometheus: prompb/types.proto).
 
-use signal::histogram::{Bucket, CUSTOM_SCHEMA, ResetHint, Span};
+use signal::histogram::{CUSTOM_SCHEMA, ResetHint, Span};
 use signal::{FloatHistogram, HistogramSample, MetricKind};
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -70,38 +70,6 @@ pub(in super::super) struct Histogram {
 }
 
 impl Histogram {
-    /// As remote read gives it: counts as floats, since that is how they are held.
-    pub(in super::super) fn of(s: &HistogramSample) -> Histogram {
-        let h = &s.histogram;
-        let side = |buckets: &[Bucket]| {
-            let (spans, counts) = FloatHistogram::to_spans(buckets);
-            let spans = spans.into_iter().map(|(offset, length)| BucketSpan { offset, length });
-            (spans.collect(), counts)
-        };
-        let (positive_spans, positive_counts) = side(&h.positive);
-        let (negative_spans, negative_counts) = side(&h.negative);
-        Histogram {
-            count_float: Some(h.count),
-            sum: h.sum,
-            schema: h.schema,
-            zero_threshold: h.zero_threshold,
-            zero_count_float: Some(h.zero_count),
-            negative_spans,
-            negative_counts,
-            positive_spans,
-            positive_counts,
-            reset_hint: match h.hint {
-                ResetHint::Unknown => 0,
-                ResetHint::Reset => 1,
-                ResetHint::NotReset => 2,
-                ResetHint::Gauge => 3,
-            },
-            timestamp: s.timestamp,
-            custom_values: h.bounds.to_vec(),
-            ..Histogram::default()
-        }
-    }
-
     /// `None` if spans and counts do not fit each other.
     pub(super) fn sample(&self) -> Option<HistogramSample> {
         let side = |spans: &[BucketSpan], deltas: &[i64], counts: &[f64]| {
