@@ -147,7 +147,7 @@ impl Tsdb {
     /// Deletes the samples of the series that match, from `start` to `end` in milliseconds. Returns once no query
     /// sees them any more; the disk has them until their blocks are merged or [`Tsdb::clean_tombstones`] is called.
     pub async fn delete(self: &Arc<Self>, matchers: &[Matcher], start: i64, end: i64) -> Result<(), Error> {
-        self.flush().await?;
+        self.flush_all().await?;
         let _one = self.maintenance.lock().await;
         let blocks: Vec<Meta> = self.state.read().blocks.iter().map(|b| b.meta.clone()).collect();
         let Some(upto) = blocks.iter().map(|b| b.seq).max() else { return Ok(()) };
@@ -164,6 +164,14 @@ impl Tsdb {
         }
         list.push(new);
         self.tombstones.write(&self.config.dir, list)
+    }
+
+    /// Also what a flush that failed left behind, which goes alone.
+    async fn flush_all(self: &Arc<Self>) -> Result<(), Error> {
+        if self.state.read().frozen.is_some() {
+            self.flush().await?;
+        }
+        self.flush().await
     }
 
     /// Rewrites the blocks that hold deleted samples, so that the disk no longer has them.
@@ -185,7 +193,7 @@ impl Tsdb {
     /// database of its own. Gives back the name. The head is flushed into it first unless it is to be left out.
     pub async fn snapshot(self: &Arc<Self>, skip_head: bool) -> Result<String, Error> {
         if !skip_head {
-            self.flush().await?;
+            self.flush_all().await?;
         }
         let _one = self.maintenance.lock().await;
         self.save_metadata()?;
