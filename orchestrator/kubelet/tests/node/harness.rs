@@ -105,6 +105,7 @@ impl Bench {
             admin_token: String::new(),
             clock,
             readiness: Vec::new(),
+            remarks: Arc::new(Vec::new),
             local_apis: Vec::new(),
             stop: CancellationToken::new(),
         })
