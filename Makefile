@@ -20,7 +20,7 @@ PYTHON := $(TOOLS)/python
 PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
 PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter
 
-.PHONY: help run build web test lint bench bench-metrics image kubectl python browser node packages-run packages-test
+.PHONY: help run build web test lint fuzz bench bench-metrics image kubectl python browser node packages-run packages-test
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -77,6 +77,10 @@ test: packages-run packages-test web kubectl image browser python ## every test,
 lint: packages-run ## formatting, clippy, layers; warnings are errors
 	@cargo fmt --all --check
 	@cargo clippy --release --workspace --all-targets -- -D warnings
+
+fuzz: build ## a minute for each fuzz target (FUZZ_SECONDS), with coverage
+	@./tools/apt-install.sh g++
+	@./tools/fuzz.sh $(FUZZ_TARGETS)
 
 bench: build image kubectl ## start, memory, pod start, HPA and API figures of this machine
 	@BINNACLE_BIN=$(BIN) BINNACLE_KUBECTL=$(KUBECTL) BINNACLE_SHOP_IMAGE=$(SHOP_IMAGE) \

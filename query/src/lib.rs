@@ -27,6 +27,8 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use config::{Config, Engines, TargetsFn};
+#[doc(hidden)]
+pub use prometheus::decode_remote_write;
 pub use scope::Scope;
 pub use tables::Objects;
 

@@ -359,4 +359,5 @@ pub(crate) fn no_content() -> Response {
 
 pub(crate) use federate::router as federation;
 pub(crate) use json::{raw, value as value_json};
+pub use write::decode as decode_remote_write;
 pub(crate) use write::unpack;

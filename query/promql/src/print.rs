@@ -15,7 +15,7 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Number(v) => f.write_str(&format_value(*v)),
-            Kind::String(s) => write!(f, "{s:?}"),
+            Kind::String(s) => f.write_str(&quote(s)),
             Kind::Bytes(s) => f.write_str(s),
             Kind::Selector(s) => {
                 selector(f, s)?;
@@ -74,12 +74,41 @@ fn aggregate_head(f: &mut impl Write, a: &Aggregation) -> fmt::Result {
     Ok(())
 }
 
+/// As Go's `strconv.Quote`: what is no printable character becomes an escape that the lexer knows.
+fn quote(s: &str) -> String {
+    let mut out = String::with_capacity(s.len() + 2);
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0b' => out.push_str("\\v"),
+            c if c == '\'' || c.escape_debug().eq([c]) => out.push(c),
+            c if c < ' ' || c == '\x7f' => escape(&mut out, format_args!("\\x{:02x}", u32::from(c))),
+            c if u32::from(c) < 0x10000 => escape(&mut out, format_args!("\\u{:04x}", u32::from(c))),
+            c => escape(&mut out, format_args!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn escape(out: &mut String, escaped: fmt::Arguments<'_>) {
+    fmt::Write::write_fmt(out, escaped).expect("writing to a string cannot fail");
+}
+
 fn quote_label(name: &str) -> String {
     let plain = name
         .bytes()
         .enumerate()
         .all(|(i, b)| b == b'_' || b.is_ascii_alphabetic() || i > 0 && b.is_ascii_digit());
-    if plain && !name.is_empty() { name.to_owned() } else { format!("{name:?}") }
+    if plain && !name.is_empty() { name.to_owned() } else { quote(name) }
 }
 
 fn plain_metric(name: &str) -> bool {
@@ -104,7 +133,7 @@ fn selector(f: &mut Formatter<'_>, s: &Selector) -> fmt::Result {
         if plain_metric(name) {
             f.write_str(name)?;
         } else {
-            parts.push(format!("{name:?}"));
+            parts.push(quote(name));
         }
     }
     for m in &s.matchers {
@@ -112,9 +141,10 @@ fn selector(f: &mut Formatter<'_>, s: &Selector) -> fmt::Result {
             skipped = true;
             continue;
         }
-        parts.push(format!("{}{}{:?}", quote_label(&m.name), m.op.as_str(), m.value));
+        parts.push(format!("{}{}{}", quote_label(&m.name), m.op.as_str(), quote(&m.value)));
     }
-    if parts.is_empty() { Ok(()) } else { write!(f, "{{{}}}", parts.join(",")) }
+    // The second argument of `info` may match everything, and then says so.
+    if parts.is_empty() && s.name.is_some() { Ok(()) } else { write!(f, "{{{}}}", parts.join(",")) }
 }
 
 fn edges(f: &mut Formatter<'_>, s: &Selector) -> fmt::Result {
@@ -222,5 +252,18 @@ fn write_pretty(out: &mut String, e: &Expr, level: usize) {
             out.push_str(&pad);
             out.push_str(&flat);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Found by the fuzzer: Rust's own escapes of a NUL and of other controls are not PromQL's.
+    #[test]
+    fn what_is_printed_is_parsed_again() {
+        let query = "m{a=\"\\x00\\x7f\\u200b\\U000e0001\\\"\\\\\\n'ä\"} + label_replace(m, \"a\", \"\\a\\v\", \"b\", \".*\")";
+        let once = crate::parse(query).expect("parses").to_string();
+        assert!(once.contains(r#"a="\x00\x7f\u200b\U000e0001\"\\\n'ä""#), "{once}");
+        assert_eq!(crate::parse(&once).expect("parses again").to_string(), once);
+        assert_eq!(crate::parse("info(i,{})").expect("parses").to_string(), "info(i, {})");
     }
 }

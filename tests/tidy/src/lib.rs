@@ -99,6 +99,11 @@ pub fn layers() -> Vec<Room> {
             &["apimachinery", "scheduler", "controllers", "autoscaler", "signal"],
             "drives the pure planners",
         ),
+        room(
+            "fuzz",
+            &["signal", "wal", "collector", "tsdb", "exchange", "promql", "logql", "query"],
+            "throws bytes at whatever reads bytes of others",
+        ),
         room("tidy", &[], "looks at the repository, not into it"),
     ]
 }
