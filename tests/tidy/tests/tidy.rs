@@ -100,11 +100,12 @@ fn rooms_are_configured_not_configuring() {
     // Invariant 6: no room but orchestrator reads the environment. Examples, tests and the fuzzer are programs of their own.
     for path in files(&["rs"]) {
         let shown = path.display().to_string();
-        let exempt = ["orchestrator/src/", "tests/", "examples/", "fuzz/"].iter().any(|p| shown.starts_with(p))
-            || shown.contains("/tests/")
-            || shown.contains("/benches/")
-            || shown.ends_with("tests.rs")
-            || shown.ends_with("build.rs");
+        let exempt =
+            ["orchestrator/src/", "tests/", "examples/", "fuzz/"].iter().any(|p| shown.starts_with(p))
+                || shown.contains("/tests/")
+                || shown.contains("/benches/")
+                || shown.ends_with("tests.rs")
+                || shown.ends_with("build.rs");
         let text = read(&path);
         // Unit tests at the end of a file may.
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
