@@ -41,56 +41,26 @@ impl Postings {
 
     /// Series for which every matcher holds.
     pub(crate) fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        // The cheapest first: an equality reads one list, everything else a dictionary.
-        let mut order: Vec<&Matcher> = matchers.iter().collect();
-        order.sort_by_key(|m| match m.op {
-            MatchOp::Equal if !m.value.is_empty() => 0,
-            MatchOp::Regex => 1,
-            _ => 2,
-        });
-        let mut result: Option<RoaringBitmap> = None;
-        for m in order {
-            let empty = m.matches_empty();
-            let listed = if empty { self.not_matching(m) } else { self.matching(m) };
-            result = Some(match (result, empty) {
-                (None, false) => listed,
-                (None, true) => self.all() - listed,
-                (Some(r), false) => r & listed,
-                (Some(r), true) => r - listed,
-            });
-            if result.as_ref().is_some_and(RoaringBitmap::is_empty) {
-                break;
-            }
-        }
-        result.unwrap_or_else(|| self.all())
+        select(matchers, || self.all(), |m, holds| self.listed(m, holds))
     }
 
     fn all(&self) -> RoaringBitmap {
         (0..self.count).collect()
     }
 
-    /// Series that have a value for which the matcher holds.
-    fn matching(&self, m: &Matcher) -> RoaringBitmap {
+    /// Series that have a value for which the matcher holds, or one for which it does not.
+    fn listed(&self, m: &Matcher, holds: bool) -> RoaringBitmap {
         let Some(values) = self.names.get(m.name.as_str()) else { return RoaringBitmap::new() };
-        match m.op {
-            MatchOp::Equal => values.get(m.value.as_str()).cloned().unwrap_or_default(),
-            _ => union(values.iter().filter(|(v, _)| m.matches(v)).map(|(_, ids)| ids)),
-        }
-    }
-
-    /// Series that have a value for which the matcher does not hold.
-    fn not_matching(&self, m: &Matcher) -> RoaringBitmap {
-        let Some(values) = self.names.get(m.name.as_str()) else { return RoaringBitmap::new() };
-        match m.op {
-            MatchOp::NotEqual => values.get(m.value.as_str()).cloned().unwrap_or_default(),
-            _ => union(values.iter().filter(|(v, _)| !m.matches(v)).map(|(_, ids)| ids)),
+        match one_value(m, holds) {
+            Some(value) => values.get(value).cloned().unwrap_or_default(),
+            None => union(values.iter().filter(|(v, _)| m.matches(v) == holds).map(|(_, ids)| ids)),
         }
     }
 
     /// Bytes of memory, about.
     pub(crate) fn size(&self) -> usize {
-        let list = |(v, ids): (&Box<str>, &RoaringBitmap)| v.len() + 64 + ids.serialized_size();
-        self.names.values().flatten().map(list).sum()
+        let lists = self.names.values().flatten();
+        lists.map(|(v, ids)| v.len() + 64 + ids.serialized_size()).sum()
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -152,6 +122,43 @@ impl Postings {
     }
 }
 
+/// Series for which every matcher holds, of `all`. `listed` gives those that have a value for which the matcher holds,
+/// or one for which it does not.
+pub(crate) fn select(
+    matchers: &[Matcher],
+    all: impl Fn() -> RoaringBitmap,
+    listed: impl Fn(&Matcher, bool) -> RoaringBitmap,
+) -> RoaringBitmap {
+    // The cheapest first: an equality reads one list, everything else a dictionary.
+    let mut order: Vec<&Matcher> = matchers.iter().collect();
+    order.sort_by_key(|m| match m.op {
+        MatchOp::Equal if !m.value.is_empty() => 0,
+        MatchOp::Regex => 1,
+        _ => 2,
+    });
+    let mut result: Option<RoaringBitmap> = None;
+    for m in order {
+        // Series without the label have the empty value: where that will do, those with a wrong one are taken away.
+        let empty = m.matches_empty();
+        let listed = listed(m, !empty);
+        result = Some(match (result, empty) {
+            (None, false) => listed,
+            (None, true) => all() - listed,
+            (Some(r), false) => r & listed,
+            (Some(r), true) => r - listed,
+        });
+        if result.as_ref().is_some_and(RoaringBitmap::is_empty) {
+            break;
+        }
+    }
+    result.unwrap_or_else(all)
+}
+
+/// The only value for which the matcher holds, or does not, if there is just one.
+pub(crate) fn one_value(m: &Matcher, holds: bool) -> Option<&str> {
+    matches!((m.op, holds), (MatchOp::Equal, true) | (MatchOp::NotEqual, false)).then_some(m.value.as_str())
+}
+
 fn union<'a>(lists: impl Iterator<Item = &'a RoaringBitmap>) -> RoaringBitmap {
     let mut all = RoaringBitmap::new();
     lists.for_each(|l| all |= l);
@@ -159,11 +166,12 @@ fn union<'a>(lists: impl Iterator<Item = &'a RoaringBitmap>) -> RoaringBitmap {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
+    /// Up to three matchers of names a to c and values of x, y and z.
+    pub(crate) fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
         let one = (
             "[abc]",
             0..4u8,

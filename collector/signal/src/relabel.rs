@@ -258,7 +258,11 @@ mod tests {
             p.target_label = "${1}".into();
             p.replacement = "${2}$$".into();
         });
-        check(&[r.clone()], &[("a", "x"), ("b", "bar")], Some(&[("a", "x"), ("b", "bar"), ("x", "ba$")]));
+        check(
+            std::slice::from_ref(&r),
+            &[("a", "x"), ("b", "bar")],
+            Some(&[("a", "x"), ("b", "bar"), ("x", "ba$")]),
+        );
         check(&[r], &[("a", "x"), ("b", "no")], Some(&[("a", "x"), ("b", "no")]));
         // An empty replacement removes.
         let r = rule("replace", &["a"], |p| {

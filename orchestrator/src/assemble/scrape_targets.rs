@@ -121,7 +121,7 @@ fn matching(pattern: &Path) -> Vec<PathBuf> {
     // A directory that is not there yet holds no files.
     let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
     entries
-        .filter_map(|e| Some(e.ok()?.file_name().into_string().ok()?))
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
         .filter(|n| fits(name, n))
         .map(|n| parent.join(n))
         .collect()

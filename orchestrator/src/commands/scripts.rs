@@ -7,8 +7,11 @@ use anyhow::{Context, Result, bail};
 use super::print;
 use crate::cli::{CheckArgs, CheckWhat, TestArgs, TestWhat};
 
+/// Runs one file and says how many checks passed and failed.
+type Test = fn(&Path) -> Result<(usize, usize)>;
+
 pub(crate) fn run(a: &TestArgs) -> Result<()> {
-    let (files, test): (&[PathBuf], fn(&Path) -> Result<(usize, usize)>) = match &a.what {
+    let (files, test): (&[PathBuf], Test) = match &a.what {
         TestWhat::Promql { files } => (files, promql_script),
         TestWhat::Rules { files } => (files, rule_tests),
     };

@@ -31,7 +31,7 @@ fn series() -> Vec<(Labels, bool)> {
                     ("job", "kubernetes-pods".to_owned()),
                     ("namespace", format!("team-{}", pod % 20)),
                     ("node", format!("node-{}", pod % 50)),
-                    ("pod", format!("web-{}-{:05x}", pod % 100, pod * 2_654_435_761 & 0xF_FFFF)),
+                    ("pod", format!("web-{}-{:05x}", pod % 100, (pod * 2_654_435_761) & 0xF_FFFF)),
                     ("service", format!("web-{}", pod % 100)),
                 ]);
                 (labels, *counter)

@@ -178,7 +178,7 @@ fn check_rule(
         }
     }
     let own = group_labels.iter().chain(&labels);
-    let alert = (!alert.is_empty()).then(|| AlertSpec { hold, keep_firing_for, annotations });
+    let alert = (!alert.is_empty()).then_some(AlertSpec { hold, keep_firing_for, annotations });
     RuleSpec { labels: Labels::from_pairs(own), expr, alert, name }
 }
 

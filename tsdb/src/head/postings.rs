@@ -5,8 +5,10 @@
 
 use ahash::RandomState;
 use roaring::RoaringBitmap;
-use signal::{Labels, MatchOp, Matcher};
+use signal::{Labels, Matcher};
 use std::collections::HashMap;
+
+use crate::index;
 
 /// A list becomes a bitmap beyond this many series.
 const FEW: usize = 64;
@@ -124,45 +126,18 @@ impl Postings {
 
     /// Series for which every matcher holds.
     pub(crate) fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        // The cheapest first: an equality reads one list, everything else a dictionary.
-        let mut order: Vec<&Matcher> = matchers.iter().collect();
-        order.sort_by_key(|m| match m.op {
-            MatchOp::Equal if !m.value.is_empty() => 0,
-            MatchOp::Regex => 1,
-            _ => 2,
-        });
-        let mut result: Option<RoaringBitmap> = None;
-        for m in order {
-            let empty = m.matches_empty();
-            let listed = self.listed(m, !empty);
-            result = Some(match (result, empty) {
-                (None, false) => listed,
-                (None, true) => &self.all - listed,
-                (Some(r), false) => r & listed,
-                (Some(r), true) => r - listed,
-            });
-            if result.as_ref().is_some_and(RoaringBitmap::is_empty) {
-                break;
-            }
-        }
-        result.unwrap_or_else(|| self.all.clone())
+        index::select(matchers, || self.all.clone(), |m, holds| self.listed(m, holds))
     }
 
     /// Series that have a value for which the matcher holds, or one for which it does not.
     fn listed(&self, m: &Matcher, holds: bool) -> RoaringBitmap {
         let mut out = RoaringBitmap::new();
         let Some(values) = self.names.get(m.name.as_str()) else { return out };
-        match (m.op, holds) {
-            (MatchOp::Equal, true) | (MatchOp::NotEqual, false) => {
-                if let Some(ids) = values.get(m.value.as_str()) {
-                    ids.add_to(&mut out);
-                }
-            }
-            _ => {
-                values
-                    .iter()
-                    .filter(|(v, _)| m.matches(v) == holds)
-                    .for_each(|(_, ids)| ids.add_to(&mut out));
+        match index::one_value(m, holds) {
+            Some(value) => values.get(value).into_iter().for_each(|ids| ids.add_to(&mut out)),
+            None => {
+                let wanted = values.iter().filter(|(v, _)| m.matches(v) == holds);
+                wanted.for_each(|(_, ids)| ids.add_to(&mut out));
             }
         }
         out
@@ -187,21 +162,8 @@ impl Postings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::tests::matchers;
     use proptest::prelude::*;
-
-    fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
-        let one = (
-            "[abc]",
-            0..4u8,
-            prop_oneof!["[xyz]?", Just("x|y".to_owned()), Just(".*".to_owned()), Just(".+".to_owned())],
-        )
-            .prop_map(|(n, op, v)| {
-                let op =
-                    [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex][usize::from(op)];
-                Matcher::new(n, op, v).expect("pattern")
-            });
-        proptest::collection::vec(one, 0..4)
-    }
 
     proptest! {
         #[test]

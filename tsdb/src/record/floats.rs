@@ -328,9 +328,11 @@ mod tests {
         ]
     }
 
-    /// What is told of `(records in order, which of them reach the log)`.
-    fn round(records: &[(Vec<(u32, Vec<f64>)>, bool, bool)]) -> Result<(), TestCaseError> {
-        let mut anchors = vec![Anchor::default(); 4];
+    /// A record's series with their values, whether it reaches the log, and whether it is kept.
+    type Told = (Vec<(u32, Vec<f64>)>, bool, bool);
+
+    fn round(records: &[Told]) -> Result<(), TestCaseError> {
+        let mut anchors = [Anchor::default(); 4];
         let mut known: Vec<Option<Known>> = (0..4).map(|i| Some(Known::new(i))).collect();
         for (i, (series, reaches, kept)) in records.iter().enumerate() {
             let number = i as u32 + 1;

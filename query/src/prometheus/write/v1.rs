@@ -208,11 +208,10 @@ fn read<'a>(raw: &'a [u8]) -> Option<Request<'a>> {
     let mut fields = Fields::new(raw);
     while let Some((number, value)) = fields.next()? {
         match (number, value) {
+            (1, Value::Bytes(b)) if plain(b, &mut out).is_some() => {}
             (1, Value::Bytes(b)) => {
-                if plain(b, &mut out).is_none() {
-                    series.read(b)?;
-                    take(&mut series, &mut out.rest);
-                }
+                series.read(b)?;
+                take(&mut series, &mut out.rest);
             }
             (3, Value::Bytes(b)) => {
                 let m: PbMetadata = prost::Message::decode(b).ok()?;

@@ -67,7 +67,7 @@ fn genuine_blocks_are_read_and_damage_is_seen() {
             bad[at] ^= 0x55;
             std::fs::write(&file, &bad).expect("written");
             if let Ok(b) = Block::open(path) {
-                b.iter().for_each(|s| drop(s));
+                b.iter().for_each(drop);
             }
         }
         std::fs::write(&file, &good[..good.len() / 2]).expect("written");
