@@ -8,7 +8,7 @@
 //!
 //! Write path: [`db`] (`append_logs`, `append_spans`) → [`frame`] (WAL record) → wal → [`head`] → [`tail`];
 //! later [`flush`] → [`partition`] with its [`sidecar`] → [`merge`] → retention. Read path: [`search`] over partitions and
-//! head, [`traces`] on top of it. Start reading at [`db`].
+//! head, watched by a [`progress`], [`traces`] on top of it. Start reading at [`db`].
 //!
 //! Tasks: [`LogIndex::run`], and one merge at a time beside it. Lock order: `gate` (shared by appends, exclusive while a flush swaps the head),
 //! then `state`, then the tails.
@@ -22,6 +22,7 @@ mod frame;
 mod head;
 mod merge;
 mod partition;
+mod progress;
 mod search;
 mod sidecar;
 mod tail;
@@ -31,6 +32,7 @@ mod traces;
 pub use config::{Config, Kind};
 pub use db::{LogIndex, Stats};
 pub use error::Error;
+pub use progress::{Ended, Progress};
 pub use search::{Direction, Search, StreamInfo};
 pub use tail::{Tail, TailBatch};
 pub use traces::{SpanSearch, TraceSummary};

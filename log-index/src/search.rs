@@ -1,6 +1,7 @@
 //! Searching: which streams, which blocks, then each record itself.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use signal::{Attributes, Labels, LogRecord, Matcher, Timestamp, TraceId};
 
@@ -9,6 +10,7 @@ use crate::db::LogIndex;
 use crate::error::Error;
 use crate::frame::Row;
 use crate::head::Head;
+use crate::progress::Progress;
 use crate::tokens;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,11 +35,21 @@ pub struct Search {
     pub needles: Vec<String>,
     /// The record's trace id, or its text in the body.
     pub trace_id: Option<TraceId>,
+    /// Counts what is read. A search that it ends gives what it has found until then.
+    pub progress: Arc<Progress>,
 }
 
 impl Search {
     pub fn new(matchers: Vec<Matcher>, start: Timestamp, end: Timestamp) -> Self {
-        Search { matchers, start, end, direction: Direction::Backward, needles: Vec::new(), trace_id: None }
+        Search {
+            matchers,
+            start,
+            end,
+            direction: Direction::Backward,
+            needles: Vec::new(),
+            trace_id: None,
+            progress: Arc::default(),
+        }
     }
 
     fn fits(&self, labels: &Labels) -> bool {
@@ -136,8 +148,12 @@ impl LogIndex {
         }
         let nexts: Vec<Option<i64>> = units.iter().skip(1).map(|(t, _)| Some(*t)).chain([None]).collect();
         for ((_, unit), next) in units.into_iter().zip(nexts) {
+            if s.progress.ended().is_some() {
+                break;
+            }
             let flow = match unit {
                 Unit::Memory { labels, resource, rows } => {
+                    s.progress.read(rows.len() as u64, rows.iter().map(|r| r.data.len() as u64).sum());
                     each(Candidates { labels: &labels, resource: &resource, rows: &rows }, next)
                 }
                 Unit::Disk { partition, block } => {
@@ -147,6 +163,7 @@ impl LogIndex {
                     };
                     let Some(b) = index.blocks.get(block) else { continue };
                     let mut rows = p.rows(b)?;
+                    s.progress.read(rows.len() as u64, b.raw_bytes());
                     rows.retain(|r| r.time >= start && r.time < end && may_hold(&r.data, &s.needles));
                     match index.streams.get(b.stream as usize) {
                         Some((labels, resource)) => each(Candidates { labels, resource, rows: &rows }, next),

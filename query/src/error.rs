@@ -113,6 +113,7 @@ impl From<logql::Error> for Failure {
             logql::Error::Metric(e) => e.into(),
             logql::Error::Index(_) => Failure::Internal(m),
             logql::Error::Timeout => Failure::Timeout(m),
+            logql::Error::Canceled => Failure::Canceled(m),
         }
     }
 }

@@ -87,14 +87,20 @@ fn options(app: &App, scope: &Scope, p: &Params) -> Result<logql::Options, Failu
             "max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {most})"
         )));
     }
-    Ok(logql::Options { enforce: scope.enforce(), direction, limit })
+    Ok(logql::Options { enforce: scope.enforce(), direction, limit, stop: Default::default() })
 }
 
 async fn query(State(app): State<App>, scope: Scope, p: Params) -> Answer {
     let text = required(&p)?;
     let time = p.time("time").map_err(fail)?.unwrap_or_else(|| app.engines.clock.now());
-    let o = options(&app, &scope, &p).map_err(fail)?;
-    run(&app, move |app, _| Ok(result(&app.logql.instant(&text, time, &o)?))).await.map(raw).map_err(fail)
+    let mut o = options(&app, &scope, &p).map_err(fail)?;
+    run(&app, move |app, stop| {
+        o.stop = stop;
+        Ok(result(&app.logql.instant(&text, time, &o)?))
+    })
+    .await
+    .map(raw)
+    .map_err(fail)
 }
 
 async fn query_range(State(app): State<App>, scope: Scope, p: Params) -> Answer {
@@ -103,11 +109,14 @@ async fn query_range(State(app): State<App>, scope: Scope, p: Params) -> Answer 
     // Loki: without a step, about 250 points.
     let default = Duration::from_secs((end.since(start).as_secs() / 250).max(1));
     let step = p.duration("step").map_err(fail)?.unwrap_or(default);
-    let o = options(&app, &scope, &p).map_err(fail)?;
-    run(&app, move |app, _| Ok(result(&app.logql.range(&text, start, end, step, &o)?)))
-        .await
-        .map(raw)
-        .map_err(fail)
+    let mut o = options(&app, &scope, &p).map_err(fail)?;
+    run(&app, move |app, stop| {
+        o.stop = stop;
+        Ok(result(&app.logql.range(&text, start, end, step, &o)?))
+    })
+    .await
+    .map(raw)
+    .map_err(fail)
 }
 
 fn required(p: &Params) -> Result<String, Response> {

@@ -13,6 +13,8 @@ pub enum Error {
     Limit(String),
     #[error("query timed out; ask for less time or fewer streams")]
     Timeout,
+    #[error("the query was canceled")]
+    Canceled,
 }
 
 impl Error {

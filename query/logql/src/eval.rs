@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use log_index::{Direction, LogIndex};
+use log_index::{Direction, LogIndex, Progress};
 use promql::memory::MemorySeries;
 use promql::{QueryResult, Value};
 use signal::{Labels, METRIC_NAME, Matcher, Timestamp};
@@ -14,7 +15,8 @@ use signal::{Labels, METRIC_NAME, Matcher, Timestamp};
 use crate::ast::{RangeAggregation, Stage};
 use crate::error::Error;
 use crate::parse::{MetricQuery, Query, parse};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Processed};
+use crate::source::{Reading, progress};
 
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -25,6 +27,8 @@ pub struct Limits {
     pub samples: usize,
     /// Steps of a range query.
     pub steps: usize,
+    /// Bytes of records, before compression, that one query may read.
+    pub bytes: u64,
     pub timeout: Duration,
 }
 
@@ -35,6 +39,7 @@ impl Default for Limits {
             series: 5000,
             samples: 20_000_000,
             steps: 11_000,
+            bytes: 64 << 30,
             timeout: Duration::from_secs(60),
         }
     }
@@ -48,6 +53,8 @@ pub struct Options {
     pub direction: Direction,
     /// Lines wanted.
     pub limit: usize,
+    /// Ends the query once it is true.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// A line of a result.
@@ -134,6 +141,25 @@ impl Engine {
         }
     }
 
+    fn progress(&self, o: &Options) -> Arc<Progress> {
+        progress(&o.stop, self.limits.timeout, self.limits.bytes)
+    }
+
+    /// The newest lines before now that come through, oldest first: what a tail begins with.
+    pub fn backlog(
+        &self,
+        p: &Pipeline,
+        start: Timestamp,
+        o: &Options,
+    ) -> Result<Vec<(Timestamp, Processed)>, Error> {
+        let progress = self.progress(o);
+        let reading =
+            Reading { pipeline: p, enforce: &o.enforce, start, end: Timestamp::MAX, progress: &progress };
+        let mut found = reading.first(&self.index, Direction::Backward, o.limit.min(self.limits.lines))?;
+        found.reverse();
+        Ok(found)
+    }
+
     fn lines(
         &self,
         p: &Pipeline,
@@ -141,10 +167,9 @@ impl Engine {
         end: Timestamp,
         o: &Options,
     ) -> Result<Vec<LogStreamResult>, Error> {
-        let mut search = p.search(&o.enforce, start, end);
-        search.direction = o.direction;
-        let limit = o.limit.min(self.limits.lines);
-        let found = self.index.search(&search, limit, |labels, record| p.apply(labels, &record))?;
+        let progress = self.progress(o);
+        let reading = Reading { pipeline: p, enforce: &o.enforce, start, end, progress: &progress };
+        let found = reading.first(&self.index, o.direction, o.limit.min(self.limits.lines))?;
         let mut order: Vec<LogStreamResult> = Vec::new();
         let mut at: BTreeMap<Labels, usize> = BTreeMap::new();
         for (timestamp, processed) in found {
@@ -167,10 +192,10 @@ impl Engine {
         o: &Options,
     ) -> Result<MemorySeries, Error> {
         let mut store = MemorySeries::default();
-        let deadline = signal::time::monotonic() + self.limits.timeout;
+        let progress = self.progress(o);
         for (i, r) in q.ranges.iter().enumerate() {
             let name = format!("__logql_{i}");
-            let series = self.samples(r, &q.names, start, end, o, deadline)?;
+            let series = self.samples(r, &q.names, start, end, o, &progress)?;
             let mut present: Vec<i64> = Vec::new();
             for (labels, mut samples) in series {
                 samples.sort_by_key(|(t, _)| *t);
@@ -222,20 +247,16 @@ impl Engine {
         start: i64,
         end: i64,
         o: &Options,
-        deadline: Instant,
+        progress: &Arc<Progress>,
     ) -> Result<BTreeMap<Labels, Vec<(i64, f64)>>, Error> {
         let pipeline = Pipeline::new(r.log.clone());
         let from = Timestamp((start * 1_000_000).saturating_sub(r.offset + r.range));
         let to = Timestamp((end * 1_000_000).saturating_sub(r.offset).saturating_add(1));
-        let search = pipeline.search(&o.enforce, from, to);
+        let reading = Reading { pipeline: &pipeline, enforce: &o.enforce, start: from, end: to, progress };
         let unwraps = r.log.stages.iter().any(|s| matches!(s, Stage::Unwrap { .. }));
         let mut out: BTreeMap<Labels, Vec<(i64, f64)>> = BTreeMap::new();
         let (mut count, mut failure) = (0usize, None);
-        self.index.scan(&search, |stream, records| {
-            if signal::time::monotonic() > deadline {
-                failure = Some(Error::Timeout);
-                return ControlFlow::Break(());
-            }
+        reading.every(&self.index, |stream, records| {
             for record in records {
                 let Some(p) = pipeline.apply_for_series(stream, &record, names) else { continue };
                 let value = match (unwraps, p.value) {
@@ -424,5 +445,26 @@ mod tests {
             vector(&e, r#"topk(1, sum by (pod) (bytes_over_time({namespace="shop"}[1m]))) > 1e9"#),
             []
         );
+    }
+
+    #[test]
+    fn a_query_nobody_waits_for_and_one_that_reads_too_much_end() {
+        let (_dir, e) = filled();
+        let o = Options { limit: 5, ..Options::default() };
+        o.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let at = Timestamp::from_secs(1059);
+        for q in [r#"{namespace="shop"}"#, r#"rate({namespace="shop"}[1m])"#] {
+            assert!(matches!(e.instant(q, at, &o), Err(Error::Canceled)), "{q}");
+            let few = Engine::new(e.index.clone(), Limits { bytes: 10, ..Limits::default() });
+            assert!(
+                matches!(
+                    few.instant(q, at, &Options { limit: 5, ..Options::default() }),
+                    Err(Error::Limit(_))
+                ),
+                "{q}"
+            );
+            let short = Engine::new(e.index.clone(), Limits { timeout: Duration::ZERO, ..Limits::default() });
+            assert!(matches!(short.instant(q, at, &Options::default()), Err(Error::Timeout)), "{q}");
+        }
     }
 }

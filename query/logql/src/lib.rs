@@ -10,7 +10,8 @@
 //!
 //! Beside queries: [`drain`], the patterns of lines, and [`detect`], the fields a line has.
 //!
-//! The road of a query: [`lex`] → [`parse`] → [`pipeline`] (with [`fields`], [`shape`], [`ip`] and [`template`]) → [`eval`].
+//! The road of a query: [`lex`] → [`parse`] → [`pipeline`] (with [`fields`], [`shape`], [`ip`] and [`template`]) → [`eval`],
+//! which reads the index through [`source`] alone.
 
 mod ast;
 pub mod drain;
@@ -22,6 +23,7 @@ mod lex;
 mod parse;
 mod pipeline;
 mod shape;
+mod source;
 mod template;
 
 pub use error::Error;

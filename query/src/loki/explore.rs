@@ -87,11 +87,14 @@ pub(super) async fn volume_range(State(app): State<App>, scope: Scope, p: Params
         matchers.join(","),
         step.as_millis()
     );
-    let o = options(&app, &scope, &p).map_err(fail)?;
-    run(&app, move |app, _| Ok(result(&app.logql.range(&text, start, end, step, &o)?)))
-        .await
-        .map(raw)
-        .map_err(fail)
+    let mut o = options(&app, &scope, &p).map_err(fail)?;
+    run(&app, move |app, stop| {
+        o.stop = stop;
+        Ok(result(&app.logql.range(&text, start, end, step, &o)?))
+    })
+    .await
+    .map(raw)
+    .map_err(fail)
 }
 
 pub(super) async fn detected_labels(State(app): State<App>, scope: Scope, p: Params) -> Answer {
@@ -110,10 +113,13 @@ pub(super) async fn detected_labels(State(app): State<App>, scope: Scope, p: Par
 async fn newest(app: &App, scope: &Scope, p: &Params, limit: usize) -> Result<Vec<LogStreamResult>, Failure> {
     let text = p.get("query").map(str::to_owned).unwrap_or_else(|| "{}".to_owned());
     let (start, end) = range(app, p, METADATA_RANGE)?;
-    let o = logql::Options { enforce: scope.enforce(), direction: log_index::Direction::Backward, limit };
-    run(app, move |app, _| match app.logql.range(&text, start, end, Duration::from_secs(1), &o)? {
-        LogResult::Streams(s) => Ok(s),
-        LogResult::Metric(_) => Err(Failure::Bad("give a log query, not a metric query".to_owned())),
+    let enforce = scope.enforce();
+    run(app, move |app, stop| {
+        let o = logql::Options { enforce, direction: log_index::Direction::Backward, limit, stop };
+        match app.logql.range(&text, start, end, Duration::from_secs(1), &o)? {
+            LogResult::Streams(s) => Ok(s),
+            LogResult::Metric(_) => Err(Failure::Bad("give a log query, not a metric query".to_owned())),
+        }
     })
     .await
 }

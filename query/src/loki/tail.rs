@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use log_index::{Direction, Search, Tail};
+use log_index::{Direction, Tail};
 use logql::{Entry, LogStreamResult, Pipeline};
 use serde_json::json;
 use signal::{Labels, Timestamp};
@@ -35,14 +35,12 @@ pub(super) async fn tail(
     let mut matchers = pipeline.matchers().to_vec();
     matchers.extend(scope.enforce());
     // Subscribed before the backlog is read: nothing can fall between the two.
-    let live = app.engines.logs.tail(matchers.clone());
+    let live = app.engines.logs.tail(matchers);
     let p = pipeline.clone();
-    let backlog = run(&app, move |app, _| {
-        let mut s = Search::new(matchers, start, Timestamp::MAX);
-        s.direction = Direction::Backward;
-        let mut found = app.engines.logs.search(&s, limit, |labels, record| p.apply(labels, &record))?;
-        found.reverse();
-        Ok(found)
+    let enforce = scope.enforce();
+    let backlog = run(&app, move |app, stop| {
+        let o = logql::Options { enforce, direction: Direction::Backward, limit, stop };
+        Ok(app.logql.backlog(&p, start, &o)?)
     })
     .await
     .map_err(fail)?;
