@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     pub(crate) identities: Arc<Identities>,
     pub(crate) scrape_targets: Arc<Registry<signal::ScrapeTarget>>,
+    pub(crate) dropped_targets: Arc<Registry<Vec<signal::Labels>>>,
     pub(crate) target_health: Arc<Registry<collector::scrape::TargetHealth>>,
     pub(crate) node: kubelet::Handles,
 }
@@ -48,6 +49,7 @@ pub(crate) async fn up(config: Config, with_node: bool) -> Result<()> {
         stop: CancellationToken::new(),
         identities: Arc::default(),
         scrape_targets: Arc::default(),
+        dropped_targets: Arc::default(),
         target_health: Arc::default(),
         node: kubelet::Handles::default(),
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use collector::scrape::config::{Global, Pool, ScrapeConfig, pools};
 use serde::{Deserialize, Serialize};
@@ -247,10 +247,23 @@ pub(crate) fn read_file(path: &Path) -> Result<(ConfigArgs, Vec<Pool>)> {
         }
     }
     keys.retain(|key, _| !SCRAPE_KEYS.contains(&key.as_str()));
-    let args = serde_json::from_value(keys.into())
+    let mut args: ConfigArgs = serde_json::from_value(keys.into())
         .with_context(|| format!("{} has a wrong value", path.display()))?;
     // Read from the text again, so that an error says where it is.
     let section: ScrapeSection = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
+    // What Prometheus has below `global` has keys of its own here.
+    let once = |twice: bool, name: &str, key: &str| {
+        ensure!(!twice, "{}: global.{name} and {key} say the same: keep one", path.display());
+        anyhow::Ok(())
+    };
+    if let Some(labels) = section.global.external_labels.clone() {
+        once(args.external_labels.is_some(), "external_labels", "external-labels")?;
+        args.external_labels = Some(labels);
+    }
+    if let Some(interval) = section.global.evaluation_interval {
+        once(args.rules_interval.is_some(), "evaluation_interval", "rules-interval")?;
+        args.rules_interval = Some(format!("{}ms", interval.as_millis()));
+    }
     let pools = pools(&section.global, section.scrape_configs)
         .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
     Ok((args, pools))
@@ -507,6 +520,14 @@ mod tests {
         assert_eq!((c.rules_dir, c.rules_interval), ("/d/rules".into(), Duration::from_secs(15)));
         assert_eq!(c.external_labels.get("cluster"), Some("c1"));
         assert_eq!(c.alertmanagers, ["http://a:9093/x"]);
+        let c = load("global: {evaluation_interval: 10s, external_labels: {cluster: c2}}")
+            .expect("a configuration");
+        assert_eq!(
+            (c.rules_interval, c.external_labels.get("cluster")),
+            (Duration::from_secs(10), Some("c2"))
+        );
+        let twice = "rules-interval: 15s\nglobal: {evaluation_interval: 10s}";
+        assert!(load(twice).expect_err("twice").to_string().contains("keep one"));
         assert!(load("alerting: {alertmanagers: [a:9093]}").is_err());
         assert!(load("alerting: {alertmanager: []}").is_err());
         assert!(load("rules-interval: 0s").is_err());

@@ -33,6 +33,11 @@ pub struct Global {
     pub label_limit: usize,
     pub label_name_length_limit: usize,
     pub label_value_length_limit: usize,
+    /// For rules: how often groups that name no interval are evaluated.
+    #[serde(deserialize_with = "some_duration")]
+    pub evaluation_interval: Option<Duration>,
+    /// For alerts and whoever else is told of series.
+    pub external_labels: Option<BTreeMap<String, String>>,
 }
 
 /// One scrape configuration: a job.

@@ -220,7 +220,14 @@ pub(super) fn start_collector(shared: &Shared, engines: &Engines, informers: &In
     );
     telemetry::task::spawn(
         "scrape-targets",
-        super::scrape_targets::run(shared.config.scrape.clone(), shared.scrape_targets.clone(), stop.clone()),
+        super::scrape_targets::run(
+            shared.config.scrape.clone(),
+            super::scrape_targets::Targets {
+                active: shared.scrape_targets.clone(),
+                dropped: shared.dropped_targets.clone(),
+            },
+            stop.clone(),
+        ),
     );
     let logs = engines.logs.clone();
     telemetry::task::spawn(

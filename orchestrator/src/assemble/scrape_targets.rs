@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use collector::scrape::config::{Pool, StaticConfig};
-use signal::{Registry, ScrapeTarget};
+use signal::{Labels, Registry, ScrapeTarget};
 use tokio_util::sync::CancellationToken;
 
 /// How often files are looked at; they are read only if they have changed.
@@ -22,12 +22,16 @@ type Stamp = (SystemTime, u64);
 #[derive(Default)]
 struct Files(BTreeMap<PathBuf, (Stamp, Vec<StaticConfig>)>);
 
+/// Where targets are told.
+#[derive(Default)]
+pub(crate) struct Targets {
+    pub(crate) active: Arc<Registry<ScrapeTarget>>,
+    /// By job, as discovered: those that relabelling wants nothing of.
+    pub(crate) dropped: Arc<Registry<Vec<Labels>>>,
+}
+
 /// Keeps the registry's targets of these configurations true until `stop`.
-pub(super) async fn run(
-    pools: Arc<Vec<Pool>>,
-    targets: Arc<Registry<ScrapeTarget>>,
-    stop: CancellationToken,
-) {
+pub(super) async fn run(pools: Arc<Vec<Pool>>, targets: Targets, stop: CancellationToken) {
     let mut known: Vec<(Files, BTreeSet<String>)> =
         pools.iter().map(|_| (Files::default(), BTreeSet::new())).collect();
     let mut ticks = tokio::time::interval(LOOK);
@@ -50,7 +54,7 @@ pub(super) async fn run(
     }
 }
 
-fn fill(pool: &Pool, files: &Files, keys: &mut BTreeSet<String>, targets: &Registry<ScrapeTarget>) {
+fn fill(pool: &Pool, files: &Files, keys: &mut BTreeSet<String>, targets: &Targets) {
     let mut groups: Vec<(Option<String>, StaticConfig)> =
         pool.config.static_configs.iter().map(|g| (None, g.clone())).collect();
     for (path, (_, listed)) in &files.0 {
@@ -61,12 +65,13 @@ fn fill(pool: &Pool, files: &Files, keys: &mut BTreeSet<String>, targets: &Regis
         tracing::warn!(job = %pool.config.job_name, why, "a target is left out");
     }
     for gone in keys.iter().filter(|k| !found.targets.contains_key(*k)) {
-        targets.remove(gone);
+        targets.active.remove(gone);
     }
+    targets.dropped.set(&pool.config.job_name, found.dropped);
     *keys = found.targets.keys().cloned().collect();
     for (key, target) in found.targets {
-        if targets.get(&key).as_ref() != Some(&target) {
-            targets.set(key, target);
+        if targets.active.get(&key).as_ref() != Some(&target) {
+            targets.active.set(key, target);
         }
     }
 }
@@ -155,15 +160,18 @@ mod tests {
     #[test]
     fn files_are_read_again_when_they_change() {
         let dir = tempfile::tempdir().expect("a directory");
-        let yaml = format!("job_name: f\nfile_sd_configs: [{{files: [{}/*.json]}}]\n", dir.path().display());
+        let yaml = format!(
+            "job_name: f\nfile_sd_configs: [{{files: [{}/*.json]}}]\nrelabel_configs: [{{source_labels: [a], regex: no, action: drop}}]\n",
+            dir.path().display()
+        );
         let config: ScrapeConfig = serde_saphyr::from_str(&yaml).expect("a configuration");
         let pool = pools(&Global::default(), vec![config]).expect("a pool").remove(0);
-        let (mut files, mut keys, targets) = (Files::default(), BTreeSet::new(), Registry::default());
+        let (mut files, mut keys, targets) = (Files::default(), BTreeSet::new(), Targets::default());
         let mut look = |files: &mut Files| {
             let changed = files.look(&pool);
             fill(&pool, files, &mut keys, &targets);
             let all: Vec<String> =
-                targets.snapshot().into_iter().map(|(_, t): (_, ScrapeTarget)| t.url).collect();
+                targets.active.snapshot().into_iter().map(|(_, t): (_, ScrapeTarget)| t.url).collect();
             (changed, all)
         };
         assert_eq!(look(&mut files), (false, vec![]));
@@ -176,7 +184,13 @@ mod tests {
         assert_eq!(look(&mut files).1, ["http://x:1/metrics"]);
         std::fs::write(&path, r#"[{"targets": ["y:1", "z:1"]}]"#).expect("written");
         assert_eq!(look(&mut files).1, ["http://y:1/metrics", "http://z:1/metrics"]);
+        std::fs::write(&path, r#"[{"targets": ["y:1"], "labels": {"a": "no"}}, {"targets": ["zz:1"]}]"#)
+            .expect("written");
+        assert_eq!(look(&mut files).1, ["http://zz:1/metrics"]);
+        let dropped = |targets: &Targets| targets.dropped.get("f").expect("known");
+        assert_eq!(dropped(&targets).iter().map(|l| l.get("__address__")).collect::<Vec<_>>(), [Some("y:1")]);
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(look(&mut files), (true, vec![]));
+        assert_eq!(dropped(&targets), []);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::assemble::Shared;
 
 /// `data` of `/api/v1/targets`.
 pub(super) fn targets(shared: &Shared) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let (targets, health) = (shared.scrape_targets.clone(), shared.target_health.clone());
+    let dropped = shared.dropped_targets.clone();
     Arc::new(move || {
         let active: Vec<Value> = targets
             .snapshot()
@@ -30,6 +31,12 @@ pub(super) fn targets(shared: &Shared) -> Arc<dyn Fn() -> Value + Send + Sync> {
                 })
             })
             .collect();
-        json!({"activeTargets": active, "droppedTargets": [], "droppedTargetCounts": {}})
+        let dropped = dropped.snapshot();
+        let counts: Map<String, Value> =
+            dropped.iter().map(|(job, list)| (job.clone(), list.len().into())).collect();
+        let all = dropped.iter().flat_map(|(job, list)| list.iter().map(move |labels| (job, labels)));
+        let dropped: Vec<Value> =
+            all.map(|(job, labels)| json!({"discoveredLabels": labels, "scrapePool": job})).collect();
+        json!({"activeTargets": active, "droppedTargets": dropped, "droppedTargetCounts": counts})
     })
 }

@@ -36,13 +36,14 @@ pub(super) async fn buildinfo(_: Scope) -> Response {
 }
 
 pub(super) async fn runtimeinfo(State(app): State<App>, _: Scope) -> Response {
+    let facts = app.engines.tsdb.facts();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     data(json!({
         "startTime": rfc3339(app.started), "CWD": "", "hostname": app.config.hostname,
         "serverTime": rfc3339(app.engines.clock.now()),
         "reloadConfigSuccess": app.engines.rules.problems().is_empty(),
         "lastConfigTime": rfc3339(app.engines.rules.loaded_at().unwrap_or(app.started)),
-        "corruptionCount": 0, "goroutineCount": 0, "GOMAXPROCS": threads, "GOMEMLIMIT": 0, "GOGC": "",
+        "corruptionCount": facts.quarantined, "goroutineCount": 0, "GOMAXPROCS": threads, "GOMEMLIMIT": 0, "GOGC": "",
         "GODEBUG": "", "storageRetention": app.config.retention,
     }))
 }
