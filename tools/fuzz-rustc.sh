@@ -3,6 +3,6 @@
 case " $* " in
   *' --crate-name build_script_'* | *' --crate-type proc-macro '*) exec "$@" ;;
 esac
-exec "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+exec "$@" --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares

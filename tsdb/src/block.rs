@@ -198,14 +198,19 @@ fn parse_footer(mut f: &[u8]) -> Option<((u64, u32, u32, u32), Section)> {
     let (index_len, raw_len, index_crc) = (u32_(&mut f)?, u32_(&mut f)?, u32_(&mut f)?);
     let meta_at = u64::from_le_bytes(take(&mut f, 8)?.try_into().ok()?);
     let (meta_len, meta_crc, crc) = (u32_(&mut f)?, u32_(&mut f)?, u32_(&mut f)?);
-    let sound = f == FOOTER_MAGIC && crc32fast::hash(whole.get(..FOOTER - 12)?) == crc;
+    let sound = f == FOOTER_MAGIC && is_sound(whole.get(..FOOTER - 12)?, crc);
     sound.then_some(((index_at, index_len, raw_len, index_crc), (meta_at, meta_len, meta_crc)))
+}
+
+/// Checksums are not looked at by what seeks crashes: nothing it makes up would have the right one.
+fn is_sound(data: &[u8], crc: u32) -> bool {
+    cfg!(fuzzing) || crc32fast::hash(data) == crc
 }
 
 fn read_checked(file: &File, path: &Path, at: u64, len: u32, crc: u32, what: &str) -> Result<Vec<u8>, Error> {
     let mut data = vec![0; len as usize];
     file.read_exact_at(&mut data, at).map_err(Error::io(path))?;
-    if crc32fast::hash(&data) != crc {
+    if !is_sound(&data, crc) {
         return Err(Error::Damaged { path: path.to_owned(), what: format!("checksum of {what}") });
     }
     Ok(data)
