@@ -192,10 +192,7 @@ pub(super) async fn fetch(client: &Http, target: &ScrapeTarget) -> Result<Fetche
             request = request.header(header::AUTHORIZATION, authorization(c)?);
         }
         let request = request.body(Empty::new()).map_err(|e| e.to_string())?;
-        let response = client.request(request).await.map_err(|e| match std::error::Error::source(&e) {
-            Some(cause) => format!("{e}: {cause}"),
-            None => e.to_string(),
-        })?;
+        let response = client.request(request).await.map_err(|e| chain(&e))?;
         let status = response.status();
         if status.is_redirection()
             && o.http.redirects
@@ -217,6 +214,17 @@ pub(super) async fn fetch(client: &Http, target: &ScrapeTarget) -> Result<Fetche
         return Ok(Fetched { body, protocol });
     }
     Err(format!("stopped after {REDIRECTS} redirects"))
+}
+
+/// The error with its causes: what a TLS server finds wrong is the innermost.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        text.push_str(&format!(": {e}"));
+        cause = e.source();
+    }
+    text
 }
 
 fn resolve(from: &Uri, to: &str) -> Result<Uri, String> {

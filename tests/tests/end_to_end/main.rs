@@ -92,6 +92,7 @@ fn kubectl_verbs(c: &mut Cluster) -> Result<()> {
     ensure!(invalid.to_lowercase().contains("replicas") || invalid.contains("greater than"), "{invalid}");
     let explained = c.kubectl(&["explain", "deployment.spec.strategy"])?;
     ensure!(explained.contains("rollingUpdate"), "{explained}");
+    telemetry::pod_pushes_a_gauge(c, &pod_of(c, "stock")?).context("a pod pushes a gauge")?;
     c.kubectl(&["rollout", "restart", "deployment/stock", "-n", "shop"])?;
     c.kubectl(&["rollout", "status", "deployment/stock", "-n", "shop", "--timeout=60s"])?;
     let history = c.kubectl(&["rollout", "history", "deployment/stock", "-n", "shop"])?;

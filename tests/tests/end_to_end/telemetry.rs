@@ -10,6 +10,24 @@ use tests::{Cluster, required};
 
 use crate::{SOON, pod_of};
 
+/// A pod tells of itself; nobody else knows of this series.
+pub(crate) fn pod_pushes_a_gauge(c: &mut Cluster, pod: &str) -> Result<()> {
+    let push = r#"wget -qO- --header "Content-Type: application/json" --post-data "{\"resourceMetrics\":[{\"scopeMetrics\":[{\"metrics\":[{\"name\":\"pushed\",\"gauge\":{\"dataPoints\":[{\"timeUnixNano\":\"$(date +%s)000000000\",\"asDouble\":7}]}}]}]}]}" $OTEL_EXPORTER_OTLP_ENDPOINT/v1/metrics"#;
+    c.kubectl(&["exec", "-n", "shop", pod, "--", "sh", "-c", push])?;
+    let own = format!("pushed{{namespace=\"shop\",pod=\"{pod}\"}}");
+    c.wait("the pushed sample", SOON, |c| Ok((c.promql(&own)? == [7.0]).then_some(())))
+}
+
+/// The pod that pushed is gone by now: its series ended with it, long before one that is not heard of any more would.
+fn the_gone_are_silent(c: &mut Cluster) -> Result<()> {
+    c.wait("the series of a pod that is gone to be closed", SOON, |c| {
+        Ok(c.promql("pushed{namespace=\"shop\"}")?.is_empty().then_some(()))
+    })?;
+    let kept = c.promql("count_over_time(pushed{namespace=\"shop\"}[1h])")?;
+    ensure!(kept == [1.0], "what it said is lost: {kept:?}");
+    Ok(())
+}
+
 pub(crate) fn telemetry_arrives(c: &mut Cluster) -> Result<()> {
     let web = pod_of(c, "web")?;
     c.wait("container CPU samples", SOON, |c| {
@@ -77,6 +95,7 @@ pub(crate) fn telemetry_arrives(c: &mut Cluster) -> Result<()> {
     let joined = c.query("sql", sql, &[])?;
     let rows = joined["rows"].as_array().map_or(0, Vec::len);
     ensure!(rows >= 3, "the join gives {rows} rows: {joined}");
+    the_gone_are_silent(c)?;
     tail(c)
 }
 
