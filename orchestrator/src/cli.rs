@@ -73,9 +73,10 @@ pub(crate) enum Command {
         after_help = "Example:\n  binnacle export metrics --match '{namespace=\"shop\"}' --start -1d --out shop.parquet\n  duckdb -c \"select name, count(*) from 'shop.parquet' group by name\""
     )]
     Export(ExportArgs),
-    /// Run test scripts: PromQL in Prometheus' promqltest language, rule unit tests in promtool's format
+    /// Run test scripts: PromQL in Prometheus' promqltest language, LogQL in one like it, rule unit tests in promtool's
+    /// format
     #[command(
-        after_help = "Examples:\n  binnacle test promql aggregators.test operators.test\n  binnacle test rules tests.yaml"
+        after_help = "Examples:\n  binnacle test promql aggregators.test operators.test\n  binnacle test logql filters.logqltest\n  binnacle test rules tests.yaml"
     )]
     Test(TestArgs),
     /// Check files before they are used
@@ -316,6 +317,11 @@ pub(crate) struct TestArgs {
 pub(crate) enum TestWhat {
     /// Scripts in Prometheus' promqltest language
     Promql {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Scripts for LogQL: streams to load, queries, and what they give
+    Logql {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },

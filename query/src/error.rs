@@ -108,7 +108,9 @@ impl From<logql::Error> for Failure {
     fn from(e: logql::Error) -> Self {
         let m = e.to_string();
         match e {
-            logql::Error::Parse { .. } | logql::Error::Limit(_) => Failure::Bad(m),
+            logql::Error::Parse { .. } | logql::Error::Limit(_) | logql::Error::Pipeline { .. } => {
+                Failure::Bad(m)
+            }
             logql::Error::Metric(promql::Error::Parse(_)) => Failure::Bad(m),
             logql::Error::Metric(e) => e.into(),
             logql::Error::Index(_) => Failure::Internal(m),

@@ -1,4 +1,4 @@
-//! `binnacle test promql|rules FILE…`: the last line is `N passed, M failed`. `binnacle check rules|exposition FILE…`.
+//! `binnacle test promql|logql|rules FILE…`: the last line is `N passed, M failed`. `binnacle check rules|exposition FILE…`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ type Test = fn(&Path) -> Result<(usize, usize)>;
 pub(crate) fn run(a: &TestArgs) -> Result<()> {
     let (files, test): (&[PathBuf], Test) = match &a.what {
         TestWhat::Promql { files } => (files, promql_script),
+        TestWhat::Logql { files } => (files, logql_script),
         TestWhat::Rules { files } => (files, rule_tests),
     };
     let (mut passed, mut failed) = (0, 0);
@@ -31,6 +32,14 @@ pub(crate) fn run(a: &TestArgs) -> Result<()> {
 fn promql_script(file: &Path) -> Result<(usize, usize)> {
     let report =
         promql::promqltest::run_file(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+    for f in &report.failures {
+        print(&format!("{}: {f}", file.display()))?;
+    }
+    Ok((report.passed, report.failed))
+}
+
+fn logql_script(file: &Path) -> Result<(usize, usize)> {
+    let report = logql::script::run_file(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
     for f in &report.failures {
         print(&format!("{}: {f}", file.display()))?;
     }

@@ -4,6 +4,7 @@ use regex::Regex;
 use signal::Matcher;
 
 use crate::ip::IpRange;
+use crate::pipeline::Pipeline;
 use crate::shape::LineShape;
 use crate::template::Template;
 
@@ -21,8 +22,8 @@ pub(crate) enum Stage {
         negate: bool,
         any: Vec<LinePattern>,
     },
-    Json(Vec<(String, String)>),
-    Logfmt(Vec<(String, String)>),
+    Json(Vec<(String, JsonPath)>),
+    Logfmt(LogfmtOptions, Vec<(String, String)>),
     Regexp(Regex),
     /// `<ip> - <user> [<_>]`
     Pattern(LineShape),
@@ -71,11 +72,28 @@ pub(crate) enum Condition {
     Or(Box<Condition>, Box<Condition>),
 }
 
+/// `a.b[0]["c"]`
+pub(crate) type JsonPath = Vec<JsonStep>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum JsonStep {
+    Field(String),
+    Index(usize),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogfmtOptions {
+    /// What is malformed is an error, not passed over.
+    pub(crate) strict: bool,
+    /// Keys without a value are labels with an empty value.
+    pub(crate) keep_empty: bool,
+}
+
 /// `rate({…}[5m])` and its like.
 #[derive(Clone, Debug)]
 pub(crate) struct RangeAggregation {
     pub(crate) op: String,
-    pub(crate) log: LogExpr,
+    pub(crate) pipeline: Pipeline,
     /// Nanoseconds.
     pub(crate) range: i64,
     pub(crate) offset: i64,

@@ -5,6 +5,11 @@ pub enum Error {
     /// Loki's wording: `parse error at line 1, col 5: …`.
     #[error("parse error at line {line}, col {column}: {message}")]
     Parse { line: usize, column: usize, message: String },
+    /// Loki's wording, too.
+    #[error(
+        "pipeline error: '{error}' for series: '{series}'.\nUse a label filter to intentionally skip this error. (e.g | __error__!=\"{error}\").\nTo skip all potential errors you can match empty errors.(e.g __error__=\"\")\nThe label filter can also be specified after unwrap. (e.g | unwrap latency | __error__=\"\" )"
+    )]
+    Pipeline { error: String, series: String },
     #[error(transparent)]
     Metric(#[from] promql::Error),
     #[error(transparent)]

@@ -1,7 +1,9 @@
-//! Evaluating: log queries through the index's search, metric queries by filling a small store of series, one for
+//! Evaluating: log queries through the index's search; metric queries by filling a small store of series, one for
 //! each range aggregation and step, that PromQL is then evaluated over.
 
-use std::collections::BTreeMap;
+mod window;
+
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,11 +14,12 @@ use promql::memory::MemorySeries;
 use promql::{QueryResult, Value};
 use signal::{Labels, METRIC_NAME, Matcher, Timestamp};
 
-use crate::ast::{RangeAggregation, Stage};
+use crate::ast::RangeAggregation;
 use crate::error::Error;
 use crate::parse::{MetricQuery, Query, parse};
 use crate::pipeline::{Pipeline, Processed};
 use crate::source::{Reading, progress};
+use window::{Samples, Steps};
 
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -77,6 +80,18 @@ pub enum LogResult {
     Metric(QueryResult),
 }
 
+/// What it took to answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Statistics {
+    /// Blocks, records and bytes before compression that were read.
+    pub blocks: u64,
+    pub records: u64,
+    pub bytes: u64,
+    /// Lines in the answer.
+    pub entries: u64,
+    pub took: Duration,
+}
+
 #[derive(Clone)]
 pub struct Engine {
     index: Arc<LogIndex>,
@@ -97,19 +112,25 @@ impl Engine {
     }
 
     /// Evaluates at one time. A log query gives the last hour's lines.
-    pub fn instant(&self, text: &str, time: Timestamp, o: &Options) -> Result<LogResult, Error> {
-        match parse(text)? {
+    pub fn instant(
+        &self,
+        text: &str,
+        time: Timestamp,
+        o: &Options,
+    ) -> Result<(LogResult, Statistics), Error> {
+        self.counted(o, |progress| match parse(text)? {
             Query::Log(p) => {
                 let start = time.saturating_sub(Duration::from_secs(3600));
-                self.lines(&p, start, time, o).map(LogResult::Streams)
+                self.lines(&p, start, time, o, progress).map(LogResult::Streams)
             }
             Query::Metric(q) => {
                 let ms = time.millis();
-                let store = self.fill(&q, ms, ms, 1, o)?;
+                let steps = Steps { start: ms, end: ms, step: 1 };
+                let store = self.fill(&q, &steps, o, progress)?;
                 let result = engine(store, &self.limits).instant(&q.promql, ms)?;
                 Ok(LogResult::Metric(without_names(result)))
             }
-        }
+        })
     }
 
     /// Evaluates over a range: for metric queries at `start`, `start + step`, …; lines are from `start`
@@ -121,28 +142,24 @@ impl Engine {
         end: Timestamp,
         step: Duration,
         o: &Options,
-    ) -> Result<LogResult, Error> {
-        match parse(text)? {
-            Query::Log(p) => self.lines(&p, start, end, o).map(LogResult::Streams),
+    ) -> Result<(LogResult, Statistics), Error> {
+        self.counted(o, |progress| match parse(text)? {
+            Query::Log(p) => self.lines(&p, start, end, o, progress).map(LogResult::Streams),
             Query::Metric(q) => {
                 let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
-                let steps = (end.millis().saturating_sub(start.millis())) / step + 1;
-                if usize::try_from(steps).is_ok_and(|s| s > self.limits.steps) {
+                let steps = Steps { start: start.millis(), end: end.millis(), step };
+                if steps.count() > self.limits.steps {
                     return Err(Error::Limit(format!(
                         "exceeded maximum resolution of {} points per time series. Try decreasing the query resolution (?step=XX)",
                         self.limits.steps
                     )));
                 }
-                let store = self.fill(&q, start.millis(), end.millis(), step, o)?;
-                let result =
-                    engine(store, &self.limits).range(&q.promql, start.millis(), end.millis(), step)?;
+                let store = self.fill(&q, &steps, o, progress)?;
+                let engine = engine(store, &self.limits);
+                let result = engine.range(&q.promql, steps.start, steps.end, step)?;
                 Ok(LogResult::Metric(without_names(result)))
             }
-        }
-    }
-
-    fn progress(&self, o: &Options) -> Arc<Progress> {
-        progress(&o.stop, self.limits.timeout, self.limits.bytes)
+        })
     }
 
     /// The newest lines before now that come through, oldest first: what a tail begins with.
@@ -160,18 +177,44 @@ impl Engine {
         Ok(found)
     }
 
+    fn progress(&self, o: &Options) -> Arc<Progress> {
+        progress(&o.stop, self.limits.timeout, self.limits.bytes)
+    }
+
+    fn counted(
+        &self,
+        o: &Options,
+        work: impl FnOnce(&Arc<Progress>) -> Result<LogResult, Error>,
+    ) -> Result<(LogResult, Statistics), Error> {
+        let began = signal::time::monotonic();
+        let progress = self.progress(o);
+        let result = work(&progress)?;
+        let entries = match &result {
+            LogResult::Streams(s) => s.iter().map(|s| s.entries.len() as u64).sum(),
+            LogResult::Metric(_) => 0,
+        };
+        let statistics = Statistics {
+            blocks: progress.blocks(),
+            records: progress.records(),
+            bytes: progress.bytes(),
+            entries,
+            took: signal::time::monotonic().duration_since(began),
+        };
+        Ok((result, statistics))
+    }
+
     fn lines(
         &self,
         p: &Pipeline,
         start: Timestamp,
         end: Timestamp,
         o: &Options,
+        progress: &Arc<Progress>,
     ) -> Result<Vec<LogStreamResult>, Error> {
-        let progress = self.progress(o);
-        let reading = Reading { pipeline: p, enforce: &o.enforce, start, end, progress: &progress };
+        let reading = Reading { pipeline: p, enforce: &o.enforce, start, end, progress };
         let found = reading.first(&self.index, o.direction, o.limit.min(self.limits.lines))?;
         let mut order: Vec<LogStreamResult> = Vec::new();
-        let mut at: BTreeMap<Labels, usize> = BTreeMap::new();
+        let mut at: HashMap<Labels, usize> = HashMap::new();
         for (timestamp, processed) in found {
             let i = *at.entry(processed.labels.clone()).or_insert_with(|| {
                 order.push(LogStreamResult { labels: processed.labels, entries: Vec::new() });
@@ -186,95 +229,75 @@ impl Engine {
     fn fill(
         &self,
         q: &MetricQuery,
-        start: i64,
-        end: i64,
-        step: i64,
+        steps: &Steps,
         o: &Options,
+        progress: &Arc<Progress>,
     ) -> Result<MemorySeries, Error> {
         let mut store = MemorySeries::default();
-        let progress = self.progress(o);
         for (i, r) in q.ranges.iter().enumerate() {
             let name = format!("__logql_{i}");
-            let series = self.samples(r, &q.names, start, end, o, &progress)?;
-            let mut present: Vec<i64> = Vec::new();
-            for (labels, mut samples) in series {
-                samples.sort_by_key(|(t, _)| *t);
+            let series = self.samples(r, &q.names, steps, o, progress)?;
+            let mut present = vec![false; steps.count()];
+            for (labels, samples) in series {
                 let mut b = labels.builder();
                 b.set(METRIC_NAME, &name);
                 let labels = b.build();
-                let (mut lo, mut hi) = (0, 0);
-                let mut t = start;
-                while t <= end {
-                    let right = (t * 1_000_000).saturating_sub(r.offset);
-                    while samples.get(hi).is_some_and(|s| s.0 <= right) {
-                        hi += 1;
+                samples.each_step(r, steps, |n, value| {
+                    if let Some(p) = present.get_mut(n) {
+                        *p = true;
                     }
-                    while lo < hi && samples[lo].0 <= right - r.range {
-                        lo += 1;
+                    if r.op != "absent_over_time" {
+                        store.push(&labels, steps.at(n), value);
                     }
-                    if lo < hi {
-                        present.push(t);
-                        if r.op != "absent_over_time" {
-                            store.push(&labels, t, window(r, &samples[lo..hi]));
-                        }
-                    }
-                    t += step;
-                }
+                });
             }
             if r.op == "absent_over_time" {
-                let known = r.log.matchers.iter().filter(|m| m.op == signal::MatchOp::Equal);
+                let known = r.pipeline.matchers().iter().filter(|m| m.op == signal::MatchOp::Equal);
                 let labels = Labels::from_pairs(
                     known.map(|m| (m.name.as_str(), m.value.as_str())).chain([(METRIC_NAME, name.as_str())]),
                 );
-                present.sort_unstable();
-                let mut t = start;
-                while t <= end {
-                    if present.binary_search(&t).is_err() {
-                        store.push(&labels, t, 1.0);
-                    }
-                    t += step;
+                for (n, _) in present.iter().enumerate().filter(|(_, there)| !**there) {
+                    store.push(&labels, steps.at(n), 1.0);
                 }
             }
         }
         Ok(store)
     }
 
-    /// Time in nanoseconds and value of every line that counts, by series.
+    /// The samples of every line that counts, by series.
     fn samples(
         &self,
         r: &RangeAggregation,
         names: &[String],
-        start: i64,
-        end: i64,
+        steps: &Steps,
         o: &Options,
         progress: &Arc<Progress>,
-    ) -> Result<BTreeMap<Labels, Vec<(i64, f64)>>, Error> {
-        let pipeline = Pipeline::new(r.log.clone());
-        let from = Timestamp((start * 1_000_000).saturating_sub(r.offset + r.range));
-        let to = Timestamp((end * 1_000_000).saturating_sub(r.offset).saturating_add(1));
-        let reading = Reading { pipeline: &pipeline, enforce: &o.enforce, start: from, end: to, progress };
-        let unwraps = r.log.stages.iter().any(|s| matches!(s, Stage::Unwrap { .. }));
-        let mut out: BTreeMap<Labels, Vec<(i64, f64)>> = BTreeMap::new();
-        let (mut count, mut failure) = (0usize, None);
+    ) -> Result<HashMap<Labels, Samples>, Error> {
+        let p = &r.pipeline;
+        let (from, to) = steps.covered(r);
+        let reading = Reading { pipeline: p, enforce: &o.enforce, start: from, end: to, progress };
+        let mut out: HashMap<Labels, Samples> = HashMap::new();
+        let (mut held, mut failure) = (0usize, None);
+        let filters_only = p.filters_only();
         reading.every(&self.index, |stream, records| {
-            for record in records {
-                let Some(p) = pipeline.apply_for_series(stream, &record, names) else { continue };
-                let value = match (unwraps, p.value) {
-                    (true, Some(v)) => v,
-                    // A line whose value could not be read is no sample.
-                    (true, None) => continue,
-                    (false, _) => p.line.len() as f64,
-                };
-                let labels = match &r.grouping {
-                    None => p.labels,
-                    Some((by, list)) => {
-                        Labels::from_pairs(p.labels.iter().filter(|(n, _)| list.iter().any(|l| l == n) == *by))
+            // Where every name the query says is the stream's own, all records of the stream are one series.
+            if filters_only && names.iter().all(|n| stream.get(n).is_some()) {
+                let samples = series(&mut out, &mut held, r, steps, stream);
+                for record in records.iter().filter(|record| p.passes_line(record)) {
+                    held += samples.add(r, steps, record.timestamp.nanos(), record.body.len() as f64);
+                }
+            } else {
+                for record in &records {
+                    let Some(s) = p.sample(stream, record, names) else { continue };
+                    if let Some(e) = s.error {
+                        failure = Some(Error::Pipeline { error: e, series: s.labels.to_string() });
+                        return ControlFlow::Break(());
                     }
-                };
-                count += 1;
-                out.entry(labels).or_default().push((record.timestamp.nanos(), value));
+                    let samples = series(&mut out, &mut held, r, steps, &s.labels);
+                    held += samples.add(r, steps, record.timestamp.nanos(), s.value);
+                }
             }
-            if out.len() > self.limits.series || count > self.limits.samples {
+            if out.len() > self.limits.series || held > self.limits.samples {
                 failure = Some(Error::Limit(format!(
                     "maximum number of series ({}) or samples ({}) reached for a single query; aggregate by fewer labels or ask for less time",
                     self.limits.series, self.limits.samples
@@ -287,6 +310,33 @@ impl Engine {
     }
 }
 
+/// The series that a sample with these labels belongs to. What it takes from the start is counted as held.
+fn series<'a>(
+    all: &'a mut HashMap<Labels, Samples>,
+    held: &mut usize,
+    r: &RangeAggregation,
+    steps: &Steps,
+    labels: &Labels,
+) -> &'a mut Samples {
+    all.entry(r.series(labels)).or_insert_with(|| {
+        let s = Samples::new(r, steps);
+        *held += s.held();
+        s
+    })
+}
+
+impl RangeAggregation {
+    /// What of a sample's labels makes its series.
+    fn series(&self, labels: &Labels) -> Labels {
+        match &self.grouping {
+            None => labels.clone(),
+            Some((by, list)) => {
+                Labels::from_pairs(labels.iter().filter(|(n, _)| list.iter().any(|l| l == n) == *by))
+            }
+        }
+    }
+}
+
 /// PromQL over the steps: a lookback of one millisecond sees exactly the value of its own step.
 fn engine(store: MemorySeries, limits: &Limits) -> promql::Engine {
     let limits = promql::Limits {
@@ -296,45 +346,6 @@ fn engine(store: MemorySeries, limits: &Limits) -> promql::Engine {
         ..promql::Limits::default()
     };
     promql::Engine::new(Arc::new(store), limits)
-}
-
-/// The window's value; `s` is not empty and in order of time.
-fn window(r: &RangeAggregation, s: &[(i64, f64)]) -> f64 {
-    let n = s.len() as f64;
-    let seconds = r.range as f64 / 1e9;
-    let sum = || s.iter().map(|(_, v)| v).sum::<f64>();
-    let variance = || {
-        let mean = sum() / n;
-        s.iter().map(|(_, v)| (v - mean).powi(2)).sum::<f64>() / n
-    };
-    let unwraps = r.log.stages.iter().any(|s| matches!(s, Stage::Unwrap { .. }));
-    match r.op.as_str() {
-        "rate" if unwraps => sum() / seconds,
-        "rate" => n / seconds,
-        "rate_counter" => {
-            let grown: f64 =
-                s.windows(2).map(|w| if w[1].1 < w[0].1 { w[1].1 } else { w[1].1 - w[0].1 }).sum();
-            grown / seconds
-        }
-        "bytes_rate" => sum() / seconds,
-        "bytes_over_time" | "sum_over_time" => sum(),
-        "avg_over_time" => sum() / n,
-        "min_over_time" => s.iter().map(|(_, v)| *v).fold(f64::INFINITY, f64::min),
-        "max_over_time" => s.iter().map(|(_, v)| *v).fold(f64::NEG_INFINITY, f64::max),
-        "stdvar_over_time" => variance(),
-        "stddev_over_time" => variance().sqrt(),
-        "first_over_time" => s.first().map_or(f64::NAN, |(_, v)| *v),
-        "last_over_time" => s.last().map_or(f64::NAN, |(_, v)| *v),
-        "quantile_over_time" => {
-            let mut v: Vec<f64> = s.iter().map(|(_, v)| *v).collect();
-            v.sort_by(f64::total_cmp);
-            let rank = r.param.unwrap_or(0.5).clamp(0.0, 1.0) * (n - 1.0);
-            let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
-            v[low] + (v[high] - v[low]) * (rank - rank.floor())
-        }
-        "present_over_time" => 1.0,
-        _ => n,
-    }
 }
 
 /// The names under which range aggregations were kept are ours, not the caller's.
@@ -355,116 +366,4 @@ fn without_names(mut r: QueryResult) -> QueryResult {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use log_index::{Config, Kind};
-    use signal::{LogBatch, LogRecord, LogStream};
-
-    fn filled() -> (tempfile::TempDir, Engine) {
-        let dir = tempfile::tempdir().expect("dir");
-        let index = LogIndex::open(Config::new(dir.path(), Kind::Logs)).expect("opens");
-        let record = |s: i64, body: String| LogRecord {
-            timestamp: Timestamp::from_secs(s),
-            body,
-            ..Default::default()
-        };
-        let streams = ["a", "b"].map(|pod| LogStream {
-            labels: Labels::from_pairs([("namespace", "shop"), ("pod", pod)]),
-            records: (0..60)
-                .map(|i| {
-                    record(
-                        1000 + i,
-                        format!("level={} ms={i} pod={pod}", if i % 10 == 0 { "error" } else { "info" }),
-                    )
-                })
-                .collect(),
-        });
-        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        rt.block_on(async {
-            index
-                .append_logs(LogBatch { streams: streams.into(), checkpoints: vec![] })
-                .await
-                .expect("appends");
-            index.flush().await.expect("flushes");
-        });
-        (dir, Engine::new(index, Limits::default()))
-    }
-
-    fn vector(e: &Engine, q: &str) -> Vec<(String, f64)> {
-        match e.instant(q, Timestamp::from_secs(1059), &Options::default()).expect(q) {
-            LogResult::Metric(r) => match r.value {
-                Value::Vector(v) => v.into_iter().map(|(l, s)| (l.to_string(), s.value)).collect(),
-                v => panic!("{v:?}"),
-            },
-            LogResult::Streams(_) => panic!("{q} is a metric query"),
-        }
-    }
-
-    #[test]
-    fn lines_in_order_within_limit_and_scope() {
-        let (_dir, e) = filled();
-        let o = Options { limit: 5, ..Options::default() };
-        let (start, end) = (Timestamp::from_secs(0), Timestamp::from_secs(2000));
-        let step = Duration::from_secs(60);
-        let LogResult::Streams(s) =
-            e.range(r#"{namespace="shop"} |= "error""#, start, end, step, &o).expect("runs")
-        else {
-            panic!("a log query")
-        };
-        assert_eq!(s.len(), 2);
-        assert_eq!(s.iter().map(|s| s.entries.len()).sum::<usize>(), 5);
-        assert!(s[0].entries[0].line.contains("ms=50"));
-        let o =
-            Options { enforce: vec![Matcher::equal("namespace", "other")], limit: 5, ..Options::default() };
-        let LogResult::Streams(s) = e.range(r#"{namespace="shop"}"#, start, end, step, &o).expect("runs")
-        else {
-            panic!("a log query")
-        };
-        assert!(s.is_empty());
-    }
-
-    #[test]
-    fn metric_queries() {
-        let (_dir, e) = filled();
-        assert_eq!(vector(&e, r#"sum(count_over_time({namespace="shop"}[1m]))"#), [("{}".to_owned(), 120.0)]);
-        assert_eq!(
-            vector(&e, r#"rate({pod="a"} |= "error" [1m])"#),
-            [(r#"{namespace="shop", pod="a"}"#.to_owned(), 0.1)]
-        );
-        assert_eq!(
-            vector(&e, r#"sum by (level) (count_over_time({namespace="shop"} | logfmt [1m]))"#),
-            [(r#"{level="error"}"#.to_owned(), 12.0), (r#"{level="info"}"#.to_owned(), 108.0)]
-        );
-        assert_eq!(
-            vector(&e, r#"max_over_time({pod="a"} | logfmt | unwrap ms [1m]) by (pod)"#),
-            [(r#"{pod="a"}"#.to_owned(), 59.0)]
-        );
-        assert_eq!(vector(&e, "vector(1)+vector(1)"), [("{}".to_owned(), 2.0)]);
-        assert_eq!(vector(&e, r#"absent_over_time({pod="c"}[1m])"#), [(r#"{pod="c"}"#.to_owned(), 1.0)]);
-        assert_eq!(
-            vector(&e, r#"topk(1, sum by (pod) (bytes_over_time({namespace="shop"}[1m]))) > 1e9"#),
-            []
-        );
-    }
-
-    #[test]
-    fn a_query_nobody_waits_for_and_one_that_reads_too_much_end() {
-        let (_dir, e) = filled();
-        let o = Options { limit: 5, ..Options::default() };
-        o.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        let at = Timestamp::from_secs(1059);
-        for q in [r#"{namespace="shop"}"#, r#"rate({namespace="shop"}[1m])"#] {
-            assert!(matches!(e.instant(q, at, &o), Err(Error::Canceled)), "{q}");
-            let few = Engine::new(e.index.clone(), Limits { bytes: 10, ..Limits::default() });
-            assert!(
-                matches!(
-                    few.instant(q, at, &Options { limit: 5, ..Options::default() }),
-                    Err(Error::Limit(_))
-                ),
-                "{q}"
-            );
-            let short = Engine::new(e.index.clone(), Limits { timeout: Duration::ZERO, ..Limits::default() });
-            assert!(matches!(short.instant(q, at, &Options::default()), Err(Error::Timeout)), "{q}");
-        }
-    }
-}
+mod tests;

@@ -1,109 +1,90 @@
 //! Tokens into a query. Range aggregations are cut out of a metric query; what is left is PromQL.
 
+mod metric;
 mod stages;
 
 use signal::{MatchOp, Matcher};
 
-use crate::ast::{LogExpr, RangeAggregation};
+use crate::ast::LogExpr;
 use crate::error::Error;
 use crate::lex::{Lexed, Token, lex};
+use crate::pipeline::Pipeline;
 
 /// A parsed query.
 #[derive(Clone, Debug)]
 pub enum Query {
-    Log(crate::pipeline::Pipeline),
+    Log(Pipeline),
     Metric(MetricQuery),
 }
 
-/// A metric query: PromQL over series named `__logql_0`, `__logql_1`, …, each the result of a range aggregation.
-#[derive(Clone, Debug)]
-pub struct MetricQuery {
-    pub(crate) promql: String,
-    pub(crate) ranges: Vec<RangeAggregation>,
-    /// Every name that stands in the query: such labels are kept.
-    pub(crate) names: Vec<String>,
-}
-
-pub(crate) const RANGE_OPS: [&str; 17] = [
-    "rate",
-    "rate_counter",
-    "count_over_time",
-    "bytes_rate",
-    "bytes_over_time",
-    "sum_over_time",
-    "avg_over_time",
-    "min_over_time",
-    "max_over_time",
-    "stddev_over_time",
-    "stdvar_over_time",
-    "quantile_over_time",
-    "first_over_time",
-    "last_over_time",
-    "absent_over_time",
-    "increase",
-    "present_over_time",
-];
+pub(crate) use metric::MetricQuery;
 
 /// Parses any query.
 pub fn parse(text: &str) -> Result<Query, Error> {
     let tokens = lex(text)?;
-    match tokens.first().map(|t| &t.token) {
-        None | Some(Token::End) => Err(Error::at(text, 0, "syntax error: unexpected $end")),
+    match tokens.iter().map(|t| &t.token).find(|t| **t != Token::Op("(")) {
+        None | Some(Token::End) => {
+            let at = tokens.last().map_or(0, |t| t.start);
+            Err(Error::at(text, at, "syntax error: unexpected $end"))
+        }
         Some(Token::Op("{")) => {
             let mut p = Parser { text, tokens, at: 0, nodes: 0 };
             let log = p.log_expr()?;
             p.expect_end()?;
-            Ok(Query::Log(crate::pipeline::Pipeline::new(log)))
+            if log.stages.iter().any(|s| matches!(s, crate::ast::Stage::Unwrap { .. })) {
+                let at = p.tokens.iter().find(|t| t.token == Token::Ident("unwrap".to_owned()));
+                let at = at.map_or(0, |t| t.start);
+                return Err(Error::at(
+                    text,
+                    at,
+                    "syntax error: unexpected unwrap: it belongs into a range aggregation",
+                ));
+            }
+            Ok(Query::Log(Pipeline::new(log)))
         }
-        _ => metric(text, tokens).map(Query::Metric),
+        _ => metric::parse(text, tokens).map(Query::Metric),
     }
 }
 
 /// Parses a query that must be a log query, as tails and series selectors are.
-pub fn parse_log_query(text: &str) -> Result<crate::pipeline::Pipeline, Error> {
+pub fn parse_log_query(text: &str) -> Result<Pipeline, Error> {
     match parse(text)? {
         Query::Log(p) => Ok(p),
         Query::Metric(_) => Err(Error::at(text, 0, "only log queries are allowed here")),
     }
 }
 
-fn metric(text: &str, tokens: Vec<Lexed>) -> Result<MetricQuery, Error> {
-    let mut q = MetricQuery { promql: String::new(), ranges: Vec::new(), names: Vec::new() };
-    for t in &tokens {
-        if let Token::Ident(n) = &t.token {
-            q.names.push(n.clone());
-        }
-    }
-    let mut p = Parser { text, tokens, at: 0, nodes: 0 };
-    let mut copied = 0;
-    while p.peek() != &Token::End {
-        let start = p.start();
-        if let Token::Ident(word) = p.peek().clone()
-            && RANGE_OPS.contains(&word.as_str())
-            && p.peek_at(1) == &Token::Op("(")
-        {
-            q.promql.push_str(&text[copied..start]);
-            p.at += 2;
-            let range = p.range_aggregation(word)?;
-            q.promql.push_str(&format!("__logql_{}", q.ranges.len()));
-            q.ranges.push(range);
-            copied = p.previous_end();
-        } else if p.peek() == &Token::Ident("approx_topk".to_owned()) {
-            // Exact here: what may be near the truth may also be the truth.
-            q.promql.push_str(&text[copied..start]);
-            q.promql.push_str("topk");
-            p.at += 1;
-            copied = p.previous_end();
-        } else if p.peek() == &Token::Op("{") {
-            return Err(p.unexpected("a log selector belongs inside a range aggregation"));
-        } else {
-            p.at += 1;
-        }
-    }
-    q.promql.push_str(&text[copied..]);
-    promql::parse(&q.promql).map_err(promql::Error::from)?;
-    Ok(q)
-}
+/// Words that Loki's grammar knows by themselves: errors name them.
+const KEYWORDS: [&str; 28] = [
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "bool",
+    "and",
+    "or",
+    "unless",
+    "offset",
+    "sum",
+    "avg",
+    "max",
+    "min",
+    "count",
+    "topk",
+    "bottomk",
+    "stddev",
+    "stdvar",
+    "rate",
+    "json",
+    "logfmt",
+    "regexp",
+    "pattern",
+    "unpack",
+    "unwrap",
+    "line_format",
+];
 
 pub(crate) struct Parser<'a> {
     text: &'a str,
@@ -164,8 +145,12 @@ impl Parser<'_> {
         let l = self.lexed();
         let what = match &l.token {
             Token::End => "$end".to_owned(),
+            Token::Ident(w) if KEYWORDS.contains(&w.as_str()) => w.clone(),
             Token::Ident(_) => "IDENTIFIER".to_owned(),
             Token::Str(_) => "STRING".to_owned(),
+            Token::Number(n) if n.parse::<f64>().is_ok() => "NUMBER".to_owned(),
+            Token::Number(n) if crate::fields::duration(n).is_some() => "DURATION".to_owned(),
+            Token::Number(_) => "BYTES".to_owned(),
             _ => self.text[l.start..l.end].to_owned(),
         };
         let hint = if hint.is_empty() { String::new() } else { format!(", {hint}") };
@@ -213,8 +198,9 @@ impl Parser<'_> {
     fn log_expr(&mut self) -> Result<LogExpr, Error> {
         self.count_node()?;
         if self.take_op("(") {
-            let e = self.log_expr()?;
+            let mut e = self.log_expr()?;
             self.expect_op(")")?;
+            e.stages.extend(self.stages()?);
             return Ok(e);
         }
         let start = self.start();
@@ -237,57 +223,6 @@ impl Parser<'_> {
         }
         let stages = self.stages()?;
         Ok(LogExpr { matchers, stages })
-    }
-
-    fn range_aggregation(&mut self, op: String) -> Result<RangeAggregation, Error> {
-        let mut param = None;
-        if let Token::Number(n) = self.peek().clone() {
-            self.at += 1;
-            param = Some(n.parse().map_err(|_| self.unexpected("expecting a number"))?);
-            self.expect_op(",")?;
-        }
-        let mut log = self.log_expr()?;
-        self.expect_op("[")?;
-        let range = self.duration()?;
-        self.expect_op("]")?;
-        // Filters may also stand behind the range.
-        log.stages.extend(self.stages()?);
-        let mut offset = 0;
-        if self.take_word("offset") {
-            let negate = self.take_op("-");
-            offset = self.duration()? * if negate { -1 } else { 1 };
-        }
-        self.expect_op(")")?;
-        let mut grouping = None;
-        for (word, by) in [("by", true), ("without", false)] {
-            if self.take_word(word) {
-                self.expect_op("(")?;
-                let mut labels = Vec::new();
-                while !self.take_op(")") {
-                    labels.push(self.ident()?);
-                    let _ = self.take_op(",");
-                }
-                grouping = Some((by, labels));
-            }
-        }
-        let unwraps = log.stages.iter().any(|s| matches!(s, crate::ast::Stage::Unwrap { .. }));
-        let needs = !matches!(
-            op.as_str(),
-            "count_over_time"
-                | "rate"
-                | "bytes_rate"
-                | "bytes_over_time"
-                | "absent_over_time"
-                | "present_over_time"
-                | "increase"
-        );
-        if needs && !unwraps {
-            return Err(self.unexpected(&format!("invalid aggregation {op} without unwrap")));
-        }
-        if range <= 0 {
-            return Err(self.unexpected("the range must be positive"));
-        }
-        Ok(RangeAggregation { op, log, range, offset, param, grouping })
     }
 
     /// In nanoseconds.

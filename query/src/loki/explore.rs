@@ -116,7 +116,7 @@ async fn newest(app: &App, scope: &Scope, p: &Params, limit: usize) -> Result<Ve
     let enforce = scope.enforce();
     run(app, move |app, stop| {
         let o = logql::Options { enforce, direction: log_index::Direction::Backward, limit, stop };
-        match app.logql.range(&text, start, end, Duration::from_secs(1), &o)? {
+        match app.logql.range(&text, start, end, Duration::from_secs(1), &o)?.0 {
             LogResult::Streams(s) => Ok(s),
             LogResult::Metric(_) => Err(Failure::Bad("give a log query, not a metric query".to_owned())),
         }

@@ -4,7 +4,7 @@ use regex::Regex;
 use signal::MatchOp;
 
 use super::Parser;
-use crate::ast::{Condition, Convert, LinePattern, Source, Stage};
+use crate::ast::{Condition, Convert, LinePattern, LogfmtOptions, Source, Stage};
 use crate::error::Error;
 use crate::fields;
 use crate::ip::IpRange;
@@ -92,21 +92,28 @@ impl Parser<'_> {
         }
         self.at += 1;
         Ok(match word.as_str() {
-            "json" => Stage::Json(self.extractions()?),
-            "logfmt" => {
-                // `--strict` and `--keep-empty` change only what happens to malformed pairs.
-                while self.take_op("-") {
-                    let _ = self.take_op("-");
-                    self.ident()?;
-                    while self.take_op("-") {
-                        self.ident()?;
-                    }
+            "json" => {
+                let mut all = Vec::new();
+                for (to, from, at) in self.extractions()? {
+                    let path = fields::path(&from).map_err(|e| Error::at(self.text, at, e))?;
+                    all.push((to, path));
                 }
-                Stage::Logfmt(self.extractions()?)
+                Stage::Json(all)
+            }
+            "logfmt" => {
+                let mut options = LogfmtOptions::default();
+                while self.peek() == &Token::Op("-") {
+                    self.flag(&mut options)?;
+                }
+                let all = self.extractions()?;
+                Stage::Logfmt(options, all.into_iter().map(|(to, from, _)| (to, from)).collect())
             }
             "regexp" => {
+                let at = self.start();
                 let s = self.string()?;
-                Stage::Regexp(self.regex(&s)?)
+                let r = self.regex(&s)?;
+                self.captures(&r, at)?;
+                Stage::Regexp(r)
             }
             "pattern" => {
                 let at = self.start();
@@ -123,7 +130,13 @@ impl Parser<'_> {
             "label_format" => {
                 let mut all = Vec::new();
                 loop {
+                    let at = self.start();
                     let to = self.ident()?;
+                    if all.iter().any(|(n, _)| *n == to) {
+                        let e =
+                            format!("multiple label name '{to}' not allowed in a single format operation");
+                        return Err(Error::at(self.text, at, e));
+                    }
                     self.expect_op("=")?;
                     let source = match self.peek() {
                         Token::Ident(_) => Source::Label(self.ident()?),
@@ -180,13 +193,50 @@ impl Parser<'_> {
         Template::parse(&s).map_err(|e| Error::at(self.text, at, e))
     }
 
-    /// `a="b.c", d` behind `json` and `logfmt`.
-    fn extractions(&mut self) -> Result<Vec<(String, String)>, Error> {
+    /// `--strict`, `--keep-empty`
+    fn flag(&mut self, options: &mut LogfmtOptions) -> Result<(), Error> {
+        let at = self.start();
+        for _ in 0..2 {
+            self.expect_op("-")?;
+        }
+        let mut name = self.ident()?;
+        // The next flag begins with a hyphen, too, but not right here.
+        while self.start() == self.previous_end() && self.take_op("-") {
+            name = format!("{name}-{}", self.ident()?);
+        }
+        match name.as_str() {
+            "strict" => options.strict = true,
+            "keep-empty" => options.keep_empty = true,
+            _ => return Err(Error::at(self.text, at, format!("unknown parser flag --{name}"))),
+        }
+        Ok(())
+    }
+
+    /// A parser by a regular expression needs names for what it finds, each one a label could have.
+    fn captures(&self, r: &Regex, at: usize) -> Result<(), Error> {
+        let names: Vec<&str> = r.capture_names().flatten().collect();
+        if names.is_empty() {
+            return Err(Error::at(self.text, at, "at least one named capture must be supplied"));
+        }
+        match names.iter().find(|n| fields::name(n) != **n) {
+            Some(n) => Err(Error::at(self.text, at, format!("invalid extracted label name '{n}'"))),
+            None => Ok(()),
+        }
+    }
+
+    /// `a="b.c", d` behind `json` and `logfmt`: the label, what it is read from, and where that stands.
+    fn extractions(&mut self) -> Result<Vec<(String, String, usize)>, Error> {
         let mut all = Vec::new();
         while let Token::Ident(_) = self.peek() {
+            let mut at = self.start();
             let to = self.ident()?;
-            let from = if self.take_op("=") { self.string()? } else { to.clone() };
-            all.push((to, from));
+            let from = if self.take_op("=") {
+                at = self.start();
+                self.string()?
+            } else {
+                to.clone()
+            };
+            all.push((to, from, at));
             if !self.take_op(",") {
                 break;
             }
@@ -204,10 +254,17 @@ impl Parser<'_> {
 
     fn conjunction(&mut self) -> Result<Condition, Error> {
         let mut left = self.comparison()?;
-        while self.take_word("and") || self.take_op(",") {
+        while self.take_word("and") || self.take_op(",") || self.begins_comparison() {
             left = Condition::And(Box::new(left), Box::new(self.comparison()?));
         }
         Ok(left)
+    }
+
+    /// Conditions may also stand side by side.
+    fn begins_comparison(&self) -> bool {
+        let compares =
+            matches!(self.peek_at(1), Token::Op("=" | "==" | "!=" | "=~" | "!~" | ">" | "<" | ">=" | "<="));
+        matches!(self.peek(), Token::Ident(_)) && compares
     }
 
     fn comparison(&mut self) -> Result<Condition, Error> {

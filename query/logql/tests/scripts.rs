@@ -1,0 +1,21 @@
+//! The corpus: every script in `testdata`.
+
+use std::path::Path;
+
+#[test]
+fn every_script_passes() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let mut files: Vec<_> =
+        std::fs::read_dir(&dir).expect("testdata").map(|e| e.expect("an entry").path()).collect();
+    files.sort();
+    let (mut passed, mut failures) = (0, Vec::new());
+    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "logqltest")) {
+        let report = logql::script::run_file(file).expect("a script");
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        failures.extend(report.failures.iter().map(|f| format!("{name}: {f}")));
+        passed += report.passed;
+    }
+    println!("{passed} passed");
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(passed >= 300, "only {passed} evaluations");
+}
