@@ -211,7 +211,14 @@ impl Found {
 }
 
 impl Tsdb {
+    /// What matches, in order of labels.
     pub(crate) fn find(&self, select: &Select, limit: usize) -> Result<Found, SourceError> {
+        let mut found = self.gather(select, limit)?;
+        found.series.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(found)
+    }
+
+    fn gather(&self, select: &Select, limit: usize) -> Result<Found, SourceError> {
         let mut heads = Found { limit, ..Found::default() };
         let blocks = {
             let state = self.state.read();
@@ -223,13 +230,33 @@ impl Tsdb {
         for block in blocks.iter().filter(wanted) {
             heads.add_block(block, select, &self.tombstones)?;
         }
-        heads.series.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(heads)
     }
 
-    /// Everything that matches, series by series in order of labels: the door for SQL.
-    pub fn scan(&self, select: &Select) -> Result<SeriesIter<'_>, SourceError> {
-        self.select(select)
+    /// Everything that matches, series by series in order of the values of these labels, those without one first: the door
+    /// for SQL.
+    pub fn scan(&self, select: &Select, by: &[&str]) -> Result<SeriesIter<'_>, SourceError> {
+        let mut found = self.gather(select, NAMES)?;
+        let key = |l: &Labels, name: &&str| l.get(name).map(str::to_owned);
+        found.series.sort_by_cached_key(|(l, _)| by.iter().map(|name| key(l, name)).collect::<Vec<_>>());
+        Ok(Box::new(Series::new(found, select)))
+    }
+
+    /// Samples that match, about: those of whole chunks that the range touches, and of the heads an average.
+    pub fn estimate(&self, select: &Select) -> Result<u64, SourceError> {
+        let (mut samples, blocks) = {
+            let state = self.state.read();
+            let head = &state.head;
+            let inside = head.range.is_some_and(|(min, max)| max >= select.start && min <= select.end);
+            let series = if inside { head.postings.select(&select.matchers).len() } else { 0 };
+            (series.saturating_mul(head.samples) / (head.len() as u64).max(1), state.blocks.clone())
+        };
+        for block in blocks.iter().filter(|b| b.meta.max >= select.start && b.meta.min <= select.end) {
+            let index = Reader::new(block.clone())?.index;
+            let series = index.postings.select(&select.matchers);
+            samples += series.iter().map(|id| index.touched(id, select.start, select.end)).sum::<u64>();
+        }
+        Ok(samples)
     }
 }
 
@@ -246,6 +273,18 @@ struct Series {
 }
 
 impl Series {
+    fn new(found: Found, select: &Select) -> Self {
+        Series {
+            readers: found.readers,
+            series: found.series.into_iter(),
+            start: select.start,
+            end: select.end,
+            columns: Columns::default(),
+            shared: Vec::new(),
+            next: 0,
+        }
+    }
+
     fn read(&mut self, labels: Labels, parts: &Parts) -> Result<Option<SeriesColumns>, SourceError> {
         let (columns, mut extras) = (&mut self.columns, Extras::default());
         columns.clear();
@@ -298,18 +337,9 @@ impl Iterator for Series {
 
 impl SeriesSource for Tsdb {
     fn select_within<'a>(&'a self, select: &Select, bytes: usize) -> Result<Selected<'a>, SourceError> {
-        let Found { readers, series, held, labels, .. } = self.find(select, bytes)?;
-        let count = series.len();
-        let series: SeriesIter<'a> = Box::new(Series {
-            readers,
-            series: series.into_iter(),
-            start: select.start,
-            end: select.end,
-            columns: Columns::default(),
-            shared: Vec::new(),
-            next: 0,
-        });
-        Ok(Selected { series, count, held, labels })
+        let found = self.find(select, bytes)?;
+        let (count, held, labels) = (found.series.len(), found.held, found.labels);
+        Ok(Selected { series: Box::new(Series::new(found, select)), count, held, labels })
     }
 
     fn summaries(

@@ -22,6 +22,7 @@ mod error;
 mod filter;
 mod function;
 mod metrics;
+mod plan;
 mod statement;
 mod table;
 

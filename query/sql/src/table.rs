@@ -29,9 +29,12 @@ use crate::config::Config;
 use crate::engine::Sources;
 use crate::error::ScanError;
 use crate::filter::Wanted;
+use crate::plan::{self, ScanExec};
 
 /// Batches that wait between a scan and its plan.
 const QUEUE: usize = 2;
+/// Objects of a cluster of middling size: counting them would mean listing them.
+const OBJECTS: u64 = 1000;
 
 /// One query's view of the world, shared by its tables.
 #[derive(Clone)]
@@ -80,6 +83,14 @@ impl What {
             What::Spans => "spans",
             What::Objects(_) => "objects",
             What::Promql(_) => "promql",
+        }
+    }
+
+    /// As `EXPLAIN` shows it.
+    fn title(&self) -> String {
+        match self {
+            What::Metric(shape) => format!("metric {}", shape.metric),
+            _ => self.name().to_owned(),
         }
     }
 
@@ -160,7 +171,17 @@ impl TableProvider for Table {
             indexes,
         };
         let schema = scan.schema.clone();
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, limit)?))
+        let order = match &self.what {
+            What::Metric(shape) => plan::ordering(&schema, &shape.order(&schema)),
+            _ => None,
+        };
+        // Without an estimate there is still a plan; the scan itself will say what is wrong.
+        let rows = scan.estimate();
+        let exec = StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, order, false, limit)?;
+        Ok(match rows {
+            Some(rows) => Arc::new(ScanExec::new(self.what.title(), exec, rows)),
+            None => Arc::new(exec),
+        })
     }
 }
 
@@ -200,6 +221,18 @@ impl Scan {
         }));
         out.extend(self.wanted.labels.iter().cloned());
         out
+    }
+
+    /// Rows that will be read, about. `None` if nothing is known.
+    fn estimate(&self) -> Option<u64> {
+        let tsdb = &self.world.sources.tsdb;
+        match &self.what {
+            What::Metrics => tsdb.estimate(&metrics::select(self)).ok(),
+            What::Metric(shape) => tsdb.estimate(&metric::select(self, shape)).ok(),
+            What::Logs => logs::estimate(self).ok(),
+            What::Objects(_) => Some(OBJECTS),
+            What::Spans | What::Promql(_) => None,
+        }
     }
 
     fn read(&self, out: &mut Out) -> Result<(), ScanError> {

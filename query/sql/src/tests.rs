@@ -225,6 +225,45 @@ async fn a_metric_is_a_table() {
     assert!(plan.contains("partial_filters=[requests_total.pod"), "{plan}");
 }
 
+/// The planner is told in which order rows come and how many there are, about.
+#[tokio::test]
+async fn plans_use_order_and_size() {
+    let w = world(Config::default()).await;
+    let more = |pod: &str, value| {
+        let labels = Labels::from_pairs([("__name__", "requests_total"), ("pod", pod)]);
+        TimeSeries::single(labels, before(w.now, 5).millis(), value)
+    };
+    let batch =
+        MetricBatch { series: vec![more("web-9", 1.0), more("api-0", 2.0)], ..MetricBatch::default() };
+    w.tsdb.append(batch).await.expect("appended");
+    let plan = async |sql: &str| {
+        let rows = w.rows(&format!("explain format indent {sql}")).await;
+        rows.as_array().expect("rows").iter().map(|r| r[1].as_str().unwrap_or("")).collect::<String>()
+    };
+    let grouped = "select namespace, pod, count(*), max(value) from requests_total group by 1, 2";
+    let text = plan(grouped).await;
+    assert!(text.contains("output_ordering=[namespace@1 ASC, pod@2 ASC]"), "{text}");
+    assert!(text.contains("ordering_mode=Sorted"), "{text}");
+    // Those without a label come first, as the order says.
+    let rows = json!([
+        [null, "api-0", 1, 2.0],
+        [null, "web-9", 1, 1.0],
+        ["bank", "web-0", 60, 59.0],
+        ["shop", "web-0", 60, 59.0]
+    ]);
+    assert_eq!(w.rows(&format!("{grouped} order by 1 nulls first, 2")).await, rows);
+    let text = plan("select pod, namespace, path, ts from requests_total order by namespace nulls first, path nulls first, pod nulls first, ts").await;
+    assert!(!text.contains("SortExec"), "{text}");
+    // The smaller side of a join is held, whichever is named first.
+    let tables = [("up", "requests_total"), ("requests_total", "up")];
+    for (a, b) in tables {
+        let text = plan(&format!("select count(*) from {a} a join {b} b on a.namespace = b.namespace")).await;
+        let join = text.split("HashJoinExec").nth(1).expect("a hash join");
+        let (small, large) = (join.find("metric up: rows="), join.find("metric requests_total: rows="));
+        assert!(small.is_some() && small < large, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn promql_takes_two_times() {
     let w = world(Config::default()).await;

@@ -254,6 +254,12 @@ impl Index {
         self.extras.get(&series)
     }
 
+    /// Samples of the chunks that touch the range.
+    pub(crate) fn touched(&self, series: u32, start: i64, end: i64) -> u64 {
+        let times = self.chunks(series).iter().filter_map(|c| self.times.get(c.times as usize));
+        times.filter(|t| t.max >= start && t.min <= end).map(|t| u64::from(t.count)).sum()
+    }
+
     /// True if the series may have samples in the range.
     pub(crate) fn overlaps(&self, series: u32, start: i64, end: i64) -> bool {
         let inside = |min: i64, max: i64| max >= start && min <= end;

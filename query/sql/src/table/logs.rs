@@ -37,14 +37,25 @@ fn label(column: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) fn read(scan: &Scan, out: &mut Out) -> Result<(), ScanError> {
+fn range(scan: &Scan) -> (Timestamp, Timestamp) {
     // A trace's records are found by its id wherever they lie.
-    let (start, end) = match scan.wanted.trace_id {
+    match scan.wanted.trace_id {
         Some(_) => {
             (Timestamp(scan.wanted.start.unwrap_or(i64::MIN)), Timestamp(scan.wanted.end.unwrap_or(i64::MAX)))
         }
         None => scan.range(),
-    };
+    }
+}
+
+/// Records that the scan may read: those of whole blocks.
+pub(super) fn estimate(scan: &Scan) -> Result<u64, log_index::Error> {
+    let (start, end) = range(scan);
+    let streams = scan.world.sources.logs.streams(&scan.matchers(label), start, end)?;
+    Ok(streams.iter().map(|s| s.records).sum())
+}
+
+pub(super) fn read(scan: &Scan, out: &mut Out) -> Result<(), ScanError> {
+    let (start, end) = range(scan);
     let mut search = Search::new(scan.matchers(label), start, Timestamp(end.nanos().saturating_add(1)));
     search.needles = scan.wanted.needles.clone();
     search.trace_id = scan.wanted.trace_id;

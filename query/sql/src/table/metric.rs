@@ -21,7 +21,7 @@ const LABELS: usize = 128;
 /// The columns of one metric's table.
 #[derive(Debug)]
 pub(crate) struct Shape {
-    metric: String,
+    pub(super) metric: String,
     pub(super) schema: SchemaRef,
     /// The label of each column after `ts` and `value`.
     labels: Vec<String>,
@@ -36,6 +36,17 @@ impl Shape {
 
     pub(super) fn matcher(&self) -> Matcher {
         Matcher::equal(METRIC_NAME, &self.metric)
+    }
+
+    /// The columns, of those that are read, by which rows are in order.
+    pub(super) fn order(&self, schema: &Schema) -> Vec<String> {
+        let names = schema.fields().iter().map(|f| f.name());
+        let mut order: Vec<String> = names.filter(|c| self.label(c).is_some()).cloned().collect();
+        // Within one series time goes on; which one it is, only all labels tell.
+        if order.len() == self.labels.len() && order.len() < LABELS {
+            order.push("ts".to_owned());
+        }
+        order
     }
 }
 
@@ -59,13 +70,19 @@ fn shape(world: &World, metric: &str) -> Result<Option<Shape>, signal::SourceErr
     Ok(Some(Shape { metric: metric.to_owned(), schema: Arc::new(Schema::new(fields)), labels }))
 }
 
-pub(super) fn read(scan: &Scan, shape: &Shape, out: &mut Out) -> std::result::Result<(), ScanError> {
+pub(super) fn select(scan: &Scan, shape: &Shape) -> Select {
     let (start, end) = scan.range();
     let mut matchers = scan.matchers(|column| shape.label(column));
     matchers.push(shape.matcher());
-    let select = Select { matchers, start: start.millis(), end: end.millis() };
+    Select { matchers, start: start.millis(), end: end.millis() }
+}
+
+pub(super) fn read(scan: &Scan, shape: &Shape, out: &mut Out) -> std::result::Result<(), ScanError> {
+    let select = select(scan, shape);
+    let order = shape.order(&scan.schema);
+    let by: Vec<&str> = order.iter().filter_map(|c| shape.label(c)).collect();
     let storage = |e: signal::SourceError| ScanError::Storage(e.to_string());
-    for series in scan.world.sources.tsdb.scan(&select).map_err(storage)? {
+    for series in scan.world.sources.tsdb.scan(&select, &by).map_err(storage)? {
         let s = living(series.map_err(storage)?);
         let (mut times, mut values) = (s.timestamps.as_slice(), s.values.as_slice());
         while !times.is_empty() {

@@ -33,11 +33,14 @@ fn label(column: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) fn read(scan: &Scan, out: &mut Out) -> Result<(), ScanError> {
+pub(super) fn select(scan: &Scan) -> Select {
     let (start, end) = scan.range();
-    let select = Select { matchers: scan.matchers(label), start: start.millis(), end: end.millis() };
+    Select { matchers: scan.matchers(label), start: start.millis(), end: end.millis() }
+}
+
+pub(super) fn read(scan: &Scan, out: &mut Out) -> Result<(), ScanError> {
     let storage = |e: signal::SourceError| ScanError::Storage(e.to_string());
-    for series in scan.world.sources.tsdb.scan(&select).map_err(storage)? {
+    for series in scan.world.sources.tsdb.scan(&select(scan), &[METRIC_NAME]).map_err(storage)? {
         let s = living(series.map_err(storage)?);
         if out.closed() || write(out, &s.labels, &s.timestamps, &s.values).is_break() {
             return Ok(());
