@@ -21,6 +21,7 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use client::Informers;
 use collector::otlp::{Receiver, metrics_router};
 use k8s_openapi::api::core::v1::Namespace;
@@ -124,8 +125,8 @@ pub(crate) fn serve(
 impl Door {
     async fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
         let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
-        if let Some(token) = text(header::AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer ")) {
-            return self.server.authenticate_token(token.trim()).await;
+        if let Some(token) = text(header::AUTHORIZATION).and_then(token_of) {
+            return self.server.authenticate_token(&token).await;
         }
         self.sessions.user(text(header::COOKIE)?)
     }
@@ -150,6 +151,20 @@ impl Door {
         let namespaces = self.informers.of::<Namespace>().list();
         Scope::Namespaces(namespaces.iter().map(|n| n.name_any()).filter(|n| may(n)).collect::<BTreeSet<_>>())
     }
+}
+
+/// The token of an `Authorization` header. Clients that know only user names and passwords send it as the password.
+fn token_of(value: &str) -> Option<String> {
+    let (scheme, rest) = value.trim().split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.to_owned());
+    }
+    if scheme.eq_ignore_ascii_case("basic") {
+        let pair = String::from_utf8(BASE64_STANDARD.decode(rest).ok()?).ok()?;
+        return pair.split_once(':').map(|(_, password)| password.to_owned());
+    }
+    None
 }
 
 const LOGIN_PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Binnacle: log in</title>\
@@ -284,5 +299,23 @@ async fn kubernetes(
             None => response.into_response(),
         },
         Err(e) => match e {},
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_as_bearer_or_as_password() {
+        let check =
+            |value: &str, expect: Option<&str>| assert_eq!(token_of(value).as_deref(), expect, "{value}");
+        check("Bearer abc", Some("abc"));
+        check("bearer  abc ", Some("abc"));
+        check("Basic dXNlcjphOmI=", Some("a:b"));
+        check("Basic dXNlcg==", None);
+        check("Basic !", None);
+        check("Digest x", None);
+        check("abc", None);
     }
 }
