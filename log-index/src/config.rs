@@ -21,6 +21,9 @@ pub struct Config {
     pub retention: Duration,
     /// The oldest partitions are dropped while all of them are larger than this.
     pub retention_bytes: Option<u64>,
+    /// How much older than the newest of its stream a log record may be that comes without a checkpoint; older ones are
+    /// refused. A clock that ran ahead does not count: what is newer than now is taken for now.
+    pub late: Duration,
     /// The head becomes a partition once its records take this many bytes …
     pub head_bytes: usize,
     /// … or once it is this old.
@@ -43,10 +46,15 @@ impl Config {
             kind,
             retention: Duration::from_secs(7 * 86_400),
             retention_bytes: None,
+            late: Duration::from_secs(3600),
             head_bytes: 16 << 20,
             head_age: Duration::from_secs(3600),
             merge_fan: 8,
-            merged_bytes: 256 << 20,
+            merged_bytes: match kind {
+                Kind::Logs => 1 << 30,
+                // What is known of each trace is in memory while they are merged.
+                Kind::Spans => 256 << 20,
+            },
             merged_span: Duration::from_secs(86_400),
             tail_batches: 256,
             clock: system_clock(),

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use signal::{Accepted, Attributes, Checkpoint, LogBatch, LogStream, Matcher, SinkError, SpanBatch};
+use signal::{
+    Accepted, Attributes, Checkpoint, LogBatch, LogStream, Matcher, SinkError, SpanBatch, Timestamp,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wal::Wal;
@@ -15,7 +17,7 @@ use wal::Wal;
 use crate::codec::{encode_log, encode_span};
 use crate::config::{Config, Kind};
 use crate::error::{Error, sink_error};
-use crate::frame::{Frame, Row};
+use crate::frame::{Encoder, Frame};
 use crate::head::Head;
 use crate::partition::Partition;
 use crate::tail::{Tail, Tails};
@@ -31,6 +33,8 @@ pub struct LogIndex {
     pub(crate) state: RwLock<State>,
     pub(crate) gate: tokio::sync::RwLock<()>,
     pub(crate) maintenance: tokio::sync::Mutex<()>,
+    /// Held by whoever makes partitions of partitions: merges and deletions.
+    pub(crate) rewriting: Mutex<()>,
     /// Position and, in nanoseconds, when it was last moved.
     checkpoints: Mutex<HashMap<String, (u64, i64)>>,
     tails: Tails,
@@ -62,6 +66,9 @@ pub struct Stats {
     /// Bytes of records in partitions before compression.
     pub partition_raw_bytes: u64,
     pub wal: wal::Stats,
+    /// Of [`Stats::partition_bytes`]: columns; and what finds blocks: words, filters, traces.
+    pub partition_data_bytes: u64,
+    pub partition_index_bytes: u64,
     /// Since the process started.
     pub accepted: u64,
     /// Records of batches that a checkpoint showed to be stored already.
@@ -74,7 +81,7 @@ impl LogIndex {
     /// Opens or makes the index and reads its log back.
     pub fn open(config: Config) -> Result<Arc<LogIndex>, Error> {
         fs::create_dir_all(&config.dir).map_err(Error::io(&config.dir))?;
-        let partitions = open_partitions(&config.dir)?;
+        let partitions = open_partitions(&config.dir, config.kind)?;
         let mut head = Head::default();
         let mut checkpoints: HashMap<String, (u64, i64)> = HashMap::new();
         let now = config.clock.now().nanos();
@@ -87,14 +94,12 @@ impl LogIndex {
                 unreadable += 1;
                 return;
             };
-            for c in frame.checkpoints {
-                let e = checkpoints.entry(c.source).or_insert((0, now));
+            for c in &frame.checkpoints {
+                let e = checkpoints.entry(c.source.clone()).or_insert((0, now));
                 e.0 = e.0.max(c.position);
             }
             if segment >= covered {
-                for (labels, resource, rows) in frame.streams {
-                    head.insert(&labels, &resource, rows);
-                }
+                head.insert(frame);
             }
         })?;
         if unreadable > 0 || !found.damage.is_empty() {
@@ -107,6 +112,7 @@ impl LogIndex {
             state: RwLock::new(State { head, head_since: now, frozen: None, frozen_segment: 0, partitions }),
             gate: tokio::sync::RwLock::new(()),
             maintenance: tokio::sync::Mutex::new(()),
+            rewriting: Mutex::new(()),
             checkpoints: Mutex::new(checkpoints),
             tails: Tails::default(),
             seq: AtomicU64::new(seq),
@@ -123,7 +129,6 @@ impl LogIndex {
             return Err(SinkError::Invalid("this index holds spans".to_owned()));
         }
         let records = batch.records();
-        let accepted = Accepted { accepted: records, ..Accepted::default() };
         for r in batch.streams.iter_mut().flat_map(|s| &mut s.records).filter(|r| r.body.len() > BODY_BYTES) {
             let end = (0..=BODY_BYTES).rev().find(|i| r.body.is_char_boundary(*i)).unwrap_or(0);
             r.body.truncate(end);
@@ -132,26 +137,48 @@ impl LogIndex {
         let _gate = self.gate.read().await;
         if self.is_repetition(&batch.checkpoints) {
             self.duplicates.fetch_add(records as u64, Ordering::Relaxed);
-            return Ok(accepted);
+            return Ok(Accepted { accepted: records, ..Accepted::default() });
         }
-        let rows = |s: &LogStream| {
-            s.records.iter().map(|r| Row { time: r.timestamp.nanos(), data: encode_log(r).into() }).collect()
-        };
-        let frame = Frame {
-            streams: batch
-                .streams
-                .iter()
-                .filter(|s| !s.records.is_empty())
-                .map(|s| (s.labels.clone(), Attributes::default(), rows(s)))
-                .collect(),
-            checkpoints: batch.checkpoints,
-        };
+        let late = if batch.checkpoints.is_empty() { self.refuse_late(&mut batch) } else { 0 };
+        let records = records - late;
+        let streams = || batch.streams.iter().filter(|s| !s.records.is_empty());
+        let bytes = streams().flat_map(|s| &s.records).map(|r| r.body.len() + 32).sum();
+        let mut e = Encoder::new(streams().count(), bytes);
+        for s in streams() {
+            e.stream(s.labels.clone(), Attributes::default(), s.records.len());
+            s.records.iter().for_each(|r| e.record(r.timestamp.nanos(), |out| encode_log(r, out)));
+        }
+        let frame = e.finish(std::mem::take(&mut batch.checkpoints));
         self.commit(frame, records).await?;
         if self.tails.wanted() {
             let streams: Vec<Arc<LogStream>> = batch.streams.into_iter().map(Arc::new).collect();
             self.tails.publish(&streams);
         }
-        Ok(accepted)
+        let reason = (late > 0).then(|| {
+            format!(
+                "{late} records are more than {:?} older than the newest of their stream",
+                self.config.late
+            )
+        });
+        Ok(Accepted { accepted: records, rejected: late, reason })
+    }
+
+    /// Takes out what is too old for its stream, and counts it. Files that are read later than they were written have
+    /// checkpoints and are not asked.
+    fn refuse_late(&self, batch: &mut LogBatch) -> usize {
+        let now = self.config.clock.now().nanos();
+        let late = i64::try_from(self.config.late.as_nanos()).unwrap_or(i64::MAX);
+        let state = self.state.read();
+        let mut refused = 0;
+        for s in &mut batch.streams {
+            let frozen = state.frozen.as_ref().and_then(|h| h.newest(&s.labels));
+            let Some(newest) = state.head.newest(&s.labels).max(frozen) else { continue };
+            let oldest = Timestamp(newest.min(now).saturating_sub(late));
+            let before = s.records.len();
+            s.records.retain(|r| r.timestamp >= oldest);
+            refused += before - s.records.len();
+        }
+        refused
     }
 
     /// Returns once the spans are in the synced log and can be queried.
@@ -161,33 +188,33 @@ impl LogIndex {
         }
         let records = batch.spans();
         let _gate = self.gate.read().await;
-        let streams = batch.streams.into_iter().filter(|s| !s.spans.is_empty()).map(|s| {
-            let rows =
-                s.spans.iter().map(|s| Row { time: s.start.nanos(), data: encode_span(s).into() }).collect();
-            (s.labels, s.resource, rows)
-        });
-        self.commit(Frame { streams: streams.collect(), checkpoints: Vec::new() }, records).await?;
+        let streams = || batch.streams.iter().filter(|s| !s.spans.is_empty());
+        let mut e = Encoder::new(streams().count(), records * 128);
+        for s in streams() {
+            e.stream(s.labels.clone(), s.resource.clone(), s.spans.len());
+            s.spans.iter().for_each(|s| e.record(s.start.nanos(), |out| encode_span(s, out)));
+        }
+        self.commit(e.finish(Vec::new()), records).await?;
         Ok(Accepted { accepted: records, ..Accepted::default() })
     }
 
-    async fn commit(&self, frame: Frame, records: usize) -> Result<(), SinkError> {
+    async fn commit(&self, mut frame: Frame, records: usize) -> Result<(), SinkError> {
         if frame.streams.is_empty() && frame.checkpoints.is_empty() {
             return Ok(());
         }
-        self.wal.append(frame.encode()).await.map_err(sink_error)?;
+        self.wal.append(frame.packed()).await.map_err(sink_error)?;
         let now = self.config.clock.now().nanos();
+        let checkpoints = std::mem::take(&mut frame.checkpoints);
         let full = {
             let mut state = self.state.write();
             if state.head.records == 0 {
                 state.head_since = now;
             }
-            for (labels, resource, rows) in frame.streams {
-                state.head.insert(&labels, &resource, rows);
-            }
+            state.head.insert(frame);
             state.head.bytes >= self.config.head_bytes
         };
         let mut stored = self.checkpoints.lock();
-        for c in frame.checkpoints {
+        for c in checkpoints {
             let e = stored.entry(c.source).or_insert((0, now));
             *e = (e.0.max(c.position), now);
         }
@@ -240,6 +267,8 @@ impl LogIndex {
             partition_bytes: s.partitions.iter().map(|p| p.bytes).sum(),
             partition_records: s.partitions.iter().map(|p| p.meta.records).sum(),
             partition_raw_bytes: s.partitions.iter().map(|p| p.meta.raw_bytes).sum(),
+            partition_data_bytes: s.partitions.iter().map(|p| p.meta.data_bytes).sum(),
+            partition_index_bytes: s.partitions.iter().map(|p| p.meta.index_bytes).sum(),
             wal: self.wal.stats(),
             accepted: self.accepted.load(Ordering::Relaxed),
             duplicates: self.duplicates.load(Ordering::Relaxed),
@@ -288,13 +317,13 @@ impl LogIndex {
     }
 }
 
-fn open_partitions(dir: &std::path::Path) -> Result<Vec<Arc<Partition>>, Error> {
+fn open_partitions(dir: &std::path::Path, kind: Kind) -> Result<Vec<Arc<Partition>>, Error> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
         let path = entry.map_err(Error::io(dir))?.path();
         match path.extension().and_then(|e| e.to_str()) {
             Some("tmp") => fs::remove_file(&path).map_err(Error::io(&path))?,
-            Some("part") => match Partition::open(path.clone()) {
+            Some("part") => match Partition::open(path.clone(), kind) {
                 Ok(p) => out.push(Arc::new(p)),
                 Err(e @ Error::Damaged { .. }) => {
                     let kept = path.with_extension("bad");

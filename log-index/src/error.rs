@@ -13,8 +13,6 @@ pub enum Error {
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is damaged ({what}); move it away to go on without it")]
     Damaged { path: PathBuf, what: String },
-    #[error("the token index failed: {0}")]
-    Sidecar(#[from] tantivy::TantivyError),
 }
 
 impl Error {

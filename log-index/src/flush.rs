@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::config::Kind;
 use crate::db::LogIndex;
 use crate::error::Error;
-use crate::frame::{Frame, Row};
-use crate::head::Head;
+use crate::frame::Encoder;
+use crate::head::{self, Head, Row};
 use crate::partition::{Meta, Partition, Writer};
 
 fn write(dir: &Path, kind: Kind, seq: u64, log_before: u64, head: &Head) -> Result<Option<PathBuf>, Error> {
@@ -17,8 +17,8 @@ fn write(dir: &Path, kind: Kind, seq: u64, log_before: u64, head: &Head) -> Resu
     for s in streams {
         let mut rows: Vec<Row> = s.rows.clone();
         rows.sort_by_key(|r| r.time);
-        writer.stream(&s.labels, &s.resource)?;
-        rows.into_iter().try_for_each(|r| writer.push(r))?;
+        writer.stream(&s.labels, &s.resource, s.bytes, &[])?;
+        rows.iter().try_for_each(|r| writer.push(r.time, head::data(&head.chunks, r)))?;
     }
     writer.finish()
 }
@@ -36,7 +36,7 @@ impl LogIndex {
             // The checkpoints go first into the new log: the old one, which holds them, will be deleted.
             let checkpoints = self.live_checkpoints();
             if !checkpoints.is_empty() {
-                self.wal.append(Frame { streams: Vec::new(), checkpoints }.encode()).await?;
+                self.wal.append(Encoder::new(0, 0).finish(checkpoints).packed()).await?;
             }
             let mut state = self.state.write();
             state.frozen = Some(Arc::new(std::mem::take(&mut state.head)));
@@ -49,7 +49,7 @@ impl LogIndex {
         let Some(head) = head else { return Ok(()) };
         let (dir, kind, seq) = (self.config.dir.clone(), self.config.kind, self.next_seq());
         let partition = tokio::task::spawn_blocking(move || match write(&dir, kind, seq, segment, &head)? {
-            Some(path) => Partition::open(path).map(Some),
+            Some(path) => Partition::open(path, kind).map(Some),
             None => Ok(None),
         })
         .await

@@ -7,15 +7,20 @@
 //! Does not know: LogQL, TraceQL, HTTP, where records come from.
 //!
 //! Write path: [`db`] (`append_logs`, `append_spans`) → [`frame`] (WAL record) → wal → [`head`] → [`tail`];
-//! later [`flush`] → [`partition`] with its [`sidecar`] → [`merge`] → retention. Read path: [`search`] over partitions and
-//! head, watched by a [`progress`], [`traces`] on top of it. Start reading at [`db`].
+//! later [`flush`] → [`block`] (rows become columns) → [`partition`] with its dictionary ([`terms`]) and traces
+//! ([`summary`]) → [`merge`] → retention; [`delete`] rewrites. Read path: [`search`] over partitions and head, watched by a
+//! [`progress`]: a plan of blocks, read by several threads, handed out as views of columns; [`traces`] on top of it.
+//! Start reading at [`db`].
 //!
 //! Tasks: [`LogIndex::run`], and one merge at a time beside it. Lock order: `gate` (shared by appends, exclusive while a flush swaps the head),
-//! then `state`, then the tails.
+//! then `state`, then the tails. `rewriting` is held alone, by merges and deletions.
 
+mod block;
 mod codec;
+mod column;
 mod config;
 mod db;
+mod delete;
 mod error;
 mod flush;
 mod frame;
@@ -24,15 +29,17 @@ mod merge;
 mod partition;
 mod progress;
 mod search;
-mod sidecar;
+mod summary;
 mod tail;
+mod terms;
 mod tokens;
 mod traces;
 
+pub use column::ValueRef;
 pub use config::{Config, Kind};
 pub use db::{LogIndex, Stats};
 pub use error::Error;
 pub use progress::{Ended, Progress};
-pub use search::{Direction, Search, StreamInfo};
+pub use search::{AttributeView, BlockView, Direction, Search, Status, StreamInfo};
 pub use tail::{Tail, TailBatch};
 pub use traces::{SpanSearch, TraceSummary};

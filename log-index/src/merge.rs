@@ -1,12 +1,14 @@
 //! Small partitions become larger ones: fewer files to ask, longer runs of one stream to pack, fewer dictionaries.
 
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::block::Block;
 use crate::config::Config;
 use crate::db::LogIndex;
 use crate::error::Error;
-use crate::frame::Row;
-use crate::partition::{Index, Meta, Partition, Writer, temporary};
+use crate::partition::{BLOCK_BYTES, Index, Meta, Partition, VERSION, Writer, temporary};
 
 /// What is smaller than this counts as this large.
 const LEAST: u64 = 1 << 20;
@@ -32,12 +34,17 @@ fn plan(all: &[&Meta], config: &Config) -> Option<Vec<usize>> {
         .map(<[usize]>::to_vec)
 }
 
-/// Writes the records of `parts` that are not older than `oldest` to one new partition. `None` if none is left.
-fn write(
+/// Rows to leave out, by partition and block.
+pub(crate) type Gone = HashMap<(usize, usize), Vec<bool>>;
+
+/// Writes the records of `parts` that are not older than `oldest` nor gone to one new partition. `None` if none is left.
+/// Whole blocks are taken over as they are where their records need not be mixed with others.
+pub(crate) fn write(
     parts: &[Arc<Partition>],
     config: &Config,
     seq: u64,
     oldest: i64,
+    gone: &Gone,
 ) -> Result<Option<Partition>, Error> {
     let mut indexes: Vec<Arc<Index>> = Vec::with_capacity(parts.len());
     for p in parts {
@@ -51,6 +58,8 @@ fn write(
         ..Meta::default()
     };
     let mut writer = Writer::create(&config.dir, config.kind, meta)?;
+    let whole = gone.is_empty() && parts.iter().all(|p| p.meta.min >= oldest);
+    writer.take_over(parts, whole)?;
     // Streams by labels, then resource; of each the places in the parts that have it.
     let mut streams: Vec<(usize, usize)> = Vec::new();
     for (p, index) in indexes.iter().enumerate() {
@@ -58,34 +67,71 @@ fn write(
     }
     let of = |(p, s): (usize, usize)| indexes.get(p).and_then(|i| i.streams.get(s));
     let key = |at| of(at).map(|(labels, resource)| (labels, format!("{resource:?}")));
-    streams.sort_by(|a, b| key(*a).cmp(&key(*b)));
+    streams.sort_by_cached_key(|at| key(*at));
     for same in streams.chunk_by(|a, b| of(*a) == of(*b)) {
         let Some((labels, resource)) = same.first().and_then(|at| of(*at)) else { continue };
-        writer.stream(labels, resource)?;
-        // Blocks in order of their first record; a record is written once no later block can come before it.
+        // Blocks in order of their first record.
         let mut blocks = Vec::new();
         for (p, s) in same {
             let Some(index) = indexes.get(*p) else { continue };
-            blocks.extend(index.blocks.iter().filter(|b| b.stream as usize == *s).map(|b| (*p, b)));
+            let all = index.blocks.iter().enumerate();
+            blocks.extend(all.filter(|(_, b)| b.stream as usize == *s).map(|(i, b)| (*p, i, b)));
         }
-        blocks.sort_by_key(|(p, b)| (b.min, *p));
-        let mut open: Vec<(usize, Row)> = Vec::new();
-        for (p, block) in blocks {
-            let done = open.partition_point(|(_, r)| r.time < block.min);
-            open.drain(..done).try_for_each(|(_, r)| writer.push(r))?;
-            let Some(part) = parts.get(p) else { continue };
-            open.extend(part.rows(block)?.into_iter().filter(|r| r.time >= oldest).map(|r| (p, r)));
+        blocks.sort_by_key(|(p, _, b)| (b.min, *p));
+        let bytes = blocks.iter().map(|(_, _, b)| b.raw_len as usize).sum();
+        writer.stream(labels, resource, bytes, same)?;
+        // A record is written once no later block can come before it.
+        let mut open: Vec<(i64, usize, Rc<Block>, usize)> = Vec::new();
+        let mut scratch = Vec::new();
+        let mut write =
+            |writer: &mut Writer, rows: &mut dyn Iterator<Item = (i64, usize, Rc<Block>, usize)>| {
+                for (time, _, block, row) in rows {
+                    scratch.clear();
+                    block.encode_row(config.kind, row, &mut scratch)?;
+                    writer.push(time, &scratch)?;
+                }
+                Ok::<(), Error>(())
+            };
+        let mut before = i64::MIN;
+        for (at, (p, i, b)) in blocks.iter().enumerate() {
+            let done = open.partition_point(|(t, ..)| *t < b.min);
+            write(&mut writer, &mut open.drain(..done))?;
+            let Some(part) = parts.get(*p) else { continue };
+            let after = blocks.get(at + 1).map_or(i64::MAX, |(_, _, b)| b.min);
+            let alone = before <= b.min && b.max <= after;
+            let large = parts.len() == 1 || b.raw_len as usize >= BLOCK_BYTES / 2;
+            before = before.max(b.max);
+            let dropped = gone.get(&(*p, *i));
+            if alone
+                && large
+                && part.version == VERSION
+                && b.min >= oldest
+                && dropped.is_none()
+                && writer.may_copy()
+            {
+                write(&mut writer, &mut open.drain(..))?;
+                writer.copy(*p, *i)?;
+                continue;
+            }
+            let block = Rc::new(part.block(b)?);
+            for (row, time) in block.times()?.iter().enumerate() {
+                if *time >= oldest && dropped.and_then(|d| d.get(row)) != Some(&true) {
+                    open.push((*time, *p, block.clone(), row));
+                }
+            }
             // Stable, and parts stand in the order they were written in: records of one time keep their order.
-            open.sort_by_key(|(p, r)| (r.time, *p));
+            open.sort_by_key(|(t, p, ..)| (*t, *p));
         }
-        open.into_iter().try_for_each(|(_, r)| writer.push(r))?;
+        write(&mut writer, &mut open.drain(..))?;
     }
-    writer.finish()?.map(Partition::open).transpose()
+    let path = writer.finish()?;
+    path.map(|p| Partition::open(p, config.kind)).transpose()
 }
 
 impl LogIndex {
     /// Merges partitions until none ought to be merged. Queries go on; parts that fail are left as they are, for good.
     pub fn merge(&self) -> Result<(), Error> {
+        let _one = self.rewriting.lock();
         loop {
             let all: Vec<Arc<Partition>> =
                 self.state.read().partitions.iter().filter(|p| !p.is_merging()).cloned().collect();
@@ -96,7 +142,7 @@ impl LogIndex {
             parts.iter().for_each(|p| p.set_merging(true));
             let oldest = self.config.clock.now().saturating_sub(self.config.retention).nanos();
             let seq = self.next_seq();
-            let merged = write(&parts, &self.config, seq, oldest).inspect_err(|_| {
+            let merged = write(&parts, &self.config, seq, oldest, &Gone::new()).inspect_err(|_| {
                 // The error at hand is the one to tell; what is left here goes at the next start.
                 drop(std::fs::remove_file(temporary(&self.config.dir, seq)));
             })?;

@@ -1,5 +1,7 @@
 //! A partition: an immutable file with the records of some time. Format: FORMAT.md.
 
+mod index;
+mod v1;
 mod writer;
 
 use std::fs::File;
@@ -10,21 +12,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use signal::{Attributes, Labels};
 
-pub(crate) use writer::Writer;
+pub(crate) use index::{BlockRef, Index};
+pub(crate) use writer::{BLOCK_BYTES, Writer};
 
-use crate::codec::{get_attributes, get_bytes, get_uvarint, get_varint, put_uvarint, put_varint, take};
+use crate::block::Block;
+use crate::codec::take;
+use crate::column::decompress;
+use crate::config::Kind;
 use crate::error::Error;
-use crate::frame::Row;
-use crate::sidecar::Sidecar;
-use crate::tokens::{self, Place};
+use crate::tokens::{self, Need, Place, Word};
 
 const MAGIC: &[u8; 8] = b"BNLOGPRT";
 const FOOTER_MAGIC: &[u8; 8] = b"BNLOGEND";
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+const HEADER: usize = 12;
 const SECTION: usize = 20;
-const FOOTER: usize = 3 * SECTION + 4 + 8;
+
+/// Sections of a version: index, words, traces (from the second on), facts.
+fn sections(version: u32) -> usize {
+    if version == 1 { 3 } else { 4 }
+}
 
 pub(crate) fn path(dir: &Path, seq: u64) -> PathBuf {
     dir.join(format!("{seq:016x}.part"))
@@ -49,108 +57,27 @@ pub(crate) struct Meta {
     /// Partitions whose records are all in this one: where their files are still there, they are void.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) merged: Vec<u64>,
-}
-
-/// What a search must know of a block's tokens beside the index.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub(crate) hex_ids: bool,
-    pub(crate) other_ids: bool,
-    pub(crate) long_words: bool,
-    pub(crate) longest_id: u32,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct BlockRef {
-    pub(crate) stream: u32,
-    pub(crate) min: i64,
-    pub(crate) max: i64,
-    pub(crate) count: u32,
-    raw_len: u32,
-    offset: u64,
-    len: u32,
-    crc: u32,
-    bloom_offset: u64,
-    bloom_len: u32,
-    bloom_crc: u32,
-    facts: Facts,
-}
-
-impl BlockRef {
-    pub(crate) fn raw_bytes(&self) -> u64 {
-        u64::from(self.raw_len)
-    }
-
-    fn encode(&self, b: &mut Vec<u8>) {
-        for v in [
-            u64::from(self.stream),
-            u64::from(self.count),
-            u64::from(self.raw_len),
-            self.offset,
-            u64::from(self.len),
-        ] {
-            put_uvarint(b, v);
-        }
-        put_varint(b, self.min);
-        put_uvarint(b, self.max.wrapping_sub(self.min) as u64);
-        b.extend_from_slice(&self.crc.to_le_bytes());
-        put_uvarint(b, self.bloom_offset);
-        put_uvarint(b, u64::from(self.bloom_len));
-        b.extend_from_slice(&self.bloom_crc.to_le_bytes());
-        let f = self.facts;
-        b.push(u8::from(f.hex_ids) | u8::from(f.other_ids) << 1 | u8::from(f.long_words) << 2);
-        put_uvarint(b, u64::from(f.longest_id));
-    }
-
-    fn decode(d: &mut &[u8]) -> Option<Self> {
-        let small = |d: &mut &[u8]| u32::try_from(get_uvarint(d)?).ok();
-        let fixed = |d: &mut &[u8]| Some(u32::from_le_bytes(take(d, 4)?.try_into().ok()?));
-        let (stream, count, raw_len) = (small(d)?, small(d)?, small(d)?);
-        let (offset, len, min) = (get_uvarint(d)?, small(d)?, get_varint(d)?);
-        let max = min.wrapping_add(get_uvarint(d)? as i64);
-        let crc = fixed(d)?;
-        let (bloom_offset, bloom_len, bloom_crc) = (get_uvarint(d)?, small(d)?, fixed(d)?);
-        let flags = *take(d, 1)?.first()?;
-        let facts = Facts {
-            hex_ids: flags & 1 != 0,
-            other_ids: flags & 2 != 0,
-            long_words: flags & 4 != 0,
-            longest_id: small(d)?,
-        };
-        Some(BlockRef {
-            stream,
-            min,
-            max,
-            count,
-            raw_len,
-            offset,
-            len,
-            crc,
-            bloom_offset,
-            bloom_len,
-            bloom_crc,
-            facts,
-        })
-    }
+    /// Bytes of blocks, and of what finds them: dictionary, filters, traces.
+    #[serde(default)]
+    pub(crate) data_bytes: u64,
+    #[serde(default)]
+    pub(crate) index_bytes: u64,
 }
 
 pub(crate) struct Partition {
     pub(crate) meta: Meta,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
+    pub(crate) version: u32,
+    kind: Kind,
     file: File,
     index_at: Section,
-    sidecar_at: Section,
+    words_at: Section,
+    traces_at: Option<Section>,
     /// Kept while queries come; see [`Partition::forget`].
     index: Mutex<Option<Arc<Index>>>,
-    sidecar: Mutex<Option<Arc<Option<Sidecar>>>>,
     /// Set while it is merged into another, and for good if that failed.
     merging: AtomicBool,
-}
-
-pub(crate) struct Index {
-    pub(crate) streams: Vec<(Labels, Attributes)>,
-    pub(crate) blocks: Vec<BlockRef>,
 }
 
 #[derive(Clone, Copy)]
@@ -170,29 +97,47 @@ impl Section {
 }
 
 impl Partition {
-    pub(crate) fn open(path: PathBuf) -> Result<Partition, Error> {
+    pub(crate) fn open(path: PathBuf, kind: Kind) -> Result<Partition, Error> {
         let file = File::open(&path).map_err(Error::io(&path))?;
         let bytes = file.metadata().map_err(Error::io(&path))?.len();
         let damaged = |what: &str| Error::Damaged { path: path.clone(), what: what.to_owned() };
-        let at = bytes.checked_sub(FOOTER as u64).ok_or_else(|| damaged("too short"))?;
-        let mut footer = [0; FOOTER];
+        let mut header = [0; HEADER];
+        let short = |_| damaged("too short");
+        file.read_exact_at(&mut header, 0).map_err(short)?;
+        let version = (1..=VERSION).find(|v| header == *self::header(*v)).ok_or_else(|| damaged("header"))?;
+        let mut footer = vec![0; sections(version) * SECTION + 4 + FOOTER_MAGIC.len()];
+        let at = bytes.checked_sub((HEADER + footer.len()) as u64).ok_or_else(|| damaged("too short"))?
+            + HEADER as u64;
         file.read_exact_at(&mut footer, at).map_err(Error::io(&path))?;
         let mut d = footer.as_slice();
-        let sections = (|| {
-            let s = (Section::parse(&mut d)?, Section::parse(&mut d)?, Section::parse(&mut d)?);
+        let all = (|| {
+            let mut all = Vec::new();
+            for _ in 0..sections(version) {
+                all.push(Section::parse(&mut d)?);
+            }
             let crc = u32::from_le_bytes(take(&mut d, 4)?.try_into().ok()?);
-            (d == FOOTER_MAGIC && crc == crc32fast::hash(footer.get(..3 * SECTION)?)).then_some(s)
+            let sound = crc == crc32fast::hash(footer.get(..all.len() * SECTION)?);
+            // What the sections claim is within the file.
+            let within = all.iter().all(|s| s.offset.checked_add(u64::from(s.len)).is_some_and(|e| e <= at));
+            (d == FOOTER_MAGIC && sound && within).then_some(all)
         })();
-        let (index_at, sidecar_at, meta_at) = sections.ok_or_else(|| damaged("footer"))?;
+        let all = all.ok_or_else(|| damaged("footer"))?;
+        let (index_at, words_at, traces_at, meta_at) = match all.as_slice() {
+            [index, words, meta] => (*index, *words, None, *meta),
+            [index, words, traces, meta] => (*index, *words, Some(*traces), *meta),
+            _ => return Err(damaged("footer")),
+        };
         let mut p = Partition {
             meta: Meta::default(),
             path: path.clone(),
             bytes,
+            version,
+            kind,
             file,
             index_at,
-            sidecar_at,
+            words_at,
+            traces_at,
             index: Mutex::new(None),
-            sidecar: Mutex::new(None),
             merging: AtomicBool::new(false),
         };
         let raw = p.read(meta_at.offset, meta_at.len, meta_at.crc, "facts")?;
@@ -200,7 +145,11 @@ impl Partition {
         Ok(p)
     }
 
-    fn read(&self, offset: u64, len: u32, crc: u32, what: &str) -> Result<Vec<u8>, Error> {
+    pub(crate) fn read(&self, offset: u64, len: u32, crc: u32, what: &str) -> Result<Vec<u8>, Error> {
+        // Before memory is taken for it: a damaged length must not ask for more than there is.
+        if offset.checked_add(u64::from(len)).is_none_or(|end| end > self.bytes) {
+            return Err(self.damaged(what));
+        }
         let mut data = vec![0; len as usize];
         self.file.read_exact_at(&mut data, offset).map_err(Error::io(&self.path))?;
         if crc32fast::hash(&data) != crc {
@@ -209,13 +158,13 @@ impl Partition {
         Ok(data)
     }
 
-    fn damaged(&self, what: &str) -> Error {
+    pub(crate) fn damaged(&self, what: &str) -> Error {
         Error::Damaged { path: self.path.clone(), what: what.to_owned() }
     }
 
     fn section(&self, s: Section, what: &str) -> Result<Vec<u8>, Error> {
         let packed = self.read(s.offset, s.len, s.crc, what)?;
-        zstd::bulk::decompress(&packed, s.raw_len as usize).map_err(|_| self.damaged(what))
+        decompress(&packed, s.raw_len as usize).ok_or_else(|| self.damaged(what))
     }
 
     pub(crate) fn index(&self) -> Result<Arc<Index>, Error> {
@@ -224,20 +173,17 @@ impl Partition {
             return Ok(i.clone());
         }
         let raw = self.section(self.index_at, "index")?;
-        let index = Arc::new(Index::decode(&raw).ok_or_else(|| self.damaged("index"))?);
+        let index = match (self.version, self.traces_at) {
+            (1, _) | (_, None) => Index::decode_v1(&raw),
+            (_, Some(traces)) => {
+                let words = self.section(self.words_at, "words")?;
+                let traces = self.section(traces, "traces")?;
+                Index::decode(&raw, &words, &traces)
+            }
+        };
+        let index = Arc::new(index.ok_or_else(|| self.damaged("index"))?);
         *cached = Some(index.clone());
         Ok(index)
-    }
-
-    fn sidecar(&self) -> Result<Arc<Option<Sidecar>>, Error> {
-        let mut cached = self.sidecar.lock();
-        if let Some(s) = &*cached {
-            return Ok(s.clone());
-        }
-        let raw = self.section(self.sidecar_at, "token index")?;
-        let s = Arc::new(Sidecar::open(&raw)?);
-        *cached = Some(s.clone());
-        Ok(s)
     }
 
     pub(crate) fn is_merging(&self) -> bool {
@@ -251,103 +197,144 @@ impl Partition {
     /// Lets go of what queries loaded.
     pub(crate) fn forget(&self) {
         *self.index.lock() = None;
-        *self.sidecar.lock() = None;
     }
 
-    /// The records of a block, in order of time.
-    pub(crate) fn rows(&self, b: &BlockRef) -> Result<Vec<Row>, Error> {
-        let packed = self.read(b.offset, b.len, b.crc, "block")?;
-        let raw = zstd::bulk::decompress(&packed, b.raw_len as usize).map_err(|_| self.damaged("block"))?;
-        let parse = || {
-            let mut d = raw.as_slice();
-            let (mut times, mut time) = (Vec::with_capacity(b.count as usize), 0i64);
-            for _ in 0..b.count {
-                time = time.wrapping_add(get_varint(&mut d)?);
-                times.push(time);
-            }
-            let mut lens = Vec::with_capacity(b.count as usize);
-            for _ in 0..b.count {
-                lens.push(usize::try_from(get_uvarint(&mut d)?).ok()?);
-            }
-            let row = |(time, len)| Some(Row { time, data: take(&mut d, len)?.into() });
-            times.into_iter().zip(lens).map(row).collect::<Option<Vec<Row>>>()
-        };
-        parse().ok_or_else(|| self.damaged("block"))
+    pub(crate) fn block(self: &Arc<Self>, b: &BlockRef) -> Result<Block, Error> {
+        if self.version == 1 {
+            return self.block_v1(b);
+        }
+        let directory = self.read(b.directory_at(), b.directory_len, b.crc, "block")?;
+        Block::open(&directory, b.count as usize, self.clone(), b.offset).ok_or_else(|| self.damaged("block"))
     }
 
-    /// For each block whether it may hold all these substrings and this id. `None`: all may.
-    pub(crate) fn candidates(
+    /// A block as it lies there, and its filter.
+    pub(crate) fn raw(&self, b: &BlockRef) -> Result<Vec<u8>, Error> {
+        let len = b.stored();
+        if b.offset.checked_add(len).is_none_or(|end| end > self.bytes) {
+            return Err(self.damaged("block"));
+        }
+        let mut data = vec![0; len as usize];
+        self.file.read_exact_at(&mut data, b.offset).map_err(Error::io(&self.path))?;
+        // What is copied is checked as what is read is: a directory and its columns.
+        let directory = self.read(b.directory_at(), b.directory_len, b.crc, "block")?;
+        Block::check(&directory, data.get(..b.len as usize).unwrap_or(&[]))
+            .ok_or_else(|| self.damaged("block"))?;
+        if b.bloom_len > 0 {
+            self.read(b.bloom_at(), b.bloom_len, b.bloom_crc, "filter")?;
+        }
+        Ok(data)
+    }
+
+    /// Strikes out the blocks that cannot hold what is needed. `id`: the hash of a trace's id that must be in a block.
+    pub(crate) fn prune(
         &self,
         index: &Index,
-        needles: &[String],
+        needs: &[Vec<Need>],
         id: Option<u64>,
-    ) -> Result<Option<Vec<bool>>, Error> {
-        let mut may = vec![true; index.blocks.len()];
-        let mut asked = false;
+        may: &mut [bool],
+    ) -> Result<(), Error> {
         if let Some(hash) = id {
-            asked = true;
-            for (may, b) in may.iter_mut().zip(&index.blocks) {
-                *may &= self.bloom_has(b, hash)?;
+            for (may, b) in may.iter_mut().zip(&index.blocks).filter(|(m, _)| **m) {
+                *may = self.bloom_has(b, hash)?;
             }
         }
-        for (place, word) in needles.iter().flat_map(|n| tokens::needs(n)) {
-            if tokens::is_id(word.as_bytes()) {
-                asked = true;
-                let hash = tokens::hash(word.as_bytes());
-                for (may, b) in may.iter_mut().zip(&index.blocks).filter(|(m, _)| **m) {
-                    let longest = b.facts.longest_id as usize;
+        // Alternatives: a block stays if it may hold one of them.
+        if let [one] = needs {
+            return one.iter().try_for_each(|n| self.prune_one(index, n, may));
+        }
+        if needs.is_empty() {
+            return Ok(());
+        }
+        let mut any = vec![false; may.len()];
+        for alternative in needs {
+            let mut left = may.to_vec();
+            alternative.iter().try_for_each(|n| self.prune_one(index, n, &mut left))?;
+            any.iter_mut().zip(left).for_each(|(a, l)| *a |= l);
+        }
+        may.copy_from_slice(&any);
+        Ok(())
+    }
+
+    fn prune_one(&self, index: &Index, need: &Need, may: &mut [bool]) -> Result<(), Error> {
+        if !may.contains(&true) {
+            return Ok(());
+        }
+        match need {
+            Need::Id { word, hash } => {
+                // Within the ids and long words that are in the dictionary.
+                let mut among_words = vec![false; may.len()];
+                if word.place != Place::Whole
+                    && let Some(words) = &index.words
+                {
+                    match word.text.len() <= tokens::LONGEST {
+                        true => words.mark(self, word.place, &word.text, &mut among_words)?,
+                        false => among_words.fill(true),
+                    }
+                }
+                let candidates = may.iter_mut().zip(&index.blocks).zip(among_words);
+                for ((may, b), among_words) in candidates.filter(|((m, _), _)| **m) {
+                    let (longest, len) = (b.facts.longest_id as usize, word.text.len());
                     // A longer id may have this one as a part, and its hash tells nothing of its parts.
-                    *may = match place {
-                        Place::Whole => self.bloom_has(b, hash)?,
-                        _ => longest > word.len() || longest == word.len() && self.bloom_has(b, hash)?,
-                    };
+                    let part = word.place != Place::Whole
+                        && (among_words
+                            || b.facts.others
+                            || longest > len && (word.hex || index.words.is_none()));
+                    *may = part || self.bloom_has(b, *hash)?;
                 }
-                continue;
+                Ok(())
             }
-            if word.len() > tokens::LONGEST {
-                continue;
-            }
-            let sidecar = self.sidecar()?;
-            let Some(sidecar) = &*sidecar else { continue };
-            let Some(blocks) = sidecar.blocks(place, &word)? else { continue };
-            asked = true;
-            let mut has = vec![false; index.blocks.len()];
-            for b in blocks {
-                if let Some(h) = has.get_mut(b as usize) {
-                    *h = true;
+            Need::Word(w) => self.prune_word(index, w, may),
+            Need::Uuid { .. } if index.words.is_none() => Ok(()),
+            Need::Uuid { hash, parts } => {
+                let mut as_parts = if parts.is_empty() { vec![false; may.len()] } else { may.to_vec() };
+                for w in parts {
+                    // Not as parts of another UUID: five in a row are that UUID itself.
+                    self.mark_word(index, w, &mut as_parts, false)?;
                 }
-            }
-            let hex = tokens::is_hex(word.as_bytes());
-            for ((may, has), b) in may.iter_mut().zip(has).zip(&index.blocks) {
-                let within_other = place != Place::Whole
-                    && (b.facts.long_words || b.facts.other_ids || hex && b.facts.hex_ids);
-                *may &= has || within_other;
+                for ((may, b), parts) in
+                    may.iter_mut().zip(&index.blocks).zip(as_parts).filter(|((m, _), _)| **m)
+                {
+                    *may = parts || b.facts.uuids && self.bloom_has(b, *hash)?;
+                }
+                Ok(())
             }
         }
-        Ok(asked.then_some(may))
+    }
+
+    fn prune_word(&self, index: &Index, w: &Word, may: &mut [bool]) -> Result<(), Error> {
+        self.mark_word(index, w, may, true)
+    }
+
+    fn mark_word(&self, index: &Index, w: &Word, may: &mut [bool], of_uuid: bool) -> Result<(), Error> {
+        let Some(words) = index.words.as_ref().filter(|_| w.text.len() <= tokens::LONGEST) else {
+            return Ok(());
+        };
+        let mut has = vec![false; may.len()];
+        words.mark(self, w.place, &w.text, &mut has)?;
+        for ((may, has), b) in may.iter_mut().zip(has).zip(&index.blocks) {
+            let f = b.facts;
+            let within_other = w.place != Place::Whole && (f.others || w.hex && f.longest_id > 0);
+            *may &= has || within_other || of_uuid && f.uuids && w.may_be_of_uuid();
+        }
+        Ok(())
     }
 
     fn bloom_has(&self, b: &BlockRef, hash: u64) -> Result<bool, Error> {
         if b.bloom_len == 0 {
             return Ok(false);
         }
-        let bits = self.read(b.bloom_offset, b.bloom_len, b.bloom_crc, "bloom filter")?;
+        let bits = self.read(b.bloom_at(), b.bloom_len, b.bloom_crc, "filter")?;
         Ok(tokens::bloom_may_have(&bits, hash))
     }
 }
 
-impl Index {
-    fn decode(mut d: &[u8]) -> Option<Index> {
-        let d = &mut d;
-        let mut streams = Vec::new();
-        for _ in 0..get_uvarint(d)? {
-            let labels = Labels::from_encoded(get_bytes(d)?)?;
-            streams.push((labels, get_attributes(d)?));
-        }
-        let mut blocks = Vec::new();
-        for _ in 0..get_uvarint(d)? {
-            blocks.push(BlockRef::decode(d)?);
-        }
-        Some(Index { streams, blocks })
-    }
+fn header(version: u32) -> Box<[u8; HEADER]> {
+    let mut h = Box::new([0; HEADER]);
+    let (magic, v) = h.split_at_mut(8);
+    magic.copy_from_slice(MAGIC);
+    v.copy_from_slice(&version.to_le_bytes());
+    h
 }
+
+#[cfg(test)]
+mod tests;

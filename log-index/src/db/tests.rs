@@ -227,3 +227,63 @@ fn acknowledged_lines_survive_kill_nine_once_each() {
     assert_eq!(lines, expect);
     assert_eq!(db.checkpoint("s"), Some(lines.len() as u64));
 }
+
+#[test]
+fn what_is_deleted_is_gone_from_memory_and_disk() {
+    let dir = tempfile::tempdir().expect("dir");
+    rt().block_on(async {
+        let db = logs(dir.path());
+        let now = signal::time::now().nanos() - 1_000_000_000;
+        for part in 0..3 {
+            let line = |i: i64| record(now + part * 100 + i, &format!("user={} secret-{part}-{i}", i % 2));
+            db.append_logs(batch("a", (0..50).map(line).collect())).await.expect("appends");
+            db.append_logs(batch("b", (0..50).map(line).collect())).await.expect("appends");
+            if part < 2 {
+                db.flush().await.expect("flushes");
+            }
+        }
+        let mut s = Search::new(vec![Matcher::equal("pod", "a")], Timestamp(now), Timestamp(now + 210));
+        s.needles = vec!["user=1".to_owned()];
+        let deleted = db.delete(s.clone(), |v, i| Ok(!v.text(i)?.ends_with("-1-3"))).await.expect("deletes");
+        // 25 of each part, but only five of the last one are in the range; one is spared.
+        assert_eq!(deleted, 25 + 25 + 5 - 1);
+        let left = db.search(&s, 100, |_, r| Some(r.body)).expect("searches");
+        assert_eq!(left.iter().map(|(_, b)| b.as_str()).collect::<Vec<_>>(), ["user=1 secret-1-3"]);
+        assert_eq!(find(&db, &["secret"], Direction::Forward, 1000).len(), 300 - 54);
+        drop(db);
+        let db = logs(dir.path());
+        assert_eq!(find(&db, &["secret"], Direction::Forward, 1000).len(), 300 - 54);
+        assert_eq!(db.delete(s, |_, _| Ok(true)).await.expect("deletes"), 1);
+        let all = Search::new(vec![], Timestamp::MIN, Timestamp::MAX);
+        assert_eq!(db.delete(all, |_, _| Ok(true)).await.expect("deletes"), 300 - 55);
+        assert_eq!(db.stats().partitions, 0);
+    });
+}
+
+#[test]
+fn late_records_are_taken_for_an_hour() {
+    let dir = tempfile::tempdir().expect("dir");
+    rt().block_on(async {
+        let db = logs(dir.path());
+        let now = signal::time::now().nanos();
+        let hour = 3_600_000_000_000;
+        db.append_logs(batch("a", vec![record(now, "now")])).await.expect("appends");
+        let late = || batch("a", vec![record(now - hour / 2, "late"), record(now - 2 * hour, "too late")]);
+        let a = db.append_logs(late()).await.expect("appends");
+        assert_eq!((a.accepted, a.rejected), (1, 1));
+        assert!(a.reason.expect("says why").contains("older than the newest of their stream"));
+        // Another stream is not behind; and a file is read however late.
+        assert_eq!(
+            db.append_logs(batch("b", late().streams.swap_remove(0).records))
+                .await
+                .expect("appends")
+                .rejected,
+            0
+        );
+        let file = LogBatch { checkpoints: vec![Checkpoint { source: "f".into(), position: 1 }], ..late() };
+        assert_eq!(db.append_logs(file).await.expect("appends").rejected, 0);
+        // A clock that ran ahead by a year leaves today's records their place.
+        db.append_logs(batch("c", vec![record(now + 9000 * hour, "ahead")])).await.expect("appends");
+        assert_eq!(db.append_logs(batch("c", vec![record(now, "now")])).await.expect("appends").rejected, 0);
+    });
+}

@@ -150,7 +150,7 @@ fn a_damaged_part_stays_and_does_not_stop_the_rest() {
         data[13] ^= 1;
         std::fs::write(&broken, data).expect("writes");
         let e = db.merge().expect_err("the damage is said");
-        assert!(e.to_string().contains("checksum of block"), "{e}");
+        assert!(e.to_string().contains("checksum of column"), "{e}");
         assert_eq!(parts(dir.path()).len(), 3);
         for n in 3..6 {
             write(n).await;
