@@ -18,7 +18,7 @@ KUBECTL := $(TOOLS)/kubectl
 PYTHON := $(TOOLS)/python
 
 PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
-PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter
+PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter rsyslog rsyslog-elasticsearch
 
 .PHONY: help run build web test lint fuzz bench bench-metrics image kubectl python browser node packages-run packages-test
 

@@ -6,17 +6,35 @@
 //! [`signal::Identities`], filled by `discovery` and `kubelet`.
 //!
 //! The road of a sample: [`scrape`] (`fetch`) → [`exposition`] → [`scrape`] (`intake`), or [`cgroup`], or [`machine`], or [`otlp`] → `Sink`. The road of a log
-//! line: [`logfile`] → [`line`] → `Sink`, its checkpoint in the same batch. The road of a span: [`otlp`] → `Sink`.
+//! line: [`logfile`] → [`line`] → `Sink`, its checkpoint in the same batch; from senders [`otlp`], [`elastic`],
+//! [`syslog`] or [`fluent`] → [`fields`], [`detect`] → `Sink`. The road of a span: [`otlp`] or [`zipkin`] → `Sink`.
+//! What all doors share: [`sender`] (who sends), [`answer`] (what HTTP senders are told), [`listen`].
 //!
-//! Tasks: one per scrape target, one per container log, one for all cgroups, one for the machine, one for our own metrics; OTLP
-//! connections are served by tonic and axum.
+//! Tasks: one per scrape target, one per container log, one for all cgroups, one for the machine, one for our own metrics;
+//! one per connection of syslog and Fluent; HTTP and gRPC connections are served by axum and tonic.
 
+mod answer;
 pub mod cgroup;
+mod detect;
+pub mod elastic;
 pub mod exposition;
+mod fields;
+pub mod fluent;
+#[cfg(test)]
+mod kept;
 mod line;
+mod listen;
 pub mod logfile;
 pub mod machine;
 mod metrics;
 pub mod otlp;
 pub mod own;
 pub mod scrape;
+mod sender;
+pub mod syslog;
+pub mod zipkin;
+
+pub use sender::Senders;
+
+/// Checkpoints of sources that begin so are idempotency keys: they need not be kept as long as files' positions.
+pub const ONCE: &str = "once/";

@@ -17,9 +17,15 @@ pub(crate) struct Refusal {
     pub(crate) reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Bytes {
+    pub(crate) receiver: &'static str,
+}
+
 pub(crate) struct Metrics {
     pub(crate) accepted: Family<Receiver, Counter>,
     pub(crate) refused: Family<Refusal, Counter>,
+    pub(crate) received: Family<Bytes, Counter>,
     /// Samples that stood in one scrape twice.
     pub(crate) duplicate_samples: Counter,
     /// Bytes of container logs that were rotated away before they were read.
@@ -30,6 +36,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     let m = Metrics {
         accepted: Family::default(),
         refused: Family::default(),
+        received: Family::default(),
         duplicate_samples: Counter::default(),
         log_bytes_lost: Counter::default(),
     };
@@ -40,6 +47,11 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             m.accepted.clone(),
         );
         r.register("binnacle_collector_refused_batches", "Batches not taken, by reason", m.refused.clone());
+        r.register(
+            "binnacle_collector_received_bytes",
+            "Bytes of requests and messages, unpacked",
+            m.received.clone(),
+        );
         r.register(
             "binnacle_collector_scrape_duplicate_samples",
             "Samples that stood in one scrape twice and were dropped",
@@ -60,4 +72,8 @@ pub(crate) fn accepted(receiver: &'static str, signal: &'static str, items: usiz
 
 pub(crate) fn refused(receiver: &'static str, reason: &'static str) {
     METRICS.refused.get_or_create(&Refusal { receiver, reason }).inc();
+}
+
+pub(crate) fn received(receiver: &'static str, bytes: usize) {
+    METRICS.received.get_or_create(&Bytes { receiver }).inc_by(bytes as u64);
 }

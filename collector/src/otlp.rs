@@ -6,9 +6,12 @@
 mod attribute;
 mod grpc;
 mod http;
+mod json;
 mod logs;
 mod metrics;
 mod name;
+#[cfg(test)]
+mod tests;
 mod traces;
 
 use std::net::IpAddr;
@@ -16,22 +19,19 @@ use std::sync::Arc;
 
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use signal::time::SharedClock;
-use signal::{Accepted, Attributes, Identities, Identity, LabelsBuilder, Sink, SinkError};
+use signal::{Accepted, Attributes, Identity, LabelsBuilder, Sink, SinkError};
+
+use crate::sender::{self, Senders};
 
 pub use grpc::serve as serve_grpc;
-pub use http::{metrics_router, serve as serve_http};
+pub use http::{authenticated_router, serve as serve_http};
 pub use name::{Translation, UnknownTranslation};
-
-/// Largest request taken, decompressed (the specification recommends 64 MiB for servers with room to spare).
-pub(crate) const MOST_BYTES: usize = 16 << 20;
 
 /// What both doors share.
 #[derive(Clone)]
 pub struct Receiver {
     sink: Arc<dyn Sink>,
-    identities: Arc<Identities>,
-    /// Who loopback senders are: processes of this machine that belong to no pod.
-    local: Arc<Identity>,
+    senders: Senders,
     translation: Translation,
     deltas: Arc<tokio::sync::Mutex<metrics::delta::Streams>>,
     clock: SharedClock,
@@ -39,20 +39,13 @@ pub struct Receiver {
 
 impl Receiver {
     /// One for the whole process: its clones share what deltas have come to.
-    pub fn new(
-        sink: Arc<dyn Sink>,
-        identities: Arc<Identities>,
-        local: Identity,
-        translation: Translation,
-        clock: SharedClock,
-    ) -> Self {
-        Receiver { sink, identities, local: Arc::new(local), translation, deltas: Arc::default(), clock }
+    pub fn new(sink: Arc<dyn Sink>, senders: Senders, translation: Translation, clock: SharedClock) -> Self {
+        Receiver { sink, senders, translation, deltas: Arc::default(), clock }
     }
 
     /// Who sends from this address; `None` if nobody is known there.
     fn identify(&self, peer: Option<IpAddr>) -> Option<Arc<Identity>> {
-        let ip = peer?.to_canonical();
-        self.identities.get(ip).or_else(|| ip.is_loopback().then(|| self.local.clone()))
+        self.senders.identify(peer?)
     }
 }
 
@@ -62,14 +55,7 @@ type Exported = Result<Accepted, SinkError>;
 /// Stream labels of a resource: the identity, and `service_name`, which the sender may choose.
 fn stream_labels(identity: &Identity, resource: Option<&Resource>) -> (LabelsBuilder, Attributes) {
     let sent = resource.map(|r| attribute::attributes(&r.attributes)).unwrap_or_default();
-    let mut labels = identity.labels.builder();
-    let service = sent.get_str("service.name").filter(|s| !s.is_empty()).map(str::to_owned);
-    let service = service
-        .or_else(|| {
-            identity.labels.get("container").or_else(|| identity.labels.get("pod")).map(str::to_owned)
-        })
-        .unwrap_or_else(|| "unknown_service".to_owned());
-    labels.set("service_name", &service);
+    let labels = sender::stream(identity, sent.get_str("service.name"));
     let mut attributes = identity.resource.clone();
     for (name, value) in sent.iter() {
         match attributes.get(name) {

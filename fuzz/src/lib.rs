@@ -12,12 +12,16 @@ use collector::exposition::{Format, parse, parse_protobuf};
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their directory in `seeds`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("promql", promql),
     ("logql", logql),
     ("exposition", exposition),
     ("protobuf", protobuf),
     ("otlp", wire::otlp),
+    ("syslog", wire::syslog),
+    ("fluent", wire::fluent),
+    ("bulk", wire::bulk),
+    ("zipkin", wire::zipkin),
     ("remote_write", wire::remote_write),
     ("remote_read", wire::remote_read),
     ("chunk", wire::chunk),

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use collector::otlp::{Receiver, Translation, metrics_router};
+use collector::Senders;
+use collector::otlp::{Receiver, Translation, authenticated_router};
 use exchange::chunk::Encoding;
 use exchange::remote::{ReadRequest, ReadResponse, WriteRequest, take_frame};
 use prost::Message;
@@ -18,23 +19,23 @@ use tsdb::Tsdb;
 static RUNTIME: LazyLock<tokio::runtime::Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
 
-/// The first byte says which encoding; the rest goes through the door that senders use, up to a sink that keeps nothing.
+/// The first byte says which encoding and signal; the rest goes through the door that senders use, up to a sink that keeps nothing.
 pub(crate) fn otlp(data: &[u8]) {
     let Some((first, body)) = data.split_first() else { return };
     let receiver = Receiver::new(
         Arc::new(Nowhere),
-        Arc::default(),
-        signal::Identity::default(),
+        Senders::new(Arc::default(), signal::Identity::default(), Vec::new()),
         Translation::default(),
         signal::time::system_clock(),
     );
     let kind = if first % 2 == 0 { "application/x-protobuf" } else { "application/json" };
-    let request = Request::post("/api/v1/otlp/v1/metrics")
+    let path = ["/otlp/v1/metrics", "/otlp/v1/logs", "/otlp/v1/traces"][usize::from(first / 2 % 3)];
+    let request = Request::post(path)
         .header("content-type", kind)
         .extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))))
         .body(Body::from(body.to_vec()))
         .expect("a request");
-    drop(RUNTIME.block_on(metrics_router(receiver).oneshot(request)));
+    drop(RUNTIME.block_on(authenticated_router(receiver).oneshot(request)));
 }
 
 struct Nowhere;
@@ -52,6 +53,24 @@ impl Sink for Nowhere {
     async fn write_spans(&self, _: SpanBatch) -> Result<Accepted, SinkError> {
         Ok(Accepted::default())
     }
+}
+
+/// A connection's bytes.
+pub(crate) fn syslog(data: &[u8]) {
+    collector::syslog::decode(data);
+}
+
+pub(crate) fn fluent(data: &[u8]) {
+    collector::fluent::decode(data);
+}
+
+pub(crate) fn bulk(data: &[u8]) {
+    collector::elastic::decode(data);
+}
+
+/// The first byte says whether JSON or protobuf.
+pub(crate) fn zipkin(data: &[u8]) {
+    collector::zipkin::decode(data);
 }
 
 /// The first byte says which version.

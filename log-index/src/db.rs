@@ -27,6 +27,11 @@ const TICK: Duration = Duration::from_secs(30);
 /// Records of more bytes are cut to this: one of them must not fill a block by itself.
 const BODY_BYTES: usize = 256 << 10;
 
+/// Checkpoints of sources that begin so are keys of single batches, not positions.
+const ONCE: &str = "once/";
+/// So long a batch whose key is known is taken for a repetition.
+const KEY_AGE: Duration = Duration::from_secs(2 * 3600);
+
 pub struct LogIndex {
     pub(crate) config: Config,
     pub(crate) wal: Wal,
@@ -237,11 +242,14 @@ impl LogIndex {
         self.checkpoints.lock().get(source).map(|(p, _)| *p)
     }
 
-    /// Checkpoints that still matter: those of sources silent for longer than the retention are let go.
+    /// Checkpoints that still matter: those of sources silent for longer than the retention are let go, and keys of
+    /// batches whose senders have given up by now.
     pub(crate) fn live_checkpoints(&self) -> Vec<Checkpoint> {
-        let oldest = self.config.clock.now().saturating_sub(self.config.retention).nanos();
+        let now = self.config.clock.now();
+        let oldest = now.saturating_sub(self.config.retention).nanos();
+        let oldest_key = now.saturating_sub(KEY_AGE.min(self.config.retention)).nanos();
         let mut stored = self.checkpoints.lock();
-        stored.retain(|_, (_, moved)| *moved >= oldest);
+        stored.retain(|source, (_, moved)| *moved >= if source.starts_with(ONCE) { oldest_key } else { oldest });
         stored
             .iter()
             .map(|(source, (position, _))| Checkpoint { source: source.clone(), position: *position })

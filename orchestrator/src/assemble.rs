@@ -6,6 +6,7 @@ mod engine_metrics;
 pub(crate) mod engines;
 mod gone;
 pub(crate) mod node;
+mod receivers;
 mod rules;
 mod scrape_targets;
 mod startup;
@@ -100,7 +101,10 @@ async fn run(
 
     let receiver = engines::receiver(shared, &engines);
     let otlp = engines::serve_otlp(shared, receiver.clone(), telemetry_threads).await?;
+    let senders = engines::senders(shared);
+    let receivers = receivers::serve(shared, &engines, &senders, telemetry_threads).await?;
     let addresses = directory::Addresses {
+        receivers,
         api: control.api_addr,
         http: http_listener.local_addr().context("the address of the HTTP listener")?,
         otlp_grpc: otlp.grpc,
@@ -114,7 +118,7 @@ async fn run(
         engines: &engines,
         informers: &informers,
         rules,
-        otlp: receiver.clone(),
+        receivers: receivers::authenticated(shared, &engines, &senders, receiver.clone()),
     };
     http::serve(shared, door, sessions.clone(), http_listener, telemetry_threads);
     engines::start_collector(shared, &engines, &informers, telemetry_threads);

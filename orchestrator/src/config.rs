@@ -10,8 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use collector::scrape::config::{Global, Pool, ScrapeConfig, pools};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::assemble::directory::Receivers;
 use crate::cli::Addr;
 
 pub(crate) const DATA_DIR: &str = "/var/lib/binnacle";
@@ -43,6 +45,24 @@ pub(crate) struct ConfigArgs {
     /// NoUTF8EscapingWithSuffixes or NoTranslation, as in Prometheus
     #[arg(long, env = "BINNACLE_OTLP_TRANSLATION_STRATEGY")]
     pub(crate) otlp_translation_strategy: Option<String>,
+    /// Elasticsearch's `_bulk`, without credentials; it is at /elastic of `--http-addr`, with them, in any case
+    #[arg(long, env = "BINNACLE_ELASTICSEARCH_ADDR")]
+    pub(crate) elasticsearch_addr: Option<Addr>,
+    /// Zipkin's spans, without credentials; they are taken at /zipkin of `--http-addr`, with them, in any case
+    #[arg(long, env = "BINNACLE_ZIPKIN_ADDR")]
+    pub(crate) zipkin_addr: Option<Addr>,
+    /// Fluent's forward protocol (TCP, and UDP for heartbeats)
+    #[arg(long, env = "BINNACLE_FLUENT_ADDR")]
+    pub(crate) fluent_addr: Option<Addr>,
+    /// Syslog over TCP
+    #[arg(long, env = "BINNACLE_SYSLOG_TCP_ADDR")]
+    pub(crate) syslog_tcp_addr: Option<Addr>,
+    /// Syslog over UDP
+    #[arg(long, env = "BINNACLE_SYSLOG_UDP_ADDR")]
+    pub(crate) syslog_udp_addr: Option<Addr>,
+    /// Networks whose senders are taken although they are no pods, such as 192.168.0.0/16,fd00::/8
+    #[arg(long, env = "BINNACLE_TRUSTED_SENDERS")]
+    pub(crate) trusted_senders: Option<String>,
     /// The node's own API (TLS); the default is the node's address, port 10250
     #[arg(long, env = "BINNACLE_KUBELET_ADDR")]
     pub(crate) kubelet_addr: Option<Addr>,
@@ -159,6 +179,9 @@ pub(crate) struct Config {
     pub(crate) otlp_grpc_addr: Addr,
     pub(crate) otlp_http_addr: Addr,
     pub(crate) otlp_translation_strategy: collector::otlp::Translation,
+    /// Where receivers listen that are off unless told.
+    pub(crate) receivers: Receivers,
+    pub(crate) trusted_senders: Vec<IpNet>,
     pub(crate) kubelet_addr: Addr,
     pub(crate) containerd_socket: PathBuf,
     pub(crate) pod_cidr: network::Cidr,
@@ -198,6 +221,12 @@ pub(crate) fn defaults() -> ConfigArgs {
         otlp_grpc_addr: addr(4317),
         otlp_http_addr: addr(4318),
         otlp_translation_strategy: some("UnderscoreEscapingWithSuffixes"),
+        elasticsearch_addr: None,
+        zipkin_addr: None,
+        fluent_addr: None,
+        syslog_tcp_addr: None,
+        syslog_udp_addr: None,
+        trusted_senders: some(""),
         kubelet_addr: None,
         containerd_socket: Some("/run/containerd/containerd.sock".into()),
         pod_cidr: some("10.42.0.0/16"),
@@ -325,6 +354,14 @@ impl Config {
             otlp_translation_strategy: must!(otlp_translation_strategy)
                 .parse()
                 .context("--otlp-translation-strategy")?,
+            receivers: Receivers {
+                elasticsearch: pick!(elasticsearch_addr),
+                zipkin: pick!(zipkin_addr),
+                fluent: pick!(fluent_addr),
+                syslog_tcp: pick!(syslog_tcp_addr),
+                syslog_udp: pick!(syslog_udp_addr),
+            },
+            trusted_senders: networks(&must!(trusted_senders))?,
             kubelet_addr: kubelet_addr.unwrap_or_else(|| Addr::from((node_ip, 10250))),
             containerd_socket: must!(containerd_socket),
             pod_cidr: cidr(must!(pod_cidr), "--pod-cidr")?,
@@ -413,6 +450,14 @@ impl Config {
     }
 }
 
+fn networks(text: &str) -> Result<Vec<IpNet>> {
+    let one = |t: &str| {
+        let net = t.parse::<IpNet>().or_else(|e| t.parse::<IpAddr>().map(IpNet::from).map_err(|_| e));
+        net.with_context(|| format!("--trusted-senders {t:?}: give networks such as 192.168.0.0/16"))
+    };
+    text.split([',', ' ']).filter(|t| !t.is_empty()).map(one).collect()
+}
+
 fn rules_interval(text: &str) -> Result<Duration> {
     let ms = promql::parse_duration(text).and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
     ms.map(Duration::from_millis)
@@ -479,6 +524,14 @@ mod tests {
         check("20GiB", Retention::Bytes(20 << 30));
         assert!(retention("soon", "--x").is_err());
         assert!(retention("15", "--x").is_err());
+    }
+
+    #[test]
+    fn trusted_senders_are_networks_or_addresses() {
+        let shown = |text: &str| networks(text).map(|n| n.iter().map(IpNet::to_string).collect::<Vec<_>>());
+        assert_eq!(shown("").expect("none"), Vec::<String>::new());
+        assert_eq!(shown("10.0.0.0/8, ::1").expect("two"), ["10.0.0.0/8", "::1/128"]);
+        assert!(shown("all").is_err());
     }
 
     #[test]

@@ -23,7 +23,6 @@ use axum::routing::{any, get};
 use axum::{Json, Router};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use client::Informers;
-use collector::otlp::{Receiver, metrics_router};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use query::Scope;
@@ -56,7 +55,8 @@ pub(crate) struct Rooms<'a> {
     pub(crate) engines: &'a Engines,
     pub(crate) informers: &'a Informers,
     pub(crate) rules: Arc<rules::Rules>,
-    pub(crate) otlp: Receiver,
+    /// What takes telemetry of others.
+    pub(crate) receivers: Router,
 }
 
 pub(crate) fn serve(
@@ -66,7 +66,7 @@ pub(crate) fn serve(
     listener: TcpListener,
     threads: &tokio::runtime::Handle,
 ) {
-    let Rooms { control, engines, informers, rules, otlp } = rooms;
+    let Rooms { control, engines, informers, rules, receivers } = rooms;
     let door =
         Door { server: control.server.clone(), informers: informers.clone(), rules: rules.clone(), sessions };
     let settings = shared.config.told();
@@ -97,7 +97,7 @@ pub(crate) fn serve(
         .route("/graph", get(graph))
         .with_state(door.clone())
         .merge(queries)
-        .merge(metrics_router(otlp).layer(middleware::from_fn(all_may_write)))
+        .merge(receivers.layer(middleware::from_fn(all_may_write)))
         .merge(dashboards::router())
         .layer(middleware::from_fn_with_state(door.clone(), authenticate));
     let app = Router::new()
@@ -153,14 +153,15 @@ impl Door {
     }
 }
 
-/// The token of an `Authorization` header. Clients that know only user names and passwords send it as the password.
+/// The token of an `Authorization` header. Clients that know only user names and passwords send it as the password,
+/// Elasticsearch's as the key of any id.
 fn token_of(value: &str) -> Option<String> {
     let (scheme, rest) = value.trim().split_once(' ')?;
     let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(rest.to_owned());
     }
-    if scheme.eq_ignore_ascii_case("basic") {
+    if scheme.eq_ignore_ascii_case("basic") || scheme.eq_ignore_ascii_case("apikey") {
         let pair = String::from_utf8(BASE64_STANDARD.decode(rest).ok()?).ok()?;
         return pair.split_once(':').map(|(_, password)| password.to_owned());
     }
@@ -206,7 +207,7 @@ async fn all_may_write(
     next: Next,
 ) -> Response {
     if scope != Scope::All {
-        return (StatusCode::FORBIDDEN, "only cluster-wide writers may send metrics here").into_response();
+        return (StatusCode::FORBIDDEN, "only cluster-wide writers may send telemetry here").into_response();
     }
     next.run(request).await
 }
@@ -313,6 +314,7 @@ mod tests {
         check("Bearer abc", Some("abc"));
         check("bearer  abc ", Some("abc"));
         check("Basic dXNlcjphOmI=", Some("a:b"));
+        check("ApiKey dXNlcjphOmI=", Some("a:b"));
         check("Basic dXNlcg==", None);
         check("Basic !", None);
         check("Digest x", None);

@@ -20,16 +20,18 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use prost::Message;
 use signal::{Identity, SinkError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use super::{MOST_BYTES, Receiver};
-use crate::metrics::refused;
+use super::Receiver;
+use crate::answer::MOST_BYTES;
+use crate::metrics::{received, refused};
 
 /// Serves until `stop`.
 pub async fn serve(
@@ -41,15 +43,20 @@ pub async fn serve(
     let routes = Routes::new(
         LogsServiceServer::new(receiver.clone())
             .accept_compressed(gzip)
+            .send_compressed(gzip)
             .max_decoding_message_size(MOST_BYTES),
     )
     .add_service(
         TraceServiceServer::new(receiver.clone())
             .accept_compressed(gzip)
+            .send_compressed(gzip)
             .max_decoding_message_size(MOST_BYTES),
     )
     .add_service(
-        MetricsServiceServer::new(receiver).accept_compressed(gzip).max_decoding_message_size(MOST_BYTES),
+        MetricsServiceServer::new(receiver)
+            .accept_compressed(gzip)
+            .send_compressed(gzip)
+            .max_decoding_message_size(MOST_BYTES),
     );
     tonic::transport::Server::builder()
         .timeout(Duration::from_secs(30))
@@ -72,13 +79,44 @@ impl Receiver {
     }
 }
 
-/// As the specification maps them: what may succeed later is UNAVAILABLE or RESOURCE_EXHAUSTED.
+/// google.rpc.Status with its details, for `grpc-status-details-bin`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
+}
+
+/// google.rpc.RetryInfo
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
+}
+
+/// As the specification maps them: what may succeed later is UNAVAILABLE, or RESOURCE_EXHAUSTED with the time after
+/// which it may, without which clients take it for final.
 fn status(e: &SinkError) -> Status {
     refused("otlp_grpc", "sink");
-    match e {
-        SinkError::Invalid(_) => Status::invalid_argument(e.to_string()),
-        _ => Status::unavailable(e.to_string()),
-    }
+    let (code, after) = match e {
+        SinkError::Invalid(_) => return Status::invalid_argument(e.to_string()),
+        SinkError::Overloaded { retry_after, .. } => (Code::ResourceExhausted, *retry_after),
+        SinkError::Storage(_) => (Code::ResourceExhausted, Duration::from_secs(5)),
+        SinkError::Closed => (Code::Unavailable, Duration::from_secs(1)),
+    };
+    let delay = prost_types::Duration {
+        seconds: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(after.subsec_nanos()).unwrap_or(0),
+    };
+    let info = prost_types::Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+        value: RetryInfo { retry_delay: Some(delay) }.encode_to_vec(),
+    };
+    let details = RpcStatus { code: code.into(), message: e.to_string(), details: vec![info] };
+    Status::with_details(code, e.to_string(), details.encode_to_vec().into())
 }
 
 fn rejected(n: usize) -> i64 {
@@ -92,6 +130,7 @@ impl LogsService for Receiver {
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
         let identity = self.of_peer(&request)?;
+        received("otlp_grpc", request.get_ref().encoded_len());
         let done = self.export_logs(request.get_ref(), &identity).await.map_err(|e| status(&e))?;
         Ok(Response::new(ExportLogsServiceResponse {
             partial_success: (done.rejected > 0).then(|| ExportLogsPartialSuccess {
@@ -109,6 +148,7 @@ impl TraceService for Receiver {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let identity = self.of_peer(&request)?;
+        received("otlp_grpc", request.get_ref().encoded_len());
         let done = self.export_traces(request.get_ref(), &identity).await.map_err(|e| status(&e))?;
         Ok(Response::new(ExportTraceServiceResponse {
             partial_success: (done.rejected > 0).then(|| ExportTracePartialSuccess {
@@ -126,6 +166,7 @@ impl MetricsService for Receiver {
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
         let identity = self.of_peer(&request)?;
+        received("otlp_grpc", request.get_ref().encoded_len());
         let done = self.export_metrics(request.get_ref(), &identity).await.map_err(|e| status(&e))?;
         Ok(Response::new(ExportMetricsServiceResponse {
             partial_success: (done.rejected > 0).then(|| ExportMetricsPartialSuccess {

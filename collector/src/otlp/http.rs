@@ -1,12 +1,11 @@
 //! OTLP over HTTP: `/v1/{logs,traces,metrics}`, protobuf and JSON, gzip. The answer speaks as the question did.
 
-use std::io::Read;
 use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::logs::v1::{
@@ -21,12 +20,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use signal::{Accepted, Identity, SinkError};
+use signal::{Accepted, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Exported, MOST_BYTES, Receiver};
-use crate::metrics::refused;
+use super::{Exported, Receiver, json};
+use crate::answer::{self, MOST_BYTES, Refused, unpack};
+use crate::metrics::{received, refused};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
@@ -48,27 +48,19 @@ pub async fn serve(
         .await
 }
 
-/// Metrics at `/api/v1/otlp/v1/metrics`, where Prometheus has them. To be served under authentication: senders from
-/// elsewhere than this machine and its pods are then taken too, as nobody in particular.
-pub fn metrics_router(receiver: Receiver) -> Router {
+/// Metrics at `/api/v1/otlp/v1/metrics`, where Prometheus has them, logs at `/loki/otlp/v1/logs`, where Loki has them,
+/// and all three signals at `/otlp/v1/…`. To be served under authentication: senders from elsewhere than this machine
+/// and its pods are then taken too, as nobody in particular.
+pub fn authenticated_router(receiver: Receiver) -> Router {
     Router::new()
         .route("/api/v1/otlp/v1/metrics", post(known_metrics))
+        .route("/loki/otlp/v1/logs", post(known_logs))
+        .route("/otlp/v1/metrics", post(known_metrics))
+        .route("/otlp/v1/logs", post(known_logs))
+        .route("/otlp/v1/traces", post(known_traces))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .with_state(receiver)
 }
-
-async fn known_metrics(
-    State(receiver): State<Receiver>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let identity = receiver.identify(Some(peer.ip())).unwrap_or_default();
-    receive_metrics(&receiver, &identity, &headers, &body).await
-}
-
-/// A refusal before the sink was asked.
-struct Refused(StatusCode, String);
 
 struct Body<T> {
     request: T,
@@ -79,39 +71,16 @@ fn read<T: Message + Default + DeserializeOwned>(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Body<T>, Refused> {
-    let bad = |what: String| Refused(StatusCode::BAD_REQUEST, what);
-    let of = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let content_type = of(header::CONTENT_TYPE).split(';').next().unwrap_or("").trim();
-    let unpacked;
-    let bytes: &[u8] = match of(header::CONTENT_ENCODING) {
-        "" | "identity" => body,
-        "gzip" => {
-            let mut out = Vec::new();
-            // One byte more than allowed, so that a bomb is told from a body that just fits.
-            let mut reader = flate2::read::GzDecoder::new(&body[..]).take(MOST_BYTES as u64 + 1);
-            reader.read_to_end(&mut out).map_err(|e| bad(format!("gzip: {e}")))?;
-            if out.len() > MOST_BYTES {
-                return Err(Refused(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    format!("more than {MOST_BYTES} bytes decompressed"),
-                ));
-            }
-            unpacked = out;
-            &unpacked
+    let bytes = unpack(headers, body)?;
+    received("otlp_http", bytes.len());
+    match answer::content_type(headers) {
+        PROTOBUF => {
+            Ok(Body { request: T::decode(&*bytes).map_err(|e| Refused::bad(e.to_string()))?, json: false })
         }
-        other => {
-            return Err(Refused(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!("content encoding {other:?}: use gzip or none"),
-            ));
-        }
-    };
-    match content_type {
-        PROTOBUF => Ok(Body { request: T::decode(bytes).map_err(|e| bad(e.to_string()))?, json: false }),
         JSON => {
-            Ok(Body { request: serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?, json: true })
+            Ok(Body { request: json::read(&bytes).map_err(|e| Refused::bad(e.to_string()))?, json: true })
         }
-        other => Err(Refused(
+        other => Err(Refused::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             format!("content type {other:?}: use {PROTOBUF} or {JSON}"),
         )),
@@ -120,39 +89,56 @@ fn read<T: Message + Default + DeserializeOwned>(
 
 fn answer<T: Message + Serialize>(json: bool, response: &T) -> Response {
     if json {
-        return axum::Json(response).into_response();
+        // What is not set is left out: a null would read as if something had been rejected.
+        let mut text = serde_json::to_value(response).unwrap_or_default();
+        if let Some(fields) = text.as_object_mut() {
+            fields.retain(|_, v| !v.is_null());
+        }
+        return axum::Json(text).into_response();
     }
     ([(header::CONTENT_TYPE, PROTOBUF)], response.encode_to_vec()).into_response()
 }
 
-fn failed(e: &SinkError) -> Response {
-    refused("otlp_http", "sink");
-    match e {
-        SinkError::Invalid(_) => (StatusCode::BAD_REQUEST, e.to_string()).into_response(),
-        SinkError::Overloaded { retry_after, .. } => {
-            let seconds = retry_after.as_secs().max(1).to_string();
-            (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, seconds)], e.to_string()).into_response()
-        }
-        _ => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], e.to_string()).into_response(),
-    }
+/// google.rpc.Status, of which a failed request's answer consists in either encoding.
+#[derive(Clone, PartialEq, Message, Serialize)]
+struct Failure {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
 }
 
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        refused("otlp_http", "bad_request");
-        (self.0, self.1).into_response()
+fn failed(json: bool, mut r: Refused) -> Response {
+    // Senders repeat only 429, 502, 503 and 504: a full disk is none of them by its own code.
+    if r.status == StatusCode::INSUFFICIENT_STORAGE {
+        r.status = StatusCode::SERVICE_UNAVAILABLE;
     }
+    let code = match r.status {
+        StatusCode::UNAUTHORIZED => tonic::Code::Unauthenticated,
+        StatusCode::TOO_MANY_REQUESTS => tonic::Code::ResourceExhausted,
+        StatusCode::SERVICE_UNAVAILABLE => tonic::Code::Unavailable,
+        _ => tonic::Code::InvalidArgument,
+    };
+    let mut response = answer(json, &Failure { code: code.into(), message: r.why });
+    *response.status_mut() = r.status;
+    if let Some(seconds) = r.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 fn finish<T: Message + Serialize>(json: bool, done: Exported, build: impl FnOnce(Accepted) -> T) -> Response {
     match done {
         Ok(a) => answer(json, &build(a)),
-        Err(e) => failed(&e),
+        Err(e) => {
+            refused("otlp_http", "sink");
+            failed(json, Refused::from(&e))
+        }
     }
 }
 
 macro_rules! handler {
-    ($name:ident, $receive:ident, $request:ty, $export:ident, $response:ident, $partial:ident, $count:ident) => {
+    ($name:ident, $known:ident, $receive:ident, $request:ty, $export:ident, $response:ident, $partial:ident, $count:ident) => {
         async fn $name(
             State(receiver): State<Receiver>,
             ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -160,9 +146,19 @@ macro_rules! handler {
             body: Bytes,
         ) -> Response {
             let Some(identity) = receiver.identify(Some(peer.ip())) else {
-                let why = "the sender's address belongs to no pod of this cluster".to_owned();
-                return Refused(StatusCode::UNAUTHORIZED, why).into_response();
+                refused("otlp_http", "unknown_sender");
+                return failed(answer::content_type(&headers) == JSON, Refused::unknown_sender());
             };
+            $receive(&receiver, &identity, &headers, &body).await
+        }
+
+        async fn $known(
+            State(receiver): State<Receiver>,
+            ConnectInfo(peer): ConnectInfo<SocketAddr>,
+            headers: HeaderMap,
+            body: Bytes,
+        ) -> Response {
+            let identity = receiver.identify(Some(peer.ip())).unwrap_or_default();
             $receive(&receiver, &identity, &headers, &body).await
         }
 
@@ -174,7 +170,10 @@ macro_rules! handler {
         ) -> Response {
             let body: Body<$request> = match read(headers, body) {
                 Ok(b) => b,
-                Err(r) => return r.into_response(),
+                Err(r) => {
+                    refused("otlp_http", "bad_request");
+                    return failed(answer::content_type(headers) == JSON, r);
+                }
             };
             finish(body.json, receiver.$export(&body.request, identity).await, |done| $response {
                 partial_success: (done.rejected > 0).then(|| $partial {
@@ -188,6 +187,7 @@ macro_rules! handler {
 
 handler!(
     logs,
+    known_logs,
     receive_logs,
     ExportLogsServiceRequest,
     export_logs,
@@ -197,6 +197,7 @@ handler!(
 );
 handler!(
     traces,
+    known_traces,
     receive_traces,
     ExportTraceServiceRequest,
     export_traces,
@@ -206,6 +207,7 @@ handler!(
 );
 handler!(
     metrics,
+    known_metrics,
     receive_metrics,
     ExportMetricsServiceRequest,
     export_metrics,

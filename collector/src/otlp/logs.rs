@@ -55,7 +55,7 @@ impl Receiver {
         let batch = convert(r, identity, &signal::time::SystemClock);
         let n = batch.records();
         let done = self.sink.write_logs(batch).await?;
-        accepted("otlp", "logs", n - done.rejected);
+        accepted("otlp", "logs", n - done.rejected.min(n));
         Ok(done)
     }
 }

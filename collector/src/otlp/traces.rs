@@ -78,7 +78,7 @@ impl Receiver {
         let (batch, refused) = convert(r, identity);
         let n = batch.spans();
         let mut done = self.sink.write_spans(batch).await?;
-        accepted("otlp", "traces", n - done.rejected);
+        accepted("otlp", "traces", n - done.rejected.min(n));
         if refused > 0 {
             done.rejected += refused;
             done.reason = Some("spans without a valid trace id and span id".to_owned());

@@ -18,6 +18,23 @@ pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) otlp_grpc: SocketAddr,
     pub(crate) otlp_http: SocketAddr,
+    #[serde(flatten)]
+    pub(crate) receivers: Receivers,
+}
+
+/// Receivers that listen only where the configuration says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Receivers {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) elasticsearch: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) zipkin: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fluent: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) syslog_tcp: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) syslog_udp: Option<SocketAddr>,
 }
 
 pub(crate) struct Directory {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use client::Informers;
+use collector::Senders;
 use collector::otlp::{Receiver, serve_grpc, serve_http};
 use log_index::{Kind, LogIndex};
 use signal::{
@@ -115,15 +116,20 @@ pub(super) struct Otlp {
     pub(super) http: SocketAddr,
 }
 
-/// The one receiver behind every OTLP door.
-pub(super) fn receiver(shared: &Shared, engines: &Engines) -> Receiver {
+/// Who senders are, for every receiver.
+pub(super) fn senders(shared: &Shared) -> Senders {
     let labels = Labels::from_pairs([("node", shared.config.node_name.as_str())]);
     let mut resource = Attributes::default();
     resource.set("k8s.node.name", shared.config.node_name.as_str());
+    let local = Identity { labels, resource };
+    Senders::new(shared.identities.clone(), local, shared.config.trusted_senders.clone())
+}
+
+/// The one receiver behind every OTLP door.
+pub(super) fn receiver(shared: &Shared, engines: &Engines) -> Receiver {
     Receiver::new(
         engines.sink.clone(),
-        shared.identities.clone(),
-        Identity { labels, resource },
+        senders(shared),
         shared.config.otlp_translation_strategy,
         shared.clock.clone(),
     )

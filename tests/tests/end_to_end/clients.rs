@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -44,15 +44,18 @@ fn wait<T>(what: &str, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T
     }
 }
 
-struct Server {
+pub(crate) struct Server {
     dir: tempfile::TempDir,
     addresses: Value,
     _process: Running,
 }
 
 impl Server {
-    fn start(config: &str) -> Result<Server> {
-        let dir = tempfile::Builder::new().prefix("binnacle-clients-").tempdir()?;
+    pub(crate) fn start(config: &str) -> Result<Server> {
+        Server::start_in(tempfile::Builder::new().prefix("binnacle-clients-").tempdir()?, config)
+    }
+
+    fn start_in(dir: tempfile::TempDir, config: &str) -> Result<Server> {
         let file = dir.path().join("config.yaml");
         fs::write(&file, config)?;
         let mut command = Command::new(required("BINNACLE_BIN")?);
@@ -76,7 +79,7 @@ impl Server {
         self.addresses[door].as_str().unwrap_or_default().to_owned()
     }
 
-    fn binnacle(&self, args: &[&str]) -> Result<String> {
+    pub(crate) fn binnacle(&self, args: &[&str]) -> Result<String> {
         let data = self.dir.path().join("data");
         let out = Command::new(required("BINNACLE_BIN")?).args(args).arg("--data-dir").arg(data).output()?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -91,18 +94,26 @@ impl Server {
         Ok(all.iter().filter_map(|s| s["value"][1].as_str()?.parse().ok()).collect())
     }
 
-    fn python(&self, script: &str, args: &[&str]) -> Result<()> {
-        let out = Command::new("python3")
-            .arg(repository().join("tests/clients").join(script))
-            .args(args)
-            .env("PYTHONPATH", required("BINNACLE_PYTHON")?)
-            .output()
-            .context("run python3")?;
-        let said =
-            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        ensure!(out.status.success() && said.trim_end().ends_with("ok"), "{script}: {said}");
-        Ok(())
+    pub(crate) fn python(&self, script: &str, args: &[&str]) -> Result<()> {
+        python(script, args)
     }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+}
+
+/// A script of tests/clients, which ends by saying that all is well.
+pub(crate) fn python(script: &str, args: &[&str]) -> Result<()> {
+    let out = Command::new("python3")
+        .arg(repository().join("tests/clients").join(script))
+        .args(args)
+        .env("PYTHONPATH", required("BINNACLE_PYTHON")?)
+        .output()
+        .context("run python3")?;
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    ensure!(out.status.success() && said.trim_end().ends_with("ok"), "{script}: {said}");
+    Ok(())
 }
 
 /// A port that was free a moment ago.

@@ -7,6 +7,7 @@ mod clients;
 mod end;
 mod refusals;
 mod rules;
+mod senders;
 mod survival;
 mod telemetry;
 mod workloads;

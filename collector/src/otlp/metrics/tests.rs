@@ -48,7 +48,12 @@ impl Sink for Store {
 fn receiver(translation: Translation) -> (Arc<Store>, Receiver) {
     let store = Arc::new(Store::default());
     let clock = signal::time::system_clock();
-    let r = Receiver::new(store.clone(), Arc::default(), Identity::default(), translation, clock);
+    let r = Receiver::new(
+        store.clone(),
+        crate::Senders::new(Arc::default(), Identity::default(), Vec::new()),
+        translation,
+        clock,
+    );
     (store, r)
 }
 
