@@ -20,7 +20,7 @@ PYTHON := $(TOOLS)/python
 PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
 PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter rsyslog rsyslog-elasticsearch
 
-.PHONY: help run build web test lint fuzz bench bench-metrics image kubectl python browser node packages-run packages-test
+.PHONY: help run build web test lint fuzz bench bench-metrics bench-logs image kubectl python browser node packages-run packages-test
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -88,3 +88,6 @@ bench: build image kubectl ## start, memory, pod start, HPA and API figures of t
 
 bench-metrics: build ## the metrics engine beside Debian's Prometheus and VictoriaMetrics; answers compared
 	@python3 tools/bench-metrics.py $(BIN)
+
+bench-logs: build ## the log index beside ClickHouse (chdb-core of PyPI); 10 GB of lines, 10 million spans
+	@python3 tools/bench-logs.py $(BIN)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use log_index::{Direction, LogIndex, Progress};
+use log_index::{BlockView, Direction, LogIndex, Progress};
 use promql::memory::MemorySeries;
 use promql::{QueryResult, Value};
 use signal::{Labels, METRIC_NAME, Matcher, Timestamp};
@@ -278,23 +278,21 @@ impl Engine {
         let reading = Reading { pipeline: p, enforce: &o.enforce, start: from, end: to, progress };
         let mut out: HashMap<Labels, Samples> = HashMap::new();
         let (mut held, mut failure) = (0usize, None);
-        let filters_only = p.filters_only();
-        reading.every(&self.index, |stream, records| {
-            // Where every name the query says is the stream's own, all records of the stream are one series.
-            if filters_only && names.iter().all(|n| stream.get(n).is_some()) {
-                let samples = series(&mut out, &mut held, r, steps, stream);
-                for record in records.iter().filter(|record| p.passes_line(record)) {
-                    held += samples.add(r, steps, record.timestamp.nanos(), record.body.len() as f64);
+        reading.every(&self.index, |v| of_block(p, r, names, steps, v), |found| {
+            match found {
+                Found::Series(labels, samples) => {
+                    let more = series(&mut out, &mut held, r, steps, labels).merge(samples);
+                    held += more;
                 }
-            } else {
-                for record in &records {
-                    let Some(s) = p.sample(stream, record, names) else { continue };
-                    if let Some(e) = s.error {
-                        failure = Some(Error::Pipeline { error: e, series: s.labels.to_string() });
-                        return ControlFlow::Break(());
+                Found::Samples(all) => {
+                    for (labels, samples) in all {
+                        let to = series(&mut out, &mut held, r, steps, labels);
+                        held += samples.iter().map(|(t, v)| to.add(r, steps, *t, *v)).sum::<usize>();
                     }
-                    let samples = series(&mut out, &mut held, r, steps, &s.labels);
-                    held += samples.add(r, steps, record.timestamp.nanos(), s.value);
+                }
+                Found::Failure(e) => {
+                    failure = Some(e);
+                    return ControlFlow::Break(());
                 }
             }
             if out.len() > self.limits.series || held > self.limits.samples {
@@ -310,15 +308,62 @@ impl Engine {
     }
 }
 
-/// The series that a sample with these labels belongs to. What it takes from the start is counted as held.
+/// What a block gives to a range aggregation.
+enum Found {
+    /// All of it is one series.
+    Series(Labels, Samples),
+    /// Time and value of each sample, by series.
+    Samples(HashMap<Labels, Vec<(i64, f64)>>),
+    Failure(Error),
+}
+
+fn of_block(
+    p: &Pipeline,
+    r: &RangeAggregation,
+    names: &[String],
+    steps: &Steps,
+    v: &BlockView<'_>,
+) -> Result<Found, log_index::Error> {
+    // Where every name the query says is the stream's own, all records of the stream are one series.
+    if p.filters_only() && names.iter().all(|n| v.labels().get(n).is_some()) {
+        let mut samples = Samples::new(r, steps);
+        let (all_pass, of_bytes) = (p.search_suffices(), r.op.starts_with("bytes"));
+        for i in 0..v.len() {
+            // A column that is not asked for is not read.
+            if all_pass && !of_bytes {
+                samples.add(r, steps, v.time(i), 0.0);
+                continue;
+            }
+            let line = v.text(i)?;
+            if all_pass || p.line_filters(line, v.trace_id(i)?).is_some() {
+                samples.add(r, steps, v.time(i), line.len() as f64);
+            }
+        }
+        return Ok(Found::Series(r.series(v.labels()), samples));
+    }
+    let mut all: HashMap<Labels, Vec<(i64, f64)>> = HashMap::new();
+    for i in 0..v.len() {
+        if p.line_filters(v.text(i)?, v.trace_id(i)?).is_none() {
+            continue;
+        }
+        let Some(s) = p.sample(v.labels(), &v.log(i)?, names) else { continue };
+        if let Some(e) = s.error {
+            return Ok(Found::Failure(Error::Pipeline { error: e, series: s.labels.to_string() }));
+        }
+        all.entry(r.series(&s.labels)).or_default().push((v.time(i), s.value));
+    }
+    Ok(Found::Samples(all))
+}
+
+/// A series of the result. What it takes from the start is counted as held.
 fn series<'a>(
     all: &'a mut HashMap<Labels, Samples>,
     held: &mut usize,
     r: &RangeAggregation,
     steps: &Steps,
-    labels: &Labels,
+    labels: Labels,
 ) -> &'a mut Samples {
-    all.entry(r.series(labels)).or_insert_with(|| {
+    all.entry(labels).or_insert_with(|| {
         let s = Samples::new(r, steps);
         *held += s.held();
         s

@@ -1,5 +1,6 @@
 //! A log query applied to one record at a time.
 
+mod literal;
 mod stage;
 mod state;
 
@@ -53,6 +54,16 @@ impl Pipeline {
         self.log.stages.iter().all(|s| matches!(s, Stage::Line { .. }))
     }
 
+    /// Whether the search itself does all that the query asks: its stages are substrings, and none is a trace's id.
+    pub(crate) fn search_suffices(&self) -> bool {
+        self.log.stages.iter().all(|s| match s {
+            Stage::Line { negate: false, any } => {
+                matches!(any.as_slice(), [LinePattern::Contains(n)] if trace(n).is_none())
+            }
+            _ => false,
+        })
+    }
+
     /// What of the query the index can use: substrings every line must have, and a trace id.
     pub(crate) fn search(&self, enforce: &[Matcher], start: Timestamp, end: Timestamp) -> Search {
         let mut matchers = self.log.matchers.clone();
@@ -69,6 +80,8 @@ impl Pipeline {
                             Some(_) => {}
                             None => s.needles.push(needle.clone()),
                         }
+                    } else {
+                        s.any.extend(literal::needs(any));
                     }
                 }
                 Stage::Label(Condition::Match(m))
@@ -112,17 +125,12 @@ impl Pipeline {
         Some(Sample { labels: Labels::from_pairs(labels.map(|(n, v, _)| (n, v))), value, error })
     }
 
-    /// Whether the filters on the line let a record through.
-    pub(crate) fn passes_line(&self, record: &LogRecord) -> bool {
-        self.line_filters(record).is_some()
-    }
-
-    /// Line filters come first in most queries and need no labels: how many stood there, if all let it through.
-    fn line_filters(&self, record: &LogRecord) -> Option<usize> {
+    /// Line filters come first in most queries and need no labels: how many stood there, if all let the line through.
+    pub(crate) fn line_filters(&self, line: &str, id: TraceId) -> Option<usize> {
         let mut passed = 0;
         for s in &self.log.stages {
             let Stage::Line { negate, any } = s else { break };
-            if !stage::line_passes(*negate, any, &record.body, record.trace_id) {
+            if !stage::line_passes(*negate, any, line, id) {
                 return None;
             }
             passed += 1;
@@ -131,7 +139,7 @@ impl Pipeline {
     }
 
     fn run(&self, stream: &Labels, record: &LogRecord) -> Option<State> {
-        let skip = self.line_filters(record)?;
+        let skip = self.line_filters(&record.body, record.trace_id)?;
         let mut state = State::new(record.body.clone(), record.trace_id);
         state.labels.extend(stream.iter().map(|(n, v)| (n.to_owned(), v.to_owned(), Origin::Stream)));
         for (n, v) in record.attributes.iter() {

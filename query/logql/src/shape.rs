@@ -47,6 +47,14 @@ impl LineShape {
         self.0.iter().any(|p| matches!(p, Piece::Capture(Some(_))))
     }
 
+    /// What is not captured.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|p| match p {
+            Piece::Literal(l) => Some(l.as_str()),
+            Piece::Capture(_) => None,
+        })
+    }
+
     /// Whether there is anything that is not captured: without it every line fits.
     pub(crate) fn has_text(&self) -> bool {
         self.0.iter().any(|p| matches!(p, Piece::Literal(_)))

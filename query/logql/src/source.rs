@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use log_index::{Direction, Ended, LogIndex, Progress, Search};
-use signal::{Labels, LogRecord, Matcher, Timestamp};
+use log_index::{BlockView, Direction, Ended, LogIndex, Progress, Search};
+use signal::{Matcher, Timestamp};
 
 use crate::error::Error;
 use crate::pipeline::{Pipeline, Processed};
@@ -44,17 +44,25 @@ impl Reading<'_> {
     ) -> Result<Vec<(Timestamp, Processed)>, Error> {
         let mut s = self.search();
         s.direction = direction;
-        let found = index.search(&s, limit, |labels, record| self.pipeline.apply(labels, &record))?;
+        let found = index.search_rows(&s, limit, |v, i| {
+            // Most lines stop at the first filters, which need nothing but the line.
+            match self.pipeline.line_filters(v.text(i)?, v.trace_id(i)?) {
+                Some(_) => Ok(self.pipeline.apply(v.labels(), &v.log(i)?)),
+                None => Ok(None),
+            }
+        })?;
         finished(self.progress).map(|()| found)
     }
 
-    /// Every record that may come through, some of one stream at a time, in no order.
-    pub(crate) fn every(
+    /// Makes something of every block with records that may come through, on several threads, and hands it on in no
+    /// order.
+    pub(crate) fn every<T: Send>(
         &self,
         index: &LogIndex,
-        each: impl FnMut(&Labels, Vec<LogRecord>) -> ControlFlow<()>,
+        map: impl Fn(&BlockView<'_>) -> Result<T, log_index::Error> + Sync,
+        each: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        index.scan(&self.search(), each)?;
+        index.map_blocks(&self.search(), map, each)?;
         finished(self.progress)
     }
 }

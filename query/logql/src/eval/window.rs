@@ -106,6 +106,24 @@ impl Samples {
         }
     }
 
+    /// Takes in another's samples of the same query; says how many more are held now.
+    pub(super) fn merge(&mut self, other: Samples) -> usize {
+        match (self, other) {
+            (Samples::Sums { changes, present }, Samples::Sums { changes: c, present: p }) => {
+                changes.iter_mut().zip(c).for_each(|(to, v)| *to += v);
+                present.iter_mut().zip(p).for_each(|(to, v)| *to += v);
+                0
+            }
+            (Samples::All(all), Samples::All(more)) => {
+                let n = more.len();
+                all.extend(more);
+                n
+            }
+            // Of one query all are of one kind.
+            _ => 0,
+        }
+    }
+
     /// Gives the value at each step whose window holds a sample.
     pub(super) fn each_step(self, r: &RangeAggregation, steps: &Steps, mut each: impl FnMut(usize, f64)) {
         let seconds = r.range as f64 / 1e9;
