@@ -5,6 +5,7 @@ pub(crate) mod directory;
 mod engine_metrics;
 pub(crate) mod engines;
 mod gone;
+mod history;
 pub(crate) mod node;
 mod receivers;
 mod rules;
@@ -98,6 +99,7 @@ async fn run(
     let client = control.client("system:binnacle", &["system:masters"]);
     let informers = Informers::new(client, shared.stop.clone());
     control.start(shared, &informers, &engines);
+    history::start(shared, control.server.clone(), &engines, telemetry_threads);
 
     let receiver = engines::receiver(shared, &engines);
     let otlp = engines::serve_otlp(shared, receiver.clone(), telemetry_threads).await?;

@@ -39,6 +39,7 @@ pub(crate) use session::Sessions;
 
 #[derive(Clone)]
 struct Door {
+    history: Arc<log_index::LogIndex>,
     server: Arc<ApiServer>,
     informers: Informers,
     rules: Arc<rules::Rules>,
@@ -67,8 +68,13 @@ pub(crate) fn serve(
     threads: &tokio::runtime::Handle,
 ) {
     let Rooms { control, engines, informers, rules, receivers } = rooms;
-    let door =
-        Door { server: control.server.clone(), informers: informers.clone(), rules: rules.clone(), sessions };
+    let door = Door {
+        server: control.server.clone(),
+        history: engines.history.clone(),
+        informers: informers.clone(),
+        rules: rules.clone(),
+        sessions,
+    };
     let settings = shared.config.told();
     let queries = query::router(
         query::Engines {
@@ -190,6 +196,7 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
     }
     let scope = door.scope(&user);
     let objects = objects::Objects {
+        history: door.history.clone(),
         server: door.server.clone(),
         informers: door.informers.clone(),
         user: user.clone(),

@@ -1,5 +1,5 @@
-//! Events are forgotten an hour after they were last seen, as upstream does; what they say stays in the log
-//! index.
+//! Events are forgotten an hour after they were last seen, as upstream does. Who keeps the cluster's history has them
+//! still, and lists find them there ([`ApiServer::past_events`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::object;
 use crate::registry::DeleteOptions;
 use crate::server::ApiServer;
 
-const KEPT: Duration = Duration::from_secs(3600);
+pub(crate) const KEPT: Duration = Duration::from_secs(3600);
 const EVERY: Duration = Duration::from_secs(300);
 /// So many per round, so that a flood of events does not become a flood of deletions.
 const AT_ONCE: usize = 1000;
@@ -44,7 +44,7 @@ async fn round(server: &ApiServer) {
     }
 }
 
-fn last_seen(event: &Value) -> Option<signal::Timestamp> {
+pub(crate) fn last_seen(event: &Value) -> Option<signal::Timestamp> {
     ["series.lastObservedTime", "lastTimestamp", "eventTime", "metadata.creationTimestamp"]
         .iter()
         .find_map(|path| object::text(event, path))

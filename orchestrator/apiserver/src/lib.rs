@@ -26,6 +26,7 @@ mod error;
 mod escalation;
 mod eviction;
 mod expire;
+mod history;
 mod kinds;
 mod managed;
 mod metrics;
@@ -50,4 +51,5 @@ mod validation;
 mod watch;
 
 pub use error::Error;
+pub use history::{EventArchive, Follow, Op, PastEvent, PastEvents, Revision};
 pub use server::{Access, ApiServer, Check, Cidr, Config, LocalApi, Remarks};

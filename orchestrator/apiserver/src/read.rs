@@ -11,10 +11,12 @@ use store::Range;
 
 use crate::cache::{self, Object, PREFIX};
 use crate::error::{ApiError, Result};
+use crate::history::{PastEvent, PastEvents};
 use crate::kinds::Served;
 use crate::request::{ListOptions, Shape};
 use crate::server::ApiServer;
 use crate::table::{self, Include};
+use crate::{expire, object};
 
 /// What a list or watch selects.
 #[derive(Clone)]
@@ -121,7 +123,14 @@ impl ApiServer {
         include: Include,
     ) -> Result<Bytes> {
         let filter = Filter::new(*served, namespace, options)?;
-        let page = self.page(&filter, options).await?;
+        let mut page = self.page(&filter, options).await?;
+        if served.kind.resource == "events"
+            && page.continue_after.is_none()
+            && options.resource_version.is_empty()
+        {
+            page.objects.extend(self.past_events(&filter).await?);
+            page.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        }
         let mut metadata = json!({"resourceVersion": page.revision.to_string()});
         if let Some(last) = &page.continue_after {
             metadata["continue"] = encode_continue(page.revision, last).into();
@@ -153,6 +162,28 @@ impl ApiServer {
         }
         out.extend_from_slice(b"]}");
         Ok(Bytes::from(out))
+    }
+
+    /// Events that the store has forgotten, from whoever keeps them.
+    pub(crate) async fn past_events(&self, filter: &Filter) -> Result<Vec<Arc<Object>>> {
+        let Some(archive) = &self.config.past_events else { return Ok(Vec::new()) };
+        let about = ["involvedObject.uid", "involvedObject.name", "metadata.name"];
+        let wanted = PastEvents {
+            namespace: filter.namespace().map(str::to_owned),
+            holds: about.iter().find_map(|f| filter.fields.required(f)).map(str::to_owned),
+        };
+        let found = archive(wanted).await.map_err(ApiError::internal)?;
+        let kind = filter.served.kind;
+        let past = found.iter().filter_map(|PastEvent { object: e, deleted }| {
+            let key = cache::object_key(kind, object::text(e, "metadata.namespace")?, object::name(e));
+            let revision = object::text(e, "metadata.resourceVersion")?.parse().ok()?;
+            // What went before its time was deleted by somebody, and stays so.
+            let end = expire::last_seen(e)?.saturating_add(expire::KEPT);
+            let by_age = deleted.is_some_and(|t| t >= end);
+            let gone = by_age && self.cache.get(filter.served.index, &key).is_none();
+            gone.then(|| Arc::new(Object::from_value(kind, &key, revision, e)))
+        });
+        Ok(past.filter(|o| filter.matches(o)).collect())
     }
 
     /// The objects of one page, of one revision.

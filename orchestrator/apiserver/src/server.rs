@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::error::{ApiError, Error};
+use crate::history::EventArchive;
 use crate::kinds;
 use crate::pki::Pki;
 use crate::rbac::Rbac;
@@ -103,6 +104,8 @@ pub struct Config {
     pub readiness: Vec<(String, Check)>,
     pub remarks: Remarks,
     pub local_apis: Vec<LocalApi>,
+    /// Where lists of events find those that are older than the store keeps them.
+    pub past_events: Option<EventArchive>,
     /// Ends watches and the cache.
     pub stop: CancellationToken,
 }
@@ -122,6 +125,7 @@ impl Config {
             readiness: Vec::new(),
             remarks: Arc::new(Vec::new),
             local_apis: Vec::new(),
+            past_events: None,
             stop: CancellationToken::new(),
         }
     }

@@ -133,9 +133,9 @@ impl Collector for Samples {
 }
 
 /// Shows the engines' facts among our metrics from now on.
-pub(super) fn register(metrics: &Arc<Tsdb>, logs: &Arc<LogIndex>, traces: &Arc<LogIndex>) {
+pub(super) fn register(metrics: &Arc<Tsdb>, indexes: &[(&'static str, &Arc<LogIndex>)]) {
     let held = |i: &Arc<LogIndex>| Held(Arc::downgrade(i));
-    let indexes = Indexes(vec![("logs", held(logs)), ("traces", held(traces))]);
+    let indexes = Indexes(indexes.iter().map(|(name, index)| (*name, held(index))).collect());
     let samples = Samples(Arc::downgrade(metrics));
     telemetry::metrics::register(|r| {
         r.register_collector(Box::new(indexes));

@@ -19,6 +19,8 @@ use tsdb::Tsdb;
 
 use super::{Shared, SharedSink};
 
+/// Revisions of objects in memory before they are a partition.
+const HISTORY_BYTES: usize = 2 << 20;
 /// Our own metrics.
 const OWN_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -27,6 +29,8 @@ pub(crate) struct Engines {
     pub(crate) metrics: Arc<Tsdb>,
     pub(crate) logs: Arc<LogIndex>,
     pub(crate) traces: Arc<LogIndex>,
+    /// Revisions of the cluster's objects.
+    pub(crate) history: Arc<LogIndex>,
     pub(crate) sink: SharedSink,
     pub(crate) promql: Arc<promql::Engine>,
 }
@@ -101,12 +105,22 @@ pub(super) fn open(shared: &Shared) -> Result<Engines> {
     };
     let logs = index("logs", Kind::Logs, c.logs_retention)?;
     let traces = index("traces", Kind::Spans, c.traces_retention)?;
-    super::engine_metrics::register(&metrics, &logs, &traces);
+    let (retention, retention_bytes) = c.logs_retention.split();
+    let history = LogIndex::open(log_index::Config {
+        retention,
+        retention_bytes,
+        clock: shared.clock.clone(),
+        // Few ask for it: most of it may lie on disk.
+        head_bytes: HISTORY_BYTES,
+        ..log_index::Config::new(c.data_dir.join("history"), Kind::Logs)
+    })
+    .context("open history")?;
+    super::engine_metrics::register(&metrics, &[("logs", &logs), ("traces", &traces), ("history", &history)]);
     let sink: SharedSink =
         Arc::new(LocalSink { metrics: metrics.clone(), logs: logs.clone(), traces: traces.clone() });
     let source: Arc<dyn SeriesSource> = metrics.clone();
     let promql = Arc::new(promql::Engine::new(source, promql::Limits::default()));
-    Ok(Engines { metrics, logs, traces, sink, promql })
+    Ok(Engines { metrics, logs, traces, history, sink, promql })
 }
 
 /// Where OTLP is received.

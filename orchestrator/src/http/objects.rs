@@ -1,6 +1,9 @@
 //! The cluster's objects for SQL, listed in process as the user who asks: what RBAC hides stays hidden.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::user::UserInfo;
 use apiserver::{Access, ApiServer};
@@ -11,16 +14,21 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DynamicObject, ListParams, TypeMeta};
 use kube::core::ApiResource;
 use kube::{Api, Client, ResourceExt};
-use signal::Timestamp;
-use sql::{ObjectRow, ObjectSelect, ObjectSource};
+use log_index::{LogIndex, Search};
+use signal::{Labels, LogRecord, Timestamp};
+use sql::{HistoryRow, ObjectRow, ObjectSelect, ObjectSource};
+use tokio::sync::mpsc::Sender;
 
 /// Objects held at once.
 const PAGE: u32 = 200;
+/// Revisions that wait for a query.
+const ROWS: usize = 64;
 /// Groups whose objects stand elsewhere too: computed from the TSDB at each look; events under a second name.
 const ELSEWHERE: [&str; 2] = ["metrics.k8s.io", "events.k8s.io"];
 
 #[derive(Clone)]
 pub(super) struct Objects {
+    pub(super) history: Arc<LogIndex>,
     pub(super) server: Arc<ApiServer>,
     pub(super) informers: Informers,
     pub(super) user: UserInfo,
@@ -51,9 +59,88 @@ impl ObjectSource for Objects {
         };
         stream::once(lists).flatten().boxed()
     }
+
+    fn history(
+        &self,
+        select: ObjectSelect,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> BoxStream<'static, Result<HistoryRow, String>> {
+        let this = self.clone();
+        let (rows, told) = tokio::sync::mpsc::channel(ROWS);
+        let read = async move {
+            let client = Client::new(this.server.in_process(this.user.clone()), "default");
+            let kinds = match kinds(&client).await {
+                Ok(kinds) => kinds,
+                Err(e) => return rows.send(Err(format!("the API's kinds could not be listed: {e}"))).await,
+            };
+            let failed = rows.clone();
+            let scan =
+                tokio::task::spawn_blocking(move || this.revisions(&select, start, end, &kinds, &rows));
+            match scan.await.map_err(|e| e.to_string()).flatten() {
+                Ok(()) => Ok(()),
+                Err(e) => failed.send(Err(e)).await,
+            }
+        };
+        // Nobody may be left to be told.
+        telemetry::task::spawn("object-history", async move { drop(read.await) });
+        received(told).boxed()
+    }
+}
+
+fn received(
+    mut told: tokio::sync::mpsc::Receiver<Result<HistoryRow, String>>,
+) -> impl futures::Stream<Item = Result<HistoryRow, String>> {
+    stream::poll_fn(move |cx| told.poll_recv(cx))
 }
 
 impl Objects {
+    /// Revisions of objects that the caller may list, until nobody takes them.
+    fn revisions(
+        &self,
+        select: &ObjectSelect,
+        start: Timestamp,
+        end: Timestamp,
+        kinds: &[Kind],
+        rows: &Sender<Result<HistoryRow, String>>,
+    ) -> Result<(), String> {
+        // The index has these as labels.
+        let own = ["kind", "namespace", "name"].into_iter().flat_map(|c| select.on(c)).cloned();
+        let search = Search::new(own.collect(), start, end.saturating_add(Duration::from_nanos(1)));
+        let mut allowed: HashMap<(String, String), bool> = HashMap::new();
+        let mut may = |kind: &str, namespace: &str| {
+            let found = allowed.entry((kind.to_owned(), namespace.to_owned()));
+            *found.or_insert_with(|| {
+                kinds.iter().any(|k| k.resource.kind == kind && self.may_list(k, namespace))
+            })
+        };
+        let each = |labels: &Labels, records: Vec<LogRecord>| {
+            let get = |name| labels.get(name).unwrap_or_default();
+            if !may(get("kind"), get("namespace")) {
+                return ControlFlow::Continue(());
+            }
+            for r in records {
+                let words = |name: &str| r.attributes.get_str(name).unwrap_or_default().to_owned();
+                let row = HistoryRow {
+                    time: r.timestamp,
+                    op: words("op"),
+                    api_version: words("api_version"),
+                    kind: get("kind").to_owned(),
+                    namespace: get("namespace").to_owned(),
+                    name: get("name").to_owned(),
+                    uid: words("uid"),
+                    revision: words("resource_version").parse().unwrap_or_default(),
+                    object: r.body,
+                };
+                if rows.blocking_send(Ok(row)).is_err() {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        self.history.scan(&search, each).map_err(|e| e.to_string())
+    }
+
     fn may_list(&self, kind: &Kind, namespace: &str) -> bool {
         let access = Access {
             verb: "list".to_owned(),

@@ -151,7 +151,7 @@ fn list(values: &dyn Array, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-fn value(a: &dyn Array, i: usize, out: &mut Vec<u8>) {
+pub(crate) fn value(a: &dyn Array, i: usize, out: &mut Vec<u8>) {
     if a.is_null(i) {
         return out.extend_from_slice(b"null");
     }

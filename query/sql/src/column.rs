@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::builder::{
-    Float64Builder, MapBuilder, StringBuilder, StringDictionaryBuilder, StringViewBuilder,
+    Float64Builder, Int64Builder, MapBuilder, StringBuilder, StringDictionaryBuilder, StringViewBuilder,
     TimestampMillisecondBuilder, TimestampNanosecondBuilder,
 };
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -36,6 +36,10 @@ pub(crate) fn dictionary(name: &str) -> Field {
     Field::new(name, kind, true)
 }
 
+pub(crate) fn integer(name: &str) -> Field {
+    Field::new(name, DataType::Int64, false)
+}
+
 pub(crate) fn double(name: &str) -> Field {
     Field::new(name, DataType::Float64, false)
 }
@@ -62,6 +66,7 @@ pub(crate) enum Column {
     Text(StringViewBuilder),
     Dictionary(Box<StringDictionaryBuilder<Int32Type>>),
     Double(Float64Builder),
+    Integer(Int64Builder),
     Millis(TimestampMillisecondBuilder),
     Nanos(TimestampNanosecondBuilder),
     Map(Box<MapBuilder<StringBuilder, StringBuilder>>),
@@ -72,6 +77,7 @@ impl Column {
         match t {
             DataType::Dictionary(..) => Column::Dictionary(Box::default()),
             DataType::Float64 => Column::Double(Float64Builder::new()),
+            DataType::Int64 => Column::Integer(Int64Builder::new()),
             DataType::Timestamp(TimeUnit::Millisecond, _) => {
                 Column::Millis(TimestampMillisecondBuilder::new().with_data_type(t.clone()))
             }
@@ -90,6 +96,7 @@ impl Column {
             Column::Text(b) => Arc::new(b.finish()),
             Column::Dictionary(b) => Arc::new(b.finish()),
             Column::Double(b) => Arc::new(b.finish()),
+            Column::Integer(b) => Arc::new(b.finish()),
             Column::Millis(b) => Arc::new(b.finish()),
             Column::Nanos(b) => Arc::new(b.finish()),
             Column::Map(b) => Arc::new(b.finish()),
@@ -134,6 +141,12 @@ impl Column {
         self.texts(v, 1)
     }
 
+    pub(crate) fn integer(&mut self, v: i64) -> usize {
+        let Column::Integer(b) = self else { unreachable!("the schema says integer") };
+        b.append_value(v);
+        0
+    }
+
     pub(crate) fn doubles(&mut self, v: &[f64]) -> usize {
         let Column::Double(b) = self else { unreachable!("the schema says double") };
         b.append_slice(v);
@@ -175,6 +188,24 @@ impl Column {
     pub(crate) fn attributes(&mut self, a: &Attributes) -> usize {
         self.maps(a.0.iter().map(|(n, v)| (n.as_str(), v.to_string())), 1)
     }
+}
+
+/// A batch of `n` rows: `fill` gets each wanted column with its index in the table.
+pub(crate) fn batch<E>(
+    schema: &SchemaRef,
+    indexes: &[usize],
+    n: usize,
+    mut fill: impl FnMut(usize, &mut Column) -> Result<(), E>,
+) -> Result<RecordBatch, E> {
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(indexes.len());
+    for (i, f) in indexes.iter().zip(schema.fields()) {
+        let mut c = Column::new(f.data_type());
+        fill(*i, &mut c)?;
+        columns.push(c.finish());
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(n));
+    let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options);
+    Ok(batch.expect("each column is made for its field and filled for each row"))
 }
 
 /// Collects rows and sends them on in batches; the plan's pace is the scan's.
@@ -227,6 +258,15 @@ impl Out {
         METRICS.rows_scanned.get_or_create(&TableLabel { table: self.table }).inc_by(self.rows as u64);
         (self.rows, self.bytes) = (0, 0);
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+
+    /// Sends a batch that was made elsewhere; for blocking threads. Break: stop reading.
+    pub(crate) fn pass(&self, batch: RecordBatch) -> ControlFlow<()> {
+        METRICS.rows_scanned.get_or_create(&TableLabel { table: self.table }).inc_by(batch.num_rows() as u64);
+        match self.tx.blocking_send(Ok(batch)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
     }
 
     /// Sends what there is; for blocking threads. Break: stop reading.

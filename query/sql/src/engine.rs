@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use arrow::error::ArrowError;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider,
@@ -18,32 +19,39 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use log_index::LogIndex;
 use parking_lot::Mutex;
 use signal::Matcher;
 use signal::time::{SharedClock, monotonic};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tsdb::Tsdb;
 
 use crate::answer::{Answer, Column, Writer, type_name};
 use crate::config::Config;
 use crate::error::Error;
+use crate::export::{Encoder, Format};
 use crate::function;
 use crate::metrics::{METRICS, ResultLabel};
 use crate::statement;
+use crate::table::history::ObjectsAt;
 use crate::table::metric::Tables;
 use crate::table::objects::ObjectSource;
 use crate::table::promql::PromqlFunction;
-use crate::table::{Table, What, World, without_objects};
+use crate::table::{Table, What, World, history, objects as listed, without_objects};
 
 /// Bytes of stack for a chain of as many operators as a statement may have; a test runs one.
 pub(crate) const STACK: usize = 64 << 20;
 /// Threads that end once they have had nothing to do for so long.
 const IDLE_THREAD: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Pieces of an answer that wait for a slow client.
+const PIECES: usize = 4;
 
 const CATALOG: &str = "binnacle";
 const SCHEMA: &str = "public";
@@ -119,7 +127,53 @@ impl Engine {
         result.map(|a| Answer { elapsed, ..a })
     }
 
-    async fn run(&self, text: &str, caller: Caller) -> Result<Answer, Error> {
+    /// Runs one statement and gives its rows as they come, written in `format`: first what stands before all rows. Nothing
+    /// comes before the plan is made, so that most mistakes are told at once; an error that comes later is the last item.
+    /// Dropping the stream stops the query.
+    pub async fn export(
+        &self,
+        text: &str,
+        caller: Caller,
+        format: Format,
+    ) -> Result<BoxStream<'static, Result<Vec<u8>, Error>>, Error> {
+        let (pieces, mut told) = mpsc::channel(PIECES);
+        let (core, query, place) = self.prepare(text, caller).await?;
+        let (started, timeout) = (monotonic(), self.config.timeout);
+        let run = async move {
+            let result = tokio::select! {
+                () = pieces.closed() => Err(Error::Canceled("the client has gone".to_owned())),
+                r = tokio::time::timeout(timeout, query.export(place, format, &pieces)) => {
+                    r.unwrap_or(Err(Error::Timeout(timeout)))
+                }
+            };
+            let word = result.as_ref().map_or_else(Error::reason, |()| "ok");
+            METRICS.queries.get_or_create(&ResultLabel { result: word }).inc();
+            METRICS.seconds.observe(monotonic().saturating_duration_since(started).as_secs_f64());
+            if let Err(e) = result {
+                // Nobody may be left to be told.
+                drop(pieces.send(Err(e)).await);
+            }
+        };
+        {
+            let runtime = core.runtime.as_ref().expect("there until the engine is dropped");
+            let _inside = runtime.enter();
+            telemetry::task::spawn("sql", run);
+        }
+        match told.recv().await {
+            Some(Ok(head)) => {
+                let rest = stream::poll_fn(move |cx| told.poll_recv(cx));
+                Ok(stream::iter([Ok(head)]).chain(rest).boxed())
+            }
+            Some(Err(e)) => Err(e),
+            None => Err(Error::Internal("a part of the query panicked".to_owned())),
+        }
+    }
+
+    async fn prepare(
+        &self,
+        text: &str,
+        caller: Caller,
+    ) -> Result<(&Core, Query, OwnedSemaphorePermit), Error> {
         let text = text.to_owned();
         let place = self.places.clone().acquire_owned().await.map_err(|e| Error::Canceled(e.to_string()))?;
         let core = self.core.get_or_try_init(|| async { Core::new(&self.config) }).await?;
@@ -137,6 +191,11 @@ impl Engine {
             state: core.state.clone(),
             pool: core.pool.clone(),
         };
+        Ok((core, query, place))
+    }
+
+    async fn run(&self, text: &str, caller: Caller) -> Result<Answer, Error> {
+        let (core, query, place) = self.prepare(text, caller).await?;
         let mut task = {
             let runtime = core.runtime.as_ref().expect("there until the engine is dropped");
             let _inside = runtime.enter();
@@ -205,16 +264,50 @@ impl Query {
         result.map_err(|e| Error::from_datafusion(e, memory))
     }
 
-    async fn answer(self, statement: datafusion::sql::parser::Statement) -> Result<Answer, DataFusionError> {
+    /// Sends the rows as they come.
+    async fn export(
+        self,
+        _place: OwnedSemaphorePermit,
+        format: Format,
+        pieces: &mpsc::Sender<Result<Vec<u8>, Error>>,
+    ) -> Result<(), Error> {
+        let memory = self.world.config.memory_bytes;
+        let statement = statement::parse(&self.text, self.world.config.text_bytes)?;
+        let wrong = |e: DataFusionError| Error::from_datafusion(e, memory);
+        let mut stream = self.stream(statement).await.map_err(wrong)?;
+        let coded = |e: ArrowError| Error::Internal(e.to_string());
+        let (mut encoder, head) = Encoder::new(format, &stream.schema()).map_err(coded)?;
+        let mut next = head;
+        loop {
+            if pieces.send(Ok(next)).await.is_err() {
+                return Err(Error::Canceled("the client has gone".to_owned()));
+            }
+            match stream.next().await {
+                Some(batch) => next = encoder.batch(&batch.map_err(wrong)?).map_err(coded)?,
+                None => break,
+            }
+        }
+        let end = encoder.end().map_err(coded)?;
+        pieces.send(Ok(end)).await.map_err(|_| Error::Canceled("the client has gone".to_owned()))
+    }
+
+    async fn stream(
+        self,
+        statement: datafusion::sql::parser::Statement,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let Query { world, objects, state, .. } = self;
-        let config = world.config.clone();
-        let notes = world.notes.clone();
         let ctx = session(state, world, objects)?;
         let plan = ctx.state().statement_to_plan(statement).await?;
         let reading =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan)?;
-        let mut stream = ctx.execute_logical_plan(plan).await?.execute_stream().await?;
+        ctx.execute_logical_plan(plan).await?.execute_stream().await
+    }
+
+    async fn answer(self, statement: datafusion::sql::parser::Statement) -> Result<Answer, DataFusionError> {
+        let config = self.world.config.clone();
+        let notes = self.world.notes.clone();
+        let mut stream = self.stream(statement).await?;
         let columns = stream
             .schema()
             .fields()
@@ -263,10 +356,20 @@ fn session(
     ctx.register_table("samples", table(What::Metrics))?;
     ctx.register_table("logs", table(What::Logs))?;
     ctx.register_table("spans", table(What::Spans))?;
-    match objects {
-        Some(source) => ctx.register_table("objects", table(What::Objects(source)))?,
-        None => ctx.register_table("objects", Arc::new(without_objects()?))?,
-    };
+    ctx.register_table("decisions", table(What::Decisions))?;
+    match &objects {
+        Some(source) => {
+            ctx.register_table("objects", table(What::Objects(source.clone())))?;
+            ctx.register_table("object_history", table(What::History(source.clone())))?;
+            ctx.register_table("events", table(What::Events(source.clone())))?;
+        }
+        None => {
+            ctx.register_table("objects", Arc::new(without_objects(&listed::SCHEMA)?))?;
+            ctx.register_table("object_history", Arc::new(without_objects(&history::SCHEMA)?))?;
+            ctx.register_table("events", Arc::new(without_objects(&history::EVENTS)?))?;
+        }
+    }
+    ctx.register_udtf("objects_at", Arc::new(ObjectsAt(world.clone(), objects)));
     ctx.register_udtf("promql", Arc::new(PromqlFunction(world.clone())));
     Ok(ctx)
 }

@@ -8,8 +8,8 @@
 //!
 //! The road of a query: [`Engine`] (a place, a thread, a way to stop) → [`statement`] (is it allowed?) → DataFusion's
 //! planner → [`filter`] (which conditions an engine can use itself) → [`table`] (scans in [`table::metrics`],
-//! [`table::logs`], [`table::spans`], [`table::objects`], [`table::promql`]) → [`column`] (rows to Arrow) → DataFusion's
-//! operators → [`answer`] (Arrow to JSON).
+//! [`table::logs`], [`table::spans`], [`table::objects`], [`table::history`], [`table::decisions`], [`table::promql`]) → [`column`] (rows to Arrow) → DataFusion's
+//! operators → [`answer`] (Arrow to JSON) or [`export`] (CSV, Arrow IPC).
 //!
 //! Tasks: one named `sql` for each query on threads of our own, made at the first query, so that no query takes a
 //! thread from the control plane; each scan is a blocking thread that ends with its query.
@@ -19,6 +19,7 @@ mod column;
 mod config;
 mod engine;
 mod error;
+mod export;
 mod filter;
 mod function;
 mod metrics;
@@ -30,7 +31,8 @@ pub use answer::{Answer, Column};
 pub use config::Config;
 pub use engine::{Caller, Engine, Sources};
 pub use error::Error;
-pub use table::objects::{ObjectRow, ObjectSelect, ObjectSource};
+pub use export::Format;
+pub use table::objects::{HistoryRow, ObjectRow, ObjectSelect, ObjectSource};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! A table: what a plan wants of it, and the scan that reads it.
 
+pub(crate) mod decisions;
+pub(crate) mod history;
 pub(crate) mod logs;
 pub(crate) mod metric;
 pub(crate) mod metrics;
@@ -70,7 +72,11 @@ pub(crate) enum What {
     Metric(Arc<metric::Shape>),
     Logs,
     Spans,
+    Decisions,
     Objects(Arc<dyn objects::ObjectSource>),
+    History(Arc<dyn objects::ObjectSource>),
+    Events(Arc<dyn objects::ObjectSource>),
+    ObjectsAt(Arc<dyn objects::ObjectSource>, promql::When),
     Promql(promql::Question),
 }
 
@@ -81,7 +87,11 @@ impl What {
             What::Metric(_) => "metric",
             What::Logs => "logs",
             What::Spans => "spans",
+            What::Decisions => "decisions",
             What::Objects(_) => "objects",
+            What::History(_) => "object_history",
+            What::Events(_) => "events",
+            What::ObjectsAt(..) => "objects_at",
             What::Promql(_) => "promql",
         }
     }
@@ -100,7 +110,10 @@ impl What {
             What::Metric(shape) => shape.schema.clone(),
             What::Logs => logs::SCHEMA.clone(),
             What::Spans => spans::SCHEMA.clone(),
-            What::Objects(_) => objects::SCHEMA.clone(),
+            What::Decisions => decisions::SCHEMA.clone(),
+            What::Objects(_) | What::ObjectsAt(..) => objects::SCHEMA.clone(),
+            What::History(_) => history::SCHEMA.clone(),
+            What::Events(_) => history::EVENTS.clone(),
         }
     }
 
@@ -109,7 +122,7 @@ impl What {
         match self {
             What::Metric(_) => "ts",
             What::Spans => "start",
-            What::Objects(_) => "created",
+            What::Objects(_) | What::ObjectsAt(..) => "created",
             _ => "time",
         }
     }
@@ -191,8 +204,9 @@ pub(crate) struct Scan {
     what: What,
     pub(crate) world: World,
     pub(crate) wanted: Wanted,
-    schema: SchemaRef,
-    indexes: Vec<usize>,
+    pub(crate) schema: SchemaRef,
+    /// Of the table's columns, those that are wanted.
+    pub(crate) indexes: Vec<usize>,
 }
 
 impl std::fmt::Debug for Scan {
@@ -230,8 +244,8 @@ impl Scan {
             What::Metrics => tsdb.estimate(&metrics::select(self)).ok(),
             What::Metric(shape) => tsdb.estimate(&metric::select(self, shape)).ok(),
             What::Logs => logs::estimate(self).ok(),
-            What::Objects(_) => Some(OBJECTS),
-            What::Spans | What::Promql(_) => None,
+            What::Objects(_) | What::ObjectsAt(..) => Some(OBJECTS),
+            What::Spans | What::Promql(_) | What::Decisions | What::History(_) | What::Events(_) => None,
         }
     }
 
@@ -242,7 +256,19 @@ impl Scan {
             What::Logs => logs::read(self, out),
             What::Spans => spans::read(self, out),
             What::Promql(q) => promql::read(self, q, out),
-            What::Objects(_) => Ok(()),
+            What::Decisions => decisions::read(self, out),
+            What::Objects(_) | What::History(_) | What::Events(_) | What::ObjectsAt(..) => Ok(()),
+        }
+    }
+
+    /// What is listed by somebody else, who must not be waited for on a thread.
+    async fn read_listed(&self, out: &mut Out) -> Result<(), ScanError> {
+        match &self.what {
+            What::Objects(source) => objects::read(self, source.as_ref(), out).await,
+            What::History(source) => history::read(self, source.as_ref(), out).await,
+            What::Events(source) => history::read_events(self, source.as_ref(), out).await,
+            What::ObjectsAt(source, at) => history::read_at(self, source.as_ref(), *at, out).await,
+            _ => Ok(()),
         }
     }
 }
@@ -257,9 +283,8 @@ impl PartitionStream for Scan {
         let mut out = Out::new(self.what.name(), self.schema.clone(), &self.indexes, stream.tx());
         let scan = self.clone();
         match &self.what {
-            What::Objects(source) => {
-                let source = source.clone();
-                stream.spawn(async move { Ok(objects::read(&scan, source.as_ref(), &mut out).await?) });
+            What::Objects(_) | What::History(_) | What::Events(_) | What::ObjectsAt(..) => {
+                stream.spawn(async move { Ok(scan.read_listed(&mut out).await?) });
             }
             _ => stream.spawn_blocking(move || Ok(scan.read(&mut out)?)),
         }
@@ -268,6 +293,6 @@ impl PartitionStream for Scan {
 }
 
 /// A plain table over an empty stream keeps the name resolvable where there are no objects to list.
-pub(crate) fn without_objects() -> Result<StreamingTable> {
-    StreamingTable::try_new(objects::SCHEMA.clone(), Vec::new())
+pub(crate) fn without_objects(schema: &SchemaRef) -> Result<StreamingTable> {
+    StreamingTable::try_new(schema.clone(), Vec::new())
 }

@@ -96,7 +96,48 @@ pub(crate) fn telemetry_arrives(c: &mut Cluster) -> Result<()> {
     let rows = joined["rows"].as_array().map_or(0, Vec::len);
     ensure!(rows >= 3, "the join gives {rows} rows: {joined}");
     the_gone_are_silent(c)?;
+    the_past_is_known(c).context("events and object history")?;
     tail(c)
+}
+
+/// What happened to objects: as log records, as SQL, and as they were before.
+fn the_past_is_known(c: &mut Cluster) -> Result<()> {
+    let rows = |c: &Cluster, sql: &str| -> Result<Vec<Value>> {
+        Ok(c.query("sql", sql, &[])?["rows"].as_array().cloned().unwrap_or_default())
+    };
+    c.wait("the scheduler's words as log records", SOON, |c| {
+        let found = c.query("logql", "{record=\"event\",namespace=\"shop\"} | reason=\"Scheduled\"", &[])?;
+        Ok((!found["data"]["result"].as_array().is_none_or(Vec::is_empty)).then_some(()))
+    })?;
+    let events =
+        rows(c, "select object_name, source from events where namespace = 'shop' and reason = 'Scheduled'")?;
+    ensure!(events.len() >= 3, "few events: {events:?}");
+    let history = "select op, json_get(object, 'status.phase') from object_history \
+        where kind = 'Pod' and namespace = 'shop' and name like 'web-%' order by time, revision";
+    let life = rows(c, history)?;
+    ensure!(life.first().is_some_and(|r| r[0] == "ADDED"), "{life:?}");
+    ensure!(life.iter().any(|r| r[1] == "Pending") && life.iter().any(|r| r[1] == "Running"), "{life:?}");
+    // Before the shop there was nothing of it; a moment ago there was what is there now.
+    let then = "select count(*) from objects_at('1h') where kind = 'Deployment' and namespace = 'shop'";
+    ensure!(rows(c, then)? == [serde_json::json!([0])], "the shop was there before it came");
+    let lately = rows(
+        c,
+        "select name from objects_at('1s') where kind = 'Deployment' and namespace = 'shop' order by 1",
+    )?;
+    ensure!(
+        lately
+            == rows(
+                c,
+                "select name from objects where kind = 'Deployment' and namespace = 'shop' order by 1"
+            )?,
+        "{lately:?}"
+    );
+    let secrets = rows(
+        c,
+        "select count(*) from object_history where kind = 'Secret' and json_get(object, 'data') is not null",
+    )?;
+    ensure!(secrets == [serde_json::json!([0])], "a Secret's data is in the history: {secrets:?}");
+    Ok(())
 }
 
 /// `binnacle logs -f` shows a line that is written after it began.

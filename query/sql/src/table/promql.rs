@@ -31,13 +31,13 @@ pub(crate) struct Question {
 
 /// A time in milliseconds.
 #[derive(Clone, Copy, Debug)]
-enum When {
+pub(crate) enum When {
     Ago(i64),
     At(i64),
 }
 
 impl When {
-    fn millis(self, now: i64) -> i64 {
+    pub(super) fn millis(self, now: i64) -> i64 {
         match self {
             When::Ago(ms) => now.saturating_sub(ms),
             When::At(ms) => ms,
@@ -45,7 +45,7 @@ impl When {
     }
 
     /// `'now'`, `'1h'` (so long ago), a timestamp, RFC 3339, or seconds since 1970.
-    fn of(v: &ScalarValue) -> Option<When> {
+    pub(super) fn of(v: &ScalarValue) -> Option<When> {
         if let Some(text) = text(v) {
             let ago = || promql::parse_duration(text).map(When::Ago);
             let at = || text.parse::<jiff::Timestamp>().ok().map(|t| When::At(t.as_millisecond()));

@@ -1,0 +1,154 @@
+//! What the cluster was: every change as the store tells it, for whoever keeps it longer than the store does.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+use signal::Timestamp;
+use store::{Error, Event, Range, Watch};
+
+use crate::cache::PREFIX;
+use crate::kinds::{self, ALL, Kind};
+use crate::object;
+use crate::server::ApiServer;
+
+/// What became of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Added,
+    Modified,
+    Deleted,
+    /// Nothing happened: it was there when all objects were written down.
+    Present,
+}
+
+impl Op {
+    /// A watch's word for it, or `PRESENT`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Op::Added => "ADDED",
+            Op::Modified => "MODIFIED",
+            Op::Deleted => "DELETED",
+            Op::Present => "PRESENT",
+        }
+    }
+}
+
+/// One object at one revision.
+#[derive(Clone, Debug)]
+pub struct Revision {
+    pub revision: u64,
+    pub op: Op,
+    /// As `v1` or `apps/v1`.
+    pub api_version: String,
+    pub kind: &'static str,
+    /// Empty for what has no namespace.
+    pub namespace: String,
+    pub name: String,
+    /// Without managed fields, and without a Secret's data. `None` once it is deleted.
+    pub object: Option<Value>,
+}
+
+/// Which events somebody asks for, so that not all have to be looked at.
+#[derive(Clone, Debug, Default)]
+pub struct PastEvents {
+    pub namespace: Option<String>,
+    /// A text that stands in each of them, such as the uid of the object they are about.
+    pub holds: Option<String>,
+}
+
+/// An event as it was written last.
+#[derive(Clone, Debug)]
+pub struct PastEvent {
+    /// As core/v1 has it.
+    pub object: Value,
+    /// When it was deleted, by age or by somebody; a minute later at most.
+    pub deleted: Option<Timestamp>,
+}
+
+/// Finds events that the API no longer keeps.
+pub type EventArchive =
+    Arc<dyn Fn(PastEvents) -> BoxFuture<'static, Result<Vec<PastEvent>, String>> + Send + Sync>;
+
+/// A place in the stream of all changes.
+pub struct Follow(Watch);
+
+impl Follow {
+    /// Everything up to this revision has been given.
+    pub fn revision(&self) -> u64 {
+        self.0.revision()
+    }
+
+    /// Waits for the next changes; [`Error::Compacted`] if the store has forgotten some of them. Safe to drop while waiting.
+    pub async fn next(&mut self) -> Result<Vec<Revision>, Error> {
+        Ok(self.0.next().await?.iter().filter_map(|e| changed(e)).collect())
+    }
+}
+
+impl ApiServer {
+    /// Every change after a revision.
+    pub fn follow(&self, after: u64) -> Follow {
+        Follow(self.store.watch(PREFIX, after))
+    }
+
+    /// The revision now, for [`ApiServer::present`].
+    pub fn revision(&self) -> u64 {
+        self.store.revision()
+    }
+
+    /// The objects of the kinds of this number in order, at a revision. `None` behind the last kind.
+    pub async fn present(&self, number: usize, revision: u64) -> Result<Option<Vec<Revision>>, Error> {
+        let Some(kind) = ALL.get(number).copied() else { return Ok(None) };
+        let prefix = format!("{PREFIX}{}/", kind.resource);
+        let all = self.store.range(Range { revision: Some(revision), ..Range::prefix(prefix) }).await?;
+        let row =
+            |kv: &store::KeyValue| of(kind, key_of(&kv.key)?, Op::Present, kv.mod_revision, Some(&kv.value));
+        Ok(Some(all.items.iter().filter_map(row).collect()))
+    }
+}
+
+/// Behind the prefix and the resource: `namespace/name`, or `name`.
+fn key_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?.split_once('/').map(|(_, key)| key)
+}
+
+fn changed(e: &Event) -> Option<Revision> {
+    let resource = std::str::from_utf8(&e.key).ok()?.strip_prefix(PREFIX)?.split('/').next()?;
+    let kind = ALL.iter().copied().find(|k| k.resource == resource)?;
+    let op = match (&e.value, e.version) {
+        (None, _) => Op::Deleted,
+        (_, 1) => Op::Added,
+        _ => Op::Modified,
+    };
+    of(kind, key_of(&e.key)?, op, e.revision, e.value.as_deref())
+}
+
+fn of(kind: &'static Kind, key: &str, op: Op, revision: u64, stored: Option<&[u8]>) -> Option<Revision> {
+    // A lease says every few seconds that somebody is alive: that is a metric's business.
+    if kind.resource == "leases" {
+        return None;
+    }
+    let (namespace, name) = if kind.namespaced { key.split_once('/')? } else { ("", key) };
+    let object = stored.map(serde_json::from_slice::<Value>).transpose().ok()?.map(|mut o| {
+        object::metadata(&mut o).insert("resourceVersion".to_owned(), revision.to_string().into());
+        object::metadata(&mut o).remove("managedFields");
+        if kind.resource == "secrets" {
+            object::remove(&mut o, "data");
+            // kubectl notes there what it sent, data and all.
+            if let Some(Value::Object(notes)) = object::metadata(&mut o).get_mut("annotations") {
+                notes.shift_remove("kubectl.kubernetes.io/last-applied-configuration");
+            }
+        }
+        o
+    });
+    let served = kinds::by_resource(kind.group, kind.resource)?;
+    Some(Revision {
+        revision,
+        op,
+        api_version: served.api_version(),
+        kind: kind.kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        object,
+    })
+}
