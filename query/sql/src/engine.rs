@@ -40,6 +40,7 @@ use crate::function;
 use crate::metrics::{METRICS, ResultLabel};
 use crate::statement;
 use crate::table::history::ObjectsAt;
+use crate::table::logql::LogqlFunction;
 use crate::table::metric::Tables;
 use crate::table::objects::ObjectSource;
 use crate::table::promql::PromqlFunction;
@@ -371,5 +372,6 @@ fn session(
     }
     ctx.register_udtf("objects_at", Arc::new(ObjectsAt(world.clone(), objects)));
     ctx.register_udtf("promql", Arc::new(PromqlFunction(world.clone())));
+    ctx.register_udtf("logql", Arc::new(LogqlFunction(world)));
     Ok(ctx)
 }

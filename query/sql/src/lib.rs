@@ -8,7 +8,7 @@
 //!
 //! The road of a query: [`Engine`] (a place, a thread, a way to stop) → [`statement`] (is it allowed?) → DataFusion's
 //! planner → [`filter`] (which conditions an engine can use itself) → [`table`] (scans in [`table::metrics`],
-//! [`table::logs`], [`table::spans`], [`table::objects`], [`table::history`], [`table::decisions`], [`table::promql`]) → [`column`] (rows to Arrow) → DataFusion's
+//! [`table::logs`], [`table::spans`], [`table::objects`], [`table::history`], [`table::decisions`], [`table::promql`], [`table::logql`]) → [`column`] (rows to Arrow) → DataFusion's
 //! operators → [`answer`] (Arrow to JSON) or [`export`] (CSV, Arrow IPC).
 //!
 //! Tasks: one named `sql` for each query on threads of our own, made at the first query, so that no query takes a

@@ -2,6 +2,7 @@
 
 pub(crate) mod decisions;
 pub(crate) mod history;
+pub(crate) mod logql;
 pub(crate) mod logs;
 pub(crate) mod metric;
 pub(crate) mod metrics;
@@ -78,6 +79,11 @@ pub(crate) enum What {
     Events(Arc<dyn objects::ObjectSource>),
     ObjectsAt(Arc<dyn objects::ObjectSource>, promql::When),
     Promql(promql::Question),
+    Logql {
+        question: promql::Question,
+        /// It gives lines, not samples.
+        lines: bool,
+    },
 }
 
 impl What {
@@ -93,6 +99,7 @@ impl What {
             What::Events(_) => "events",
             What::ObjectsAt(..) => "objects_at",
             What::Promql(_) => "promql",
+            What::Logql { .. } => "logql",
         }
     }
 
@@ -106,7 +113,8 @@ impl What {
 
     fn schema(&self) -> SchemaRef {
         match self {
-            What::Metrics | What::Promql(_) => metrics::SCHEMA.clone(),
+            What::Logql { lines: true, .. } => logql::SCHEMA.clone(),
+            What::Metrics | What::Promql(_) | What::Logql { .. } => metrics::SCHEMA.clone(),
             What::Metric(shape) => shape.schema.clone(),
             What::Logs => logs::SCHEMA.clone(),
             What::Spans => spans::SCHEMA.clone(),
@@ -245,7 +253,7 @@ impl Scan {
             What::Metric(shape) => tsdb.estimate(&metric::select(self, shape)).ok(),
             What::Logs => logs::estimate(self).ok(),
             What::Objects(_) | What::ObjectsAt(..) => Some(OBJECTS),
-            What::Spans | What::Promql(_) | What::Decisions | What::History(_) | What::Events(_) => None,
+            _ => None,
         }
     }
 
@@ -256,6 +264,7 @@ impl Scan {
             What::Logs => logs::read(self, out),
             What::Spans => spans::read(self, out),
             What::Promql(q) => promql::read(self, q, out),
+            What::Logql { question, .. } => logql::read(self, question, out),
             What::Decisions => decisions::read(self, out),
             What::Objects(_) | What::History(_) | What::Events(_) | What::ObjectsAt(..) => Ok(()),
         }

@@ -346,6 +346,30 @@ async fn plans_use_order_and_size() {
     }
 }
 
+/// LogQL's lines and samples as rows.
+#[tokio::test]
+async fn logql_is_a_table() {
+    let w = world(Config::default()).await;
+    let check = async |sql: &str, expect: Value| assert_eq!(w.rows(sql).await, expect, "{sql}");
+    check(
+        "select namespace, line, labels['trace_id'] is not null from logql('{namespace=~\".+\"} |= \"500\"', '1h') order by 1",
+        json!([["bank", "GET /cart 500 'déjà'", true], ["shop", "GET /cart 500 'déjà'", true]]),
+    )
+    .await;
+    check(
+        "select labels['namespace'], value from logql('sum by (namespace) (count_over_time({container=\"web\"} |= \"500\" [1h]))') order by 1",
+        json!([["bank", 1.0], ["shop", 1.0]]),
+    )
+    .await;
+    for (sql, expect) in [
+        ("select * from logql('{a=')", "logql: parse error at line 1, col"),
+        ("select * from logql(1)", "write logql('expr')"),
+    ] {
+        let e = w.error(sql).await.to_string();
+        assert!(e.contains(expect), "{e}");
+    }
+}
+
 /// What was when.
 #[tokio::test]
 async fn the_past_is_asked_for() {

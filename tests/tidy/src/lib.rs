@@ -41,7 +41,11 @@ pub fn layers() -> Vec<Room> {
             &["signal", "telemetry", "log-index", "promql", "template"],
             "evaluates over the log index; what stands around a range is PromQL",
         ),
-        room("sql", &["signal", "telemetry", "tsdb", "log-index", "promql"], "the only door to DataFusion"),
+        room(
+            "sql",
+            &["signal", "telemetry", "tsdb", "log-index", "promql", "logql"],
+            "the only door to DataFusion",
+        ),
         room(
             "query",
             &["signal", "telemetry", "tsdb", "exchange", "log-index", "promql", "logql", "sql", "rules"],

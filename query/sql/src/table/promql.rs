@@ -24,9 +24,44 @@ const BYTES: usize = 128 << 20;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
-    query: String,
+    pub(super) query: String,
     /// From when to when, and the step in milliseconds. `None` asks for now.
-    range: Option<(When, When, i64)>,
+    pub(super) range: Option<(When, When, i64)>,
+}
+
+impl Question {
+    /// What a function of this name was called with.
+    pub(super) fn of(name: &str, args: &TableFunctionArgs<'_, '_>) -> Result<Question> {
+        let usage = || {
+            DataFusionError::Plan(format!(
+                "write {name}('expr'), {name}('expr', '1h'), {name}('expr', '1h', '30s') or \
+                 {name}('expr', now() - interval '1 hour', now(), '30s')"
+            ))
+        };
+        let literals: Option<Vec<&ScalarValue>> = args
+            .exprs()
+            .iter()
+            .map(|e| match e {
+                Expr::Literal(v, _) => Some(v),
+                _ => None,
+            })
+            .collect();
+        let length = |v: &ScalarValue| length(v).ok_or_else(usage);
+        let when = |v: &ScalarValue| When::of(v).ok_or_else(usage);
+        let (query, range) = match literals.as_deref() {
+            Some([query]) => (query, None),
+            Some([query, back]) => {
+                let back = length(back)?;
+                (query, Some((When::Ago(back), When::Ago(0), (back / STEPS).max(1000))))
+            }
+            Some([query, back, step]) => {
+                (query, Some((When::Ago(length(back)?), When::Ago(0), length(step)?)))
+            }
+            Some([query, start, end, step]) => (query, Some((when(start)?, when(end)?, length(step)?))),
+            _ => return Err(usage()),
+        };
+        Ok(Question { query: text(query).ok_or_else(usage)?.to_owned(), range })
+    }
 }
 
 /// A time in milliseconds.
@@ -83,39 +118,9 @@ impl std::fmt::Debug for PromqlFunction {
 
 impl TableFunctionImpl for PromqlFunction {
     fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
-        let usage = || {
-            DataFusionError::Plan(
-                "write promql('expr'), promql('expr', '1h'), promql('expr', '1h', '30s') or \
-                 promql('expr', now() - interval '1 hour', now(), '30s')"
-                    .to_owned(),
-            )
-        };
-        let literals: Option<Vec<&ScalarValue>> = args
-            .exprs()
-            .iter()
-            .map(|e| match e {
-                Expr::Literal(v, _) => Some(v),
-                _ => None,
-            })
-            .collect();
-        let length = |v: &ScalarValue| length(v).ok_or_else(usage);
-        let when = |v: &ScalarValue| When::of(v).ok_or_else(usage);
-        let (query, range) = match literals.as_deref() {
-            Some([query]) => (query, None),
-            Some([query, back]) => {
-                let back = length(back)?;
-                (query, Some((When::Ago(back), When::Ago(0), (back / STEPS).max(1000))))
-            }
-            Some([query, back, step]) => {
-                (query, Some((When::Ago(length(back)?), When::Ago(0), length(step)?)))
-            }
-            Some([query, start, end, step]) => (query, Some((when(start)?, when(end)?, length(step)?))),
-            _ => return Err(usage()),
-        };
-        let query = text(query).ok_or_else(usage)?;
+        let question = Question::of("promql", &args)?;
         // A mistake in the expression is told before anything runs.
-        promql::parse(query).map_err(|e| DataFusionError::Plan(format!("promql: {e}")))?;
-        let question = Question { query: query.to_owned(), range };
+        promql::parse(&question.query).map_err(|e| DataFusionError::Plan(format!("promql: {e}")))?;
         Ok(Arc::new(Table { what: What::Promql(question), world: self.0.clone() }))
     }
 }
@@ -138,10 +143,21 @@ pub(super) fn read(scan: &Scan, q: &Question, out: &mut Out) -> Result<(), ScanE
         Error::Storage(m) => ScanError::Storage(m.clone()),
         e => ScanError::Query(format!("promql: {e}")),
     })?;
-    scan.world.notes.lock().extend(result.warnings.iter().map(|w| format!("promql: {w}")));
-    let flow = match result.value {
+    write_result("promql", scan, result.value, &result.warnings, out)
+}
+
+/// Samples as rows of a table like `metrics`.
+pub(super) fn write_result(
+    name: &str,
+    scan: &Scan,
+    value: Value,
+    warnings: &[String],
+    out: &mut Out,
+) -> Result<(), ScanError> {
+    scan.world.notes.lock().extend(warnings.iter().map(|w| format!("{name}: {w}")));
+    let flow = match value {
         Value::Scalar(s) => write(out, &Labels::empty(), &[s.timestamp], &[s.value]),
-        Value::String(_) => return Err(ScanError::Query("promql: the expression gives a string".to_owned())),
+        Value::String(_) => return Err(ScanError::Query(format!("{name}: the expression gives a string"))),
         Value::Vector(all) => all.iter().try_for_each(|(l, s)| write(out, l, &[s.timestamp], &[s.value])),
         Value::Matrix(all) => all.iter().try_for_each(|s| {
             let (t, v): (Vec<i64>, Vec<f64>) = s.samples.iter().map(|s| (s.timestamp, s.value)).unzip();
