@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Cluster, required};
+use tests::{Cluster, repository, required};
 
 use crate::{SOON, pod_of};
 
@@ -132,6 +132,28 @@ fn the_past_is_known(c: &mut Cluster) -> Result<()> {
             )?,
         "{lately:?}"
     );
+    // The worked example of docs/sql.md, on a pod that fails.
+    let dies = "echo first; sleep 1; echo last words; sleep 2; exit 3";
+    let image =
+        ["--image", "binnacle.io/shop:latest", "--image-pull-policy", "IfNotPresent", "--restart", "Never"];
+    let run: Vec<&str> = ["run", "doomed", "-n", "shop"]
+        .into_iter()
+        .chain(image)
+        .chain(["--command", "--", "sh", "-c", dies])
+        .collect();
+    c.kubectl(&run)?;
+    let docs = std::fs::read_to_string(repository().join("docs/sql.md"))?;
+    let example =
+        docs.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).context("no example")?;
+    c.wait("the example to tell of the pod that failed", SOON, |c| {
+        let found = rows(c, example)?;
+        let own: Vec<&Value> = found.iter().filter(|r| r[1] == "doomed").collect();
+        let words: Vec<&str> = own.iter().filter_map(|r| r[6].as_str()).collect();
+        let told =
+            own.iter().all(|r| r[3] == "Error" && r[4] == "3" && r[5].as_f64().is_some_and(|mib| mib > 0.0));
+        Ok((told && words == ["first", "last words"]).then_some(()))
+    })?;
+    c.kubectl(&["delete", "pod", "doomed", "-n", "shop"])?;
     let secrets = rows(
         c,
         "select count(*) from object_history where kind = 'Secret' and json_get(object, 'data') is not null",
