@@ -12,9 +12,12 @@ use collector::exposition::{Format, parse, parse_protobuf};
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their directory in `seeds`.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("promql", promql),
     ("logql", logql),
+    ("traceql", traceql),
+    ("words", words),
+    ("loki_push", wire::loki_push),
     ("exposition", exposition),
     ("protobuf", protobuf),
     ("otlp", wire::otlp),
@@ -43,10 +46,27 @@ fn promql(data: &[u8]) {
     }
 }
 
+/// What parses is laid out, and then laid out no other way.
 fn logql(data: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(data) {
-        drop(logql::parse(text));
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if logql::parse(text).is_ok() {
+        let once = logql::format(text).unwrap_or_else(|e| panic!("{text:?} cannot be laid out: {e}"));
+        let again = logql::format(&once).unwrap_or_else(|e| panic!("{text:?} is laid out as {once:?}: {e}"));
+        assert_eq!(again, once, "{text:?}");
     }
+}
+
+fn traceql(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        drop(logql::traceql::parse(text));
+    }
+}
+
+/// Whatever is typed into the search box becomes a query that parses.
+fn words(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let query = logql::words::translate(text).query("{a=\"b\"}", "| json");
+    logql::parse(&query).unwrap_or_else(|e| panic!("{text:?} became {query:?}: {e}"));
 }
 
 /// All text formats; what the strictest takes the others take too.

@@ -249,7 +249,9 @@ impl LogIndex {
         let oldest = now.saturating_sub(self.config.retention).nanos();
         let oldest_key = now.saturating_sub(KEY_AGE.min(self.config.retention)).nanos();
         let mut stored = self.checkpoints.lock();
-        stored.retain(|source, (_, moved)| *moved >= if source.starts_with(ONCE) { oldest_key } else { oldest });
+        stored.retain(|source, (_, moved)| {
+            *moved >= if source.starts_with(ONCE) { oldest_key } else { oldest }
+        });
         stored
             .iter()
             .map(|(source, (position, _))| Checkpoint { source: source.clone(), position: *position })

@@ -39,6 +39,9 @@ pub struct Search {
     pub needles: Vec<String>,
     /// Of each of these lists one must be a substring of the body; what an alternation of words needs.
     pub any: Vec<Vec<String>>,
+    /// As `any`, with letters of any case (ASCII's only). Blocks that cannot have them are passed over; the records of
+    /// others are not looked at for it.
+    pub folded: Vec<Vec<String>>,
     /// The record's trace id, or its text in the body.
     pub trace_id: Option<TraceId>,
     /// Counts what is read. A search that it ends gives what it has found until then.
@@ -54,6 +57,7 @@ impl Search {
             direction: Direction::Backward,
             needles: Vec::new(),
             any: Vec::new(),
+            folded: Vec::new(),
             trace_id: None,
             progress: Arc::default(),
         }

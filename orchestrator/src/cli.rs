@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Show the logs of a workload, merged over its pods
     #[command(
-        after_help = "Examples:\n  binnacle logs -f deploy/web -n shop\n  binnacle logs pod/web-abc -n shop timeout\n  binnacle logs deploy/web -n shop --level warn --since 2h --context 3\n  binnacle logs deploy/web -n shop -o '{{.pod}} {{.msg}}'"
+        after_help = "Examples:\n  binnacle logs -f deploy/web -n shop\n  binnacle logs pod/web-abc -n shop timeout\n  binnacle logs deploy/web -n shop --level warn --since 2h --context 3\n  binnacle logs -l app=web -n shop 'timeout OR status:>=500 -health'\n  binnacle logs deploy/web -n shop -o '{{.pod}} {{.msg}}'"
     )]
     Logs(LogsArgs),
     /// Say why: why an HPA scaled, why a pod is pending or slow to start
@@ -73,8 +73,8 @@ pub(crate) enum Command {
         after_help = "Example:\n  binnacle export metrics --match '{namespace=\"shop\"}' --start -1d --out shop.parquet\n  duckdb -c \"select name, count(*) from 'shop.parquet' group by name\""
     )]
     Export(ExportArgs),
-    /// Run test scripts: PromQL in Prometheus' promqltest language, LogQL in one like it, rule unit tests in promtool's
-    /// format
+    /// Run test scripts: PromQL in Prometheus' promqltest language, LogQL and TraceQL in ones like it, rule unit tests in
+    /// promtool's format
     #[command(
         after_help = "Examples:\n  binnacle test promql aggregators.test operators.test\n  binnacle test logql filters.logqltest\n  binnacle test rules tests.yaml"
     )]
@@ -161,12 +161,24 @@ pub(crate) struct QueryArgs {
 
 #[derive(Args)]
 pub(crate) struct LogsArgs {
-    /// deploy/NAME, rs/NAME, pod/NAME, or a regular expression over pod names
-    pub(crate) target: String,
-    /// Only lines that hold this text
+    /// deploy/NAME, sts/NAME, ds/NAME, job/NAME, cronjob/NAME, rs/NAME, pod/NAME, or a regular expression over pod
+    /// names
+    #[arg(required_unless_present = "selector")]
+    pub(crate) target: Option<String>,
+    /// Only lines that fit: words, "phrases", -not, OR, field:value, status:>=500, dur:[1 TO 5], time*out
+    #[arg(allow_hyphen_values = true)]
     pub(crate) search: Option<String>,
+    /// Pods by their labels, instead of TARGET: app=web,tier!=cache
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
     #[arg(short, long, default_value = "default")]
     pub(crate) namespace: String,
+    /// Pods of every namespace
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Only this container
+    #[arg(short, long)]
+    pub(crate) container: Option<String>,
     /// Go on as lines arrive
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -185,11 +197,20 @@ pub(crate) struct LogsArgs {
     /// Most lines from the past
     #[arg(long, default_value_t = 500)]
     pub(crate) tail: usize,
-    /// Leave out lines that hold this text
+    /// Leave out lines that hold this text; may be given several times
     #[arg(long)]
-    pub(crate) exclude: Option<String>,
-    /// How a line is printed: pretty, raw (the line alone), json (an object with time and labels), or a template
-    /// such as '{{.pod}} {{.line}}' with any label
+    pub(crate) exclude: Vec<String>,
+    /// The run of each container before its last restart
+    #[arg(long, conflicts_with_all = ["follow", "context", "cursor"])]
+    pub(crate) previous: bool,
+    /// Go on where an earlier run stopped: what it printed at its end
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+    /// Also print the LogQL that is asked
+    #[arg(long)]
+    pub(crate) show_query: bool,
+    /// How a line is printed: pretty, raw (the line alone, as it is), json (an object with time and labels), or a
+    /// template such as '{{.pod}} {{.line}}' with any label
     #[arg(short, long, default_value = "pretty")]
     pub(crate) output: String,
     #[command(flatten)]
@@ -322,6 +343,11 @@ pub(crate) enum TestWhat {
     },
     /// Scripts for LogQL: streams to load, queries, and what they give
     Logql {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Scripts for TraceQL: traces to load, queries, and what they give
+    Traceql {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },

@@ -39,6 +39,7 @@ pub struct Config {
     pub release: Option<fn()>,
     pub promql: promql::Limits,
     pub logql: logql::Limits,
+    pub traceql: logql::traceql::Limits,
     pub sql: sql::Config,
     /// What is told of the settings: by flag, and as a configuration file.
     pub flags: BTreeMap<String, String>,
@@ -59,6 +60,7 @@ impl Default for Config {
             release: None,
             promql: promql::Limits::default(),
             logql: logql::Limits::default(),
+            traceql: logql::traceql::Limits::default(),
             sql: sql::Config::default(),
             flags: BTreeMap::new(),
             yaml: String::new(),

@@ -27,6 +27,11 @@ use std::sync::Arc;
 use axum::Router;
 
 pub use config::{Config, Engines, TargetsFn};
+/// Whether a body of Loki's push API can be read, for the fuzzer.
+#[doc(hidden)]
+pub fn decode_loki_push(raw: &[u8], is_json: bool, limit: usize) -> bool {
+    loki::push::decode(raw, is_json, limit).is_ok()
+}
 #[doc(hidden)]
 pub use prometheus::decode_remote_write;
 pub use scope::Scope;
@@ -38,8 +43,10 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) promql: promql::Engine,
     pub(crate) logql: logql::Engine,
+    pub(crate) traceql: logql::traceql::Engine,
     pub(crate) sql: sql::Engine,
     pub(crate) places: tokio::sync::Semaphore,
+    pub(crate) patterns: loki::patterns::Patterns,
     pub(crate) started: signal::Timestamp,
 }
 
@@ -50,6 +57,7 @@ pub fn router(engines: Engines, config: Config) -> Router {
     let app: App = Arc::new(Shared {
         promql: promql::Engine::new(engines.tsdb.clone(), config.promql.clone()),
         logql: logql::Engine::new(engines.logs.clone(), config.logql.clone()),
+        traceql: logql::traceql::Engine::new(engines.traces.clone(), config.traceql.clone()),
         sql: sql::Engine::new(
             sql::Sources {
                 tsdb: engines.tsdb.clone(),
@@ -60,6 +68,7 @@ pub fn router(engines: Engines, config: Config) -> Router {
             config.sql.clone(),
         ),
         places: tokio::sync::Semaphore::new(config.concurrency),
+        patterns: loki::patterns::follow(&engines.logs, engines.clock.now()),
         started: engines.clock.now(),
         engines,
         config,

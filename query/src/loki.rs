@@ -1,8 +1,10 @@
 //! Loki's HTTP API (Loki: docs/sources/reference/loki-http-api.md).
 
 mod explore;
-mod push;
+pub(crate) mod patterns;
+pub(crate) mod push;
 mod tail;
+mod translate;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -42,8 +44,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/detected_labels", get(explore::detected_labels).post(explore::detected_labels))
         .route("/api/v1/detected_fields", get(explore::detected_fields).post(explore::detected_fields))
         .route("/api/v1/detected_field/{name}/values", get(explore::detected_values))
-        .route("/api/v1/patterns", get(explore::patterns).post(explore::patterns))
+        .route("/api/v1/patterns", get(patterns::patterns).post(patterns::patterns))
+        .route("/api/v1/translate", get(translate::translate).post(translate::translate))
         .route("/api/v1/tail", get(tail::tail))
+        .route("/api/v1/status/config", get(config))
+        .route("/config", get(config))
+        .route("/services", get(|_: Scope| async { "all => Running\n" }))
         .route("/api/v1/push", post(push::push))
         .route("/api/v1/format_query", get(format_query).post(format_query))
         .route("/api/v1/status/buildinfo", get(buildinfo))
@@ -109,14 +115,31 @@ async fn query_range(State(app): State<App>, scope: Scope, p: Params) -> Answer 
     // Loki: without a step, about 250 points.
     let default = Duration::from_secs((end.since(start).as_secs() / 250).max(1));
     let step = p.duration("step").map_err(fail)?.unwrap_or(default);
+    let interval = p.duration("interval").map_err(fail)?;
     let mut o = options(&app, &scope, &p).map_err(fail)?;
     run(&app, move |app, stop| {
         o.stop = stop;
-        Ok(result(&app.logql.range(&text, start, end, step, &o)?))
+        let mut found = app.logql.range(&text, start, end, step, &o)?;
+        if let (LogResult::Streams(streams), Some(interval)) = (&mut found.0, interval) {
+            streams.iter_mut().for_each(|s| thin(s, interval));
+        }
+        Ok(result(&found))
     })
     .await
     .map(raw)
     .map_err(fail)
+}
+
+/// Leaves of a stream's lines those that are an interval apart, at least.
+fn thin(s: &mut LogStreamResult, interval: Duration) {
+    let mut last: Option<Timestamp> = None;
+    s.entries.retain(|e| {
+        let keep = last.is_none_or(|l| l.since(e.timestamp).max(e.timestamp.since(l)) >= interval);
+        if keep {
+            last = Some(e.timestamp);
+        }
+        keep
+    });
 }
 
 fn required(p: &Params) -> Result<String, Response> {
@@ -236,6 +259,22 @@ async fn stats(State(app): State<App>, scope: Scope, p: Params) -> Answer {
 async fn format_query(_: Scope, State(_app): State<App>, p: Params) -> Answer {
     let text = logql::format(&required(&p)?).map_err(|e| fail(e.into()))?;
     Ok(answer(json!({"status": "success", "data": text})))
+}
+
+/// The bounds that a client may run into, under Loki's names.
+async fn config(_: Scope, State(app): State<App>) -> Response {
+    let l = &app.config.logql;
+    let text = format!(
+        "limits_config:\n  max_entries_limit_per_query: {}\n  max_query_series: {}\n  query_timeout: {}s\n  max_query_bytes_read: {}B\n",
+        l.lines,
+        l.series,
+        l.timeout.as_secs(),
+        l.bytes
+    );
+    axum::response::IntoResponse::into_response((
+        [(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        text,
+    ))
 }
 
 async fn buildinfo(_: Scope) -> Response {

@@ -75,6 +75,13 @@ impl Params {
         self.0.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())
     }
 
+    /// The same with one more, before all others.
+    pub(crate) fn with(&self, name: &str, value: &str) -> Params {
+        let mut all = vec![(name.to_owned(), value.to_owned())];
+        all.extend(self.0.iter().filter(|(n, _)| n != name).cloned());
+        Params(all)
+    }
+
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }

@@ -4,6 +4,7 @@ mod loki;
 mod metrics;
 mod rules;
 mod status;
+mod traces;
 
 use std::collections::BTreeSet;
 
@@ -68,6 +69,7 @@ struct World {
     _dir: tempfile::TempDir,
     router: Router,
     now: Timestamp,
+    sink: Arc<dyn Sink>,
     rules: Arc<::rules::Rules>,
 }
 
@@ -137,14 +139,14 @@ async fn world() -> World {
         tsdb: stores.tsdb.clone(),
         logs: stores.logs.clone(),
         traces: stores.traces.clone(),
-        sink,
+        sink: sink.clone(),
         rules: rules.clone(),
         targets: Arc::new(
             || json!({"activeTargets": [{"labels": {"namespace": "bank"}}], "droppedTargets": []}),
         ),
         clock: signal::time::system_clock(),
     };
-    World { _dir: dir, router: router(engines, Config::default()), now, rules }
+    World { _dir: dir, router: router(engines, Config::default()), now, sink, rules }
 }
 
 impl World {

@@ -90,7 +90,8 @@ impl Plan {
         let id = s.trace_id.map(|t| tokens::hash(t.to_string().as_bytes()));
         // Each list of alternatives, and every needle as a list of one.
         let mut needs: Vec<Vec<Vec<Need>>> = s.needles.iter().map(|n| vec![tokens::needs(n)]).collect();
-        needs.extend(s.any.iter().map(|a| a.iter().map(|n| tokens::needs(n)).collect()));
+        // The index knows small letters only.
+        needs.extend(s.any.iter().chain(&s.folded).map(|a| a.iter().map(|n| tokens::needs(n)).collect()));
         for partition in partitions {
             let asked = over == Over::Everything || over == Over::Partition(partition.meta.seq);
             if !asked || partition.meta.max < start || partition.meta.min >= end {

@@ -50,8 +50,15 @@ pub(crate) async fn run(a: QueryArgs) -> Result<()> {
         (Language::Traceql, range) => {
             let (start, end) = range.unwrap_or((at - 3_600_000, at));
             let (start, end) = ((start / 1000).to_string(), (end / 1000 + 1).to_string());
-            let params = [("q", a.expr.as_str()), ("start", &start), ("end", &end), ("limit", &limit)];
-            remote.get("/tempo/api/search", &params).await?
+            // A query that does not parse goes to the search, which says what is wrong with it.
+            let is_metrics = logql::traceql::parse(&a.expr).is_ok_and(|q| q.is_metrics());
+            let (path, last) = if is_metrics {
+                ("/tempo/api/metrics/query_range", ("step", seconds(duration(&a.step)?)))
+            } else {
+                ("/tempo/api/search", ("limit", limit))
+            };
+            let params = [("q", a.expr.as_str()), ("start", &start), ("end", &end), (last.0, &last.1)];
+            remote.get(path, &params).await?
         }
         (Language::Sql, _) => remote.post("/sql", &json!({"query": a.expr})).await?,
     };
@@ -128,6 +135,17 @@ fn result(data: &Value) -> Result<String> {
 }
 
 fn traces(answer: &Value) -> String {
+    if let Some(all) = answer["series"].as_array() {
+        let mut t = Table::new(&["series", "time", "value"]);
+        for s in all {
+            let name = s["promLabels"].as_str().unwrap_or_default();
+            for p in s["samples"].as_array().into_iter().flatten() {
+                let at = p["timestampMs"].as_str().and_then(|t| t.parse().ok()).unwrap_or(0);
+                t.row(vec![name.to_owned(), show(at), p["value"].to_string()]);
+            }
+        }
+        return t.render();
+    }
     let mut t = Table::new(&["trace", "start", "duration", "service", "name"]);
     for s in answer["traces"].as_array().into_iter().flatten() {
         let text = |k: &str| s[k].as_str().unwrap_or_default().to_owned();

@@ -66,6 +66,18 @@ impl Remote {
         answer(status, &body)
     }
 
+    /// GET whose answer is text.
+    pub(super) async fn text(&self, path: &str, params: &[(&str, &str)]) -> Result<String> {
+        let (status, body) = self.send(http::Request::get(self.uri(path, params)), Vec::new()).await?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if status.is_success() {
+            return Ok(text);
+        }
+        // An error of the API is an object with a message.
+        let said: Value = serde_json::from_str(&text).unwrap_or_default();
+        bail!("{}", said["message"].as_str().unwrap_or(&text).trim())
+    }
+
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let request = http::Request::post(self.uri(path, &[])).header("content-type", "application/json");
         let (status, body) = self.send(request, serde_json::to_vec(body)?).await?;

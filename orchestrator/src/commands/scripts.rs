@@ -1,4 +1,4 @@
-//! `binnacle test promql|logql|rules FILE…`: the last line is `N passed, M failed`. `binnacle check rules|exposition FILE…`.
+//! `binnacle test promql|logql|traceql|rules FILE…`: the last line is `N passed, M failed`. `binnacle check rules|exposition FILE…`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,8 @@ type Test = fn(&Path) -> Result<(usize, usize)>;
 pub(crate) fn run(a: &TestArgs) -> Result<()> {
     let (files, test): (&[PathBuf], Test) = match &a.what {
         TestWhat::Promql { files } => (files, promql_script),
-        TestWhat::Logql { files } => (files, logql_script),
+        TestWhat::Logql { files } => (files, |f| logql_script(f, logql::script::run_file)),
+        TestWhat::Traceql { files } => (files, |f| logql_script(f, logql::traceql::script::run_file)),
         TestWhat::Rules { files } => (files, rule_tests),
     };
     let (mut passed, mut failed) = (0, 0);
@@ -38,8 +39,11 @@ fn promql_script(file: &Path) -> Result<(usize, usize)> {
     Ok((report.passed, report.failed))
 }
 
-fn logql_script(file: &Path) -> Result<(usize, usize)> {
-    let report = logql::script::run_file(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+fn logql_script(
+    file: &Path,
+    run: fn(&Path) -> Result<logql::script::Report, String>,
+) -> Result<(usize, usize)> {
+    let report = run(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
     for f in &report.failures {
         print(&format!("{}: {f}", file.display()))?;
     }

@@ -28,6 +28,9 @@ struct Cluster {
     /// `None` is variable.
     words: Vec<Option<String>>,
     counts: BTreeMap<i64, u64>,
+    /// When its first line came and its last.
+    first: i64,
+    last: i64,
 }
 
 #[derive(Default)]
@@ -54,6 +57,11 @@ fn constant(word: &str) -> Option<String> {
 
 impl Drain {
     pub fn add(&mut self, line: &str, bucket: i64) {
+        self.add_many(line, bucket, 1, bucket);
+    }
+
+    /// A line that stands for several, and its time.
+    pub(crate) fn add_many(&mut self, line: &str, bucket: i64, lines: u64, at: i64) {
         let words: Vec<Option<String>> = line.split_whitespace().take(WORDS).map(constant).collect();
         let Some(first) = words.first() else { return };
         let group = self.groups.entry((words.len(), first.clone())).or_default();
@@ -66,33 +74,60 @@ impl Drain {
                         *known = None;
                     }
                 }
-                *c.counts.entry(bucket).or_default() += 1;
+                *c.counts.entry(bucket).or_default() += lines;
+                (c.first, c.last) = (c.first.min(at), c.last.max(at));
             }
             _ if self.patterns < PATTERNS => {
                 self.patterns += 1;
-                group.push(Cluster { words, counts: BTreeMap::from([(bucket, 1)]) });
+                let counts = BTreeMap::from([(bucket, lines)]);
+                group.push(Cluster { words, counts, first: at, last: at });
             }
-            _ => self.rare += 1,
+            _ => self.rare += lines,
         }
+    }
+
+    /// How many patterns there are.
+    pub(crate) fn len(&self) -> usize {
+        self.patterns
+    }
+
+    /// Lets go of counts before a bucket, and of patterns that have none left.
+    pub(crate) fn forget(&mut self, before: i64) {
+        self.groups.retain(|_, group| {
+            group.retain_mut(|c| {
+                c.counts.retain(|at, _| *at >= before);
+                !c.counts.is_empty()
+            });
+            !group.is_empty()
+        });
+        self.patterns = self.groups.values().map(Vec::len).sum();
+        self.rare = 0;
+    }
+
+    /// Each pattern with the time of its first line and of its last.
+    pub(crate) fn snapshot(&self) -> Vec<(Pattern, i64, i64)> {
+        let mut by_text: BTreeMap<String, (BTreeMap<i64, u64>, i64, i64)> = BTreeMap::new();
+        for c in self.groups.values().flatten() {
+            let mut words: Vec<&str> = c.words.iter().map(|w| w.as_deref().unwrap_or(VARIABLE)).collect();
+            // Several variable words in a row read as one.
+            words.dedup_by(|a, b| *a == VARIABLE && *b == VARIABLE);
+            let e = by_text.entry(words.join(" ")).or_insert_with(|| (BTreeMap::new(), i64::MAX, i64::MIN));
+            (e.1, e.2) = (e.1.min(c.first), e.2.max(c.last));
+            for (bucket, n) in &c.counts {
+                *e.0.entry(*bucket).or_default() += n;
+            }
+        }
+        by_text
+            .into_iter()
+            .map(|(text, (counts, first, last))| {
+                (Pattern { text, total: counts.values().sum(), counts }, first, last)
+            })
+            .collect()
     }
 
     /// Most frequent first.
     pub fn patterns(self) -> Vec<Pattern> {
-        let mut by_text: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
-        for c in self.groups.into_values().flatten() {
-            let mut words: Vec<String> =
-                c.words.into_iter().map(|w| w.unwrap_or_else(|| VARIABLE.to_owned())).collect();
-            // Several variable words in a row read as one.
-            words.dedup_by(|a, b| a == VARIABLE && b == VARIABLE);
-            let counts = by_text.entry(words.join(" ")).or_default();
-            for (bucket, n) in c.counts {
-                *counts.entry(bucket).or_default() += n;
-            }
-        }
-        let mut out: Vec<Pattern> = by_text
-            .into_iter()
-            .map(|(text, counts)| Pattern { text, total: counts.values().sum(), counts })
-            .collect();
+        let mut out: Vec<Pattern> = self.snapshot().into_iter().map(|(p, _, _)| p).collect();
         out.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.text.cmp(&b.text)));
         out
     }

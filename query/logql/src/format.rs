@@ -92,7 +92,9 @@ impl Formatter<'_> {
             if tight(at) || tight(at - 1) {
                 return "";
             }
-            if before == "-" {
+            // A hyphen within a flag (`--keep-empty`) stays where it is.
+            let joined = self.tokens.get(at - 1).map(|t| t.end) == self.tokens.get(at).map(|t| t.start);
+            if before == "-" || here == "-" && joined {
                 return "";
             }
         } else if before == "-" && (at < 2 || !self.op(at - 2).is_empty() && self.op(at - 2) != ")") {

@@ -1,4 +1,4 @@
-//! LogQL: parsing and evaluating over the log index.
+//! LogQL and TraceQL: parsing and evaluating over the log index.
 //!
 //! Promises: stream selectors, line filters (text, regular expressions, shapes, addresses), the parsers `json`,
 //! `logfmt`, `pattern`, `regexp` and `unpack`, label filters, `line_format` and `label_format` with Go's templates,
@@ -8,7 +8,10 @@
 //! Does not know: HTTP, and how sums, joins and `topk` work: what stands around the range aggregations of a
 //! metric query is PromQL, word for word, and is evaluated by [`promql`].
 //!
-//! Beside queries: [`drain`], the patterns of lines, and [`detect`], the fields a line has.
+//! [`traceql`] is the language for traces; [`script`] runs test scripts for logs.
+//!
+//! Beside queries: [`words`], the search box's language; [`drain`], the patterns of lines, mined as they arrive by
+//! [`patterns`]; and [`detect`], the fields a line has.
 //!
 //! The road of a query: [`lex`] → [`parse`] → [`pipeline`] (with [`fields`], [`shape`], [`ip`] and [`template`]) → [`eval`],
 //! which reads the index through [`source`] alone.
@@ -22,11 +25,14 @@ mod format;
 mod ip;
 mod lex;
 mod parse;
+pub mod patterns;
 mod pipeline;
 pub mod script;
 mod shape;
 mod source;
 mod template;
+pub mod traceql;
+pub mod words;
 
 pub use error::Error;
 pub use eval::{Engine, Entry, Limits, LogResult, LogStreamResult, Options, Statistics};

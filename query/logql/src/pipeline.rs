@@ -1,6 +1,6 @@
 //! A log query applied to one record at a time.
 
-mod literal;
+pub(crate) mod literal;
 mod stage;
 mod state;
 
@@ -45,6 +45,11 @@ impl Pipeline {
         &self.log.matchers
     }
 
+    /// Whether nothing follows the selector.
+    pub fn is_selector(&self) -> bool {
+        self.log.stages.is_empty()
+    }
+
     pub(crate) fn unwraps(&self) -> bool {
         self.log.stages.iter().any(|s| matches!(s, Stage::Unwrap { .. }))
     }
@@ -82,6 +87,7 @@ impl Pipeline {
                         }
                     } else {
                         s.any.extend(literal::needs(any));
+                        s.folded.extend(literal::folded(any));
                     }
                 }
                 Stage::Label(Condition::Match(m))

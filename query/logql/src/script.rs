@@ -25,7 +25,7 @@
 //! Every evaluation runs twice: over records in memory, and over the same on disk.
 
 mod check;
-mod read;
+pub(crate) mod read;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,13 +9,18 @@ fn every_script_passes() {
         std::fs::read_dir(&dir).expect("testdata").map(|e| e.expect("an entry").path()).collect();
     files.sort();
     let (mut passed, mut failures) = (0, Vec::new());
-    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "logqltest")) {
-        let report = logql::script::run_file(file).expect("a script");
+    for file in &files {
+        let report = match file.extension().and_then(|e| e.to_str()) {
+            Some("logqltest") => logql::script::run_file(file),
+            Some("traceqltest") => logql::traceql::script::run_file(file),
+            _ => continue,
+        };
+        let report = report.unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         failures.extend(report.failures.iter().map(|f| format!("{name}: {f}")));
         passed += report.passed;
     }
     println!("{passed} passed");
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(passed >= 300, "only {passed} evaluations");
+    assert!(passed >= 600, "only {passed} evaluations");
 }

@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use logql::drain::Drain;
 use logql::{LogResult, LogStreamResult};
 use serde_json::{Value, json};
-use signal::Timestamp;
 
 use super::{Answer, DEFAULT_RANGE, METADATA_RANGE, answer, fail, options, range, required, result, streams};
 use crate::App;
@@ -21,10 +19,8 @@ use crate::scope::Scope;
 /// Loki's defaults.
 const VOLUMES: usize = 100;
 const FIELDS: usize = 1000;
-/// Lines whose fields are looked at, the newest, unless the request says otherwise …
+/// Lines whose fields are looked at, the newest, unless the request says otherwise.
 const FIELD_LINES: usize = 1000;
-/// … and lines whose patterns are mined.
-const PATTERN_LINES: usize = 50_000;
 /// Different values of one field that are kept.
 const VALUES: usize = 1000;
 
@@ -110,7 +106,12 @@ pub(super) async fn detected_labels(State(app): State<App>, scope: Scope, p: Par
 }
 
 /// The newest lines of a query.
-async fn newest(app: &App, scope: &Scope, p: &Params, limit: usize) -> Result<Vec<LogStreamResult>, Failure> {
+pub(super) async fn newest(
+    app: &App,
+    scope: &Scope,
+    p: &Params,
+    limit: usize,
+) -> Result<Vec<LogStreamResult>, Failure> {
     let text = p.get("query").map(str::to_owned).unwrap_or_else(|| "{}".to_owned());
     let (start, end) = range(app, p, METADATA_RANGE)?;
     let enforce = scope.enforce();
@@ -204,38 +205,4 @@ pub(super) async fn detected_values(
     let values: Vec<String> =
         found.remove(&name).map(|f| f.values.into_iter().take(limit).collect()).unwrap_or_default();
     Ok(answer(json!({"values": values, "limit": limit})))
-}
-
-/// A line's message: of a JSON object that field which tells what happened, else all of it.
-fn message(line: &str) -> String {
-    if line.starts_with('{')
-        && let Ok(Value::Object(o)) = serde_json::from_str(line)
-        && let Some(m) =
-            ["msg", "message", "log", "body", "error", "err"].iter().find_map(|k| o.get(*k)?.as_str())
-    {
-        return m.to_owned();
-    }
-    line.to_owned()
-}
-
-/// Patterns of the newest lines, each with its count at each step.
-pub(super) async fn patterns(State(app): State<App>, scope: Scope, p: Params) -> Answer {
-    required(&p)?;
-    let (start, end) = range(&app, &p, METADATA_RANGE).map_err(fail)?;
-    let default = Duration::from_secs((end.since(start).as_secs() / 60).max(1));
-    let step = p.duration("step").map_err(fail)?.unwrap_or(default).max(Duration::from_secs(1));
-    let seconds = i64::try_from(step.as_secs()).unwrap_or(i64::MAX);
-    let mut drain = Drain::default();
-    for s in newest(&app, &scope, &p, PATTERN_LINES).await.map_err(fail)? {
-        for e in &s.entries {
-            let at = Timestamp(e.timestamp.0).millis() / 1000;
-            drain.add(&message(&e.line), at - at.rem_euclid(seconds));
-        }
-    }
-    let data: Vec<Value> = drain
-        .patterns()
-        .into_iter()
-        .map(|p| json!({"pattern": p.text, "samples": p.counts.into_iter().collect::<Vec<(i64, u64)>>()}))
-        .collect();
-    Ok(answer(json!({"status": "success", "data": data})))
 }

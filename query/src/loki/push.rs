@@ -76,12 +76,10 @@ pub(super) async fn push(State(app): State<App>, scope: Scope, req: Request) -> 
         return Err(fail(Failure::Forbidden("only cluster-wide writers may push".to_owned())));
     }
     let kind = req.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let gzip = req.headers().get(header::CONTENT_ENCODING).is_some_and(|e| e == "gzip");
     let raw = body(req, app.config.body_bytes).await.map_err(fail)?;
-    let batch = if kind.starts_with("application/json") {
-        from_json(&raw)
-    } else {
-        from_protobuf(&raw, app.config.unpacked_bytes)
-    };
+    let raw = if gzip { unzip(&raw, app.config.unpacked_bytes).map_err(fail)?.into() } else { raw };
+    let batch = decode(&raw, kind.starts_with("application/json"), app.config.unpacked_bytes);
     let done = app.engines.sink.write_logs(batch.map_err(fail)?).await.map_err(|e| fail(e.into()))?;
     match done.reason {
         Some(reason) if done.rejected > 0 => {
@@ -89,6 +87,24 @@ pub(super) async fn push(State(app): State<App>, scope: Scope, req: Request) -> 
         }
         _ => Ok(no_content()),
     }
+}
+
+pub(crate) fn decode(raw: &[u8], is_json: bool, limit: usize) -> Result<LogBatch, Failure> {
+    if is_json { from_json(raw) } else { from_protobuf(raw, limit) }
+}
+
+fn unzip(packed: &[u8], limit: usize) -> Result<Vec<u8>, Failure> {
+    use std::io::Read;
+    let mut out = Vec::new();
+    let most = limit as u64 + 1;
+    flate2::read::GzDecoder::new(packed)
+        .take(most)
+        .read_to_end(&mut out)
+        .map_err(|e| Failure::Bad(format!("the body is not gzip: {e}")))?;
+    if out.len() > limit {
+        return Err(Failure::TooLarge(format!("the body is longer than {limit} bytes once it is unpacked")));
+    }
+    Ok(out)
 }
 
 fn record(timestamp: Timestamp, body: String, metadata: Vec<(String, String)>) -> LogRecord {

@@ -19,6 +19,8 @@ use crate::scope::Scope;
 
 /// Lines from before that a tail begins with at most.
 const BACKLOG: usize = 5000;
+/// Seconds that a tail may wait for lines that come late, as Loki has it.
+const DELAY: usize = 5;
 
 pub(super) async fn tail(
     State(app): State<App>,
@@ -30,6 +32,10 @@ pub(super) async fn tail(
     let pipeline = logql::parse_log_query(&text).map_err(|e| fail(e.into()))?;
     let upgrade = upgrade.map_err(|e| fail(Failure::Bad(e.to_string())))?;
     let limit = p.number("limit").map_err(fail)?.unwrap_or(100).min(BACKLOG);
+    let delay = match p.number("delay_for").map_err(fail)?.unwrap_or(0) {
+        n if n <= DELAY => std::time::Duration::from_secs(n as u64),
+        _ => return Err(fail(Failure::Bad(format!("delay_for can't be greater than {DELAY}")))),
+    };
     let now = app.engines.clock.now();
     let start = p.time("start").map_err(fail)?.unwrap_or(now.saturating_sub(super::DEFAULT_RANGE));
     let mut matchers = pipeline.matchers().to_vec();
@@ -47,7 +53,7 @@ pub(super) async fn tail(
     let sent: std::collections::HashSet<(Timestamp, Labels, String)> =
         backlog.iter().map(|(t, p)| (*t, p.labels.clone(), p.line.clone())).collect();
     let first = group(backlog.into_iter().map(|(t, p)| (t, p.labels, p.line)));
-    Ok(upgrade.on_upgrade(move |socket| follow(socket, pipeline, live, first, sent)))
+    Ok(upgrade.on_upgrade(move |socket| follow(socket, pipeline, live, first, sent, delay)))
 }
 
 fn group(lines: impl Iterator<Item = (Timestamp, Labels, String)>) -> Vec<LogStreamResult> {
@@ -55,7 +61,14 @@ fn group(lines: impl Iterator<Item = (Timestamp, Labels, String)>) -> Vec<LogStr
     for (timestamp, labels, line) in lines {
         by_labels.entry(labels).or_default().push(Entry { timestamp, line });
     }
-    by_labels.into_iter().map(|(labels, entries)| LogStreamResult { labels, entries }).collect()
+    let sorted = |mut entries: Vec<Entry>| {
+        entries.sort_by_key(|e| e.timestamp);
+        entries
+    };
+    by_labels
+        .into_iter()
+        .map(|(labels, entries)| LogStreamResult { labels, entries: sorted(entries) })
+        .collect()
 }
 
 async fn follow(
@@ -64,6 +77,7 @@ async fn follow(
     mut live: Tail,
     first: Vec<LogStreamResult>,
     mut sent: std::collections::HashSet<(Timestamp, Labels, String)>,
+    delay: std::time::Duration,
 ) {
     if !first.is_empty() && send(&mut socket, &first, 0).await.is_err() {
         return;
@@ -76,7 +90,15 @@ async fn follow(
                 Some(Ok(_)) => {}
             },
             batch = live.next() => {
-                let Some(batch) = batch else { return };
+                let Some(mut batch) = batch else { return };
+                if !delay.is_zero() {
+                    // Lines that come within the delay are sent in order with those that came before them.
+                    let until = tokio::time::Instant::now() + delay;
+                    while let Ok(Some(more)) = tokio::time::timeout_at(until, live.next()).await {
+                        batch.dropped += more.dropped;
+                        batch.streams.extend(more.streams);
+                    }
+                }
                 let lines = batch.streams.iter().flat_map(|s| {
                     s.records.iter().filter_map(|r| {
                         let p = pipeline.apply(&s.labels, r)?;

@@ -10,8 +10,9 @@ interface Stream {
   values: [string, string][];
 }
 
-/** Colour codes of terminals say nothing in a browser. */
-const ANSI = /\u001b\[[0-9;]*[A-Za-z]/g;
+/** Codes for terminals say nothing in a browser; what turns the direction of text makes a line look like another. */
+const ANSI = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?)/g;
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
 
 /** Streams as lines, oldest first. Whole nanoseconds do not fit a number, so they stay text. */
 export function flatten(streams: Stream[]): LogLine[] {
@@ -19,7 +20,7 @@ export function flatten(streams: Stream[]): LogLine[] {
     s.values.map(([nanos, text]) => ({
       nanos,
       time: Number(nanos.slice(0, -6)) + Number(nanos.slice(-6)) / 1e6,
-      text: text.replace(ANSI, ""),
+      text: text.replace(ANSI, "").replace(CONTROL, "\uFFFD"),
       labels: s.stream,
     })),
   );
@@ -62,6 +63,46 @@ export function useLogs(query: string, range: { start: number; end: number }, li
   return useQuery({
     queryKey: ["logql", query, Math.floor(range.start / 1000), Math.floor(range.end / 1000), limit],
     queryFn: ({ signal }) => logQuery(query, range, limit, signal),
+    placeholderData: keepPreviousData,
+    enabled: enabled && query !== "",
+  });
+}
+
+/** The search box's words as LogQL; the server knows which fields lines have. */
+export function useTranslated(search: string, enabled = true, selector = '{namespace=~".+"}') {
+  return useQuery({
+    queryKey: ["translate", selector, search],
+    queryFn: async ({ signal }) => {
+      const answer = await get<{ data: { query: string } }>("/loki/api/v1/translate", { query: selector, search }, signal);
+      return answer.data.query;
+    },
+    placeholderData: keepPreviousData,
+    enabled,
+  });
+}
+
+export interface Pattern {
+  pattern: string;
+  /** Seconds and lines. */
+  samples: [number, number][];
+  /** Nanoseconds; known of what came since the server began. */
+  first?: string;
+}
+
+export interface Patterns {
+  data: Pattern[];
+  minedSince: string;
+}
+
+export function usePatterns(query: string, range: { start: number; end: number }, enabled: boolean) {
+  return useQuery({
+    queryKey: ["patterns", query, Math.floor(range.start / 10_000), Math.floor(range.end / 10_000)],
+    queryFn: ({ signal }) =>
+      get<Patterns>(
+        "/loki/api/v1/patterns",
+        { query, start: `${Math.floor(range.start)}000000`, end: `${Math.ceil(range.end)}000000`, step: "60s", limit: 50 },
+        signal,
+      ),
     placeholderData: keepPreviousData,
     enabled: enabled && query !== "",
   });

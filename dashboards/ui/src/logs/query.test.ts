@@ -1,12 +1,10 @@
 import { expect, it } from "vitest";
-import { fromWords, isLogQl, isMetric, withLabel } from "./query";
+import { isLogQl, isMetric, marks, ofPattern, selectorOf, withLabel } from "./query";
 
-it("makes line filters of words, phrases and exclusions", () => {
-  expect(fromWords("timeout -health \"bad gateway\"", '{namespace="shop"}')).toBe(
-    '{namespace="shop"} |= "timeout" != "health" |= "bad gateway"',
-  );
-  expect(fromWords("")).toBe('{namespace=~".+"}');
-  expect(fromWords('say"quote')).toBe('{namespace=~".+"} |= "say\\"quote"');
+it("knows what to mark and where the selector ends", () => {
+  expect(marks('{a="b"} |= "GET /x" |~ "(?i)time\\\\.out|slow" != "no" |~ "a+"')).toEqual(["GET /x", "time.out", "slow"]);
+  expect(selectorOf('{a="}", b=`{`} |= "c"')).toBe('{a="}", b=`{`}');
+  expect(ofPattern('{a="b"}', 'took "<_>" ms')).toBe('{a="b"} |> "took \\"<_>\\" ms"');
 });
 
 it("tells LogQL from words", () => {

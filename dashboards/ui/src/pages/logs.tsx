@@ -1,10 +1,11 @@
 /** Searching logs by words or LogQL, and following them live. */
 
 import { useEffect, useMemo, useState } from "react";
-import { useLogs } from "../api/loki";
+import { useLogs, useTranslated } from "../api/loki";
 import { LogVolume } from "../chart/histogram";
 import { LogList } from "../logs/list";
-import { fromWords, isLogQl, isMetric, withLabel } from "../logs/query";
+import { PatternList } from "../logs/patterns";
+import { isLogQl, isMetric, marks, ofPattern, selectorOf, withLabel } from "../logs/query";
 import { useHeld, useTail } from "../logs/tail";
 import { Empty, Failure, Loading } from "../parts/states";
 import { Page } from "../shell/page";
@@ -23,35 +24,41 @@ export default function Logs() {
   const [typed, setTyped] = useState(asked);
   const [paused, setPaused] = useState(false);
   useEffect(() => setTyped(asked), [asked]);
-  const base = isLogQl(asked) ? asked : fromWords(asked);
-  const metric = isMetric(base);
-  const query = level && !metric ? `${base} | detected_level=\`${level}\`` : base;
-  const words = useMemo(() => [...query.matchAll(/\|=\s*("(?:[^"\\]|\\.)*"|`[^`]*`)/g)].map((m) => unquote(m[1]!)).filter(Boolean), [query]);
+  const [patterns, setPatterns] = useState(false);
+  const words_ = !isLogQl(asked);
+  const translated = useTranslated(asked, words_);
+  const base = words_ ? (translated.data ?? "") : asked;
+  const metric = base !== "" && isMetric(base);
+  const query = base !== "" && level && !metric ? `${base} | detected_level=\`${level}\`` : base;
+  const words = useMemo(() => marks(query), [query]);
   const found = useLogs(query, time, LIMIT, !live && !metric);
-  const { ring, waiting, error: tailError } = useTail(query, live && !metric, paused);
+  const { ring, waiting, error: tailError } = useTail(query, live && !metric && query !== "", paused);
   const { lines, held, hold } = useHeld(found.data, `${query}|${time.from}|${time.to}`);
   const count = live ? ring.length : lines.length;
   const filter = (name: string, value: string, equal: boolean) => url.set({ q: withLabel(base, name, value, equal) });
   return (
     <Page title="Logs">
       <form className="bar" onSubmit={(e) => { e.preventDefault(); if (typed.trim() === asked) time.reload(); else url.set({ q: typed.trim() }); }}>
-        <input className="field mono grow" type="search" aria-label="Words or LogQL" placeholder='Words, -without, "a phrase", or LogQL: {namespace="shop"} |= "error"' value={typed} onChange={(e) => setTyped(e.target.value)} />
+        <input className="field mono grow" type="search" aria-label="Words or LogQL" placeholder='Words, -without, "a phrase", status:>=500, a OR b; or LogQL: {namespace="shop"} |= "error"' value={typed} onChange={(e) => setTyped(e.target.value)} />
         <select className="field" aria-label="Level" value={level} onChange={(e) => url.set({ level: e.target.value })}>
           <option value="">All levels</option>
           {LEVELS.map((l) => <option key={l}>{l}</option>)}
         </select>
         <button className="button primary">Search</button>
+        <button type="button" className="button" aria-pressed={patterns} onClick={() => setPatterns(!patterns)}>Patterns</button>
         <button type="button" className="button" aria-pressed={live} onClick={() => { setPaused(false); url.set({ live: live ? null : "1" }); }}>Live</button>
         {live && <button type="button" className="button" aria-pressed={paused} onClick={() => setPaused(!paused)}>{paused ? `Go on (${waiting} new)` : "Pause"}</button>}
       </form>
-      {!isLogQl(asked) && asked !== "" && <div className="muted">as LogQL: <code>{query}</code></div>}
+      {words_ && asked !== "" && query !== "" && <div className="muted">as LogQL: <code>{query}</code></div>}
+      {words_ && translated.error && <Failure error={translated.error} />}
       {metric ? (
         <section className="panel"><Empty text="This is a metric query; logs are found by a query that begins with { }." /></section>
       ) : (
         <>
           <section className="panel" aria-label="Volume">
-            <div className="body" style={{ paddingBottom: 8 }}><LogVolume query={query} range={time} onBrush={(a, b) => { url.set({ live: null }); time.narrow(a, b); }} /></div>
+            <div className="body" style={{ paddingBottom: 8 }}>{query !== "" && <LogVolume query={query} range={time} onBrush={(a, b) => { url.set({ live: null }); time.narrow(a, b); }} />}</div>
           </section>
+          {patterns && <PatternList query={selectorOf(base)} range={time} onPick={(p) => url.set({ q: ofPattern(selectorOf(base), p) })} />}
           <section className="panel fill" aria-label="Lines">
             <header style={{ paddingBottom: 7 }}>
               <h2>{live ? (paused ? "Paused" : "Following") : "Lines"}</h2>
@@ -76,13 +83,4 @@ export default function Logs() {
       )}
     </Page>
   );
-}
-
-function unquote(text: string): string {
-  if (text.startsWith("`")) return text.slice(1, -1);
-  try {
-    return JSON.parse(text) as string;
-  } catch {
-    return "";
-  }
 }

@@ -5,7 +5,7 @@ import { Link } from "wouter";
 import {
   eventTime, ownerOf, podStatus, readiness, statusTone, type ContainerStatus, type KubeEvent, type Pod,
 } from "../api/kubernetes";
-import { useLogs } from "../api/loki";
+import { useLogs, useTranslated } from "../api/loki";
 import { quote } from "../api/prometheus";
 import { useTrace } from "../api/tempo";
 import { useWatch } from "../api/watch";
@@ -15,7 +15,7 @@ import { Lane, position } from "../chart/lane";
 import { Panel, type Expression } from "../chart/panel";
 import { formatAge, formatDuration, formatTime } from "../format";
 import { LogList } from "../logs/list";
-import { fromWords } from "../logs/query";
+import { marks } from "../logs/query";
 import { useHeld, useTail } from "../logs/tail";
 import { Badge } from "../parts/badge";
 import { EventTable } from "../parts/events";
@@ -171,11 +171,10 @@ function PodLogs({ namespace, name }: { namespace: string; name: string }) {
   const words = url.get("find") ?? "";
   const live = url.get("live") === "1";
   const [paused, setPaused] = useState(false);
-  const query = fromWords(words, `{namespace=${quote(namespace)}, pod=${quote(name)}}`);
+  const query = useTranslated(words, true, `{namespace=${quote(namespace)}, pod=${quote(name)}}`).data ?? "";
   const found = useLogs(query, time, LIMIT, !live);
-  const { ring, waiting, error } = useTail(query, live, paused);
+  const { ring, waiting, error } = useTail(query, live && query !== "", paused);
   const { lines, held, hold } = useHeld(found.data, `${query}|${time.from}|${time.to}`);
-  const marks = words.split(/\s+/).filter((w) => w !== "" && !w.startsWith("-"));
   return (
     <section className="panel" aria-label="Logs" style={{ flex: "none" }}>
       <header>
@@ -192,9 +191,9 @@ function PodLogs({ namespace, name }: { namespace: string; name: string }) {
       {error && live && <div className="notice">{error}</div>}
       <div style={{ height: 340, display: "flex", flexDirection: "column" }}>
         {!live && found.error ? <Failure error={found.error} /> : !live && found.isPending ? <Loading /> : (live ? ring.length : lines.length) === 0 ? <Empty text={live ? "Waiting for lines…" : "No lines in this time range."} /> : live ? (
-          <LogList count={ring.length} at={(i) => ring.at(i)} follow={!paused} onFollow={(f) => setPaused(!f)} words={marks} source={false} />
+          <LogList count={ring.length} at={(i) => ring.at(i)} follow={!paused} onFollow={(f) => setPaused(!f)} words={marks(query)} source={false} />
         ) : (
-          <LogList count={lines.length} at={(i) => lines[i]} follow={time.live && !held} onFollow={(f) => hold(!f)} words={marks} source={false} />
+          <LogList count={lines.length} at={(i) => lines[i]} follow={time.live && !held} onFollow={(f) => hold(!f)} words={marks(query)} source={false} />
         )}
       </div>
     </section>

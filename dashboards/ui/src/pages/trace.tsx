@@ -41,7 +41,10 @@ function Found({ id, spans }: { id: string; spans: Span[] }) {
   }, [spans]);
   const query = ofTrace(id);
   const logs = useLogs(query, { start: facts.start - MARGIN_MS, end: facts.end + MARGIN_MS }, 500);
-  const lines = logs.data ?? [];
+  const all = logs.data ?? [];
+  // A span that logged shows its own lines; one that did not, those of the trace.
+  const own = span ? all.filter((l) => l.labels.span_id === span.id) : [];
+  const lines = own.length > 0 ? own : all;
   return (
     <Page title={`${facts.root?.service} ${facts.root?.name}`} above={[["Traces", "/traces"]]} badge={<Badge bare>{formatDuration(facts.end - facts.start)}</Badge>}>
       <div className="bar muted">
@@ -54,7 +57,7 @@ function Found({ id, spans }: { id: string; spans: Span[] }) {
       </div>
       <div style={{ display: "grid", gridTemplateColumns: span ? "minmax(0, 1fr) 340px" : "minmax(0, 1fr)", gap: 12, flex: "none", height: `min(${Math.max(spans.length * 26 + 30, span ? 360 : 90)}px, 56vh)` }}>
         <section className="panel fill" aria-label="Waterfall" style={{ minHeight: 0 }}>
-          <Waterfall spans={spans} logs={lines} selected={selected} onSelect={(s) => url.set({ span: s }, { replace: true })} />
+          <Waterfall spans={spans} logs={all} selected={selected} onSelect={(s) => url.set({ span: s }, { replace: true })} />
         </section>
         {span && (
           <section className="panel" aria-label="Span" style={{ overflow: "auto" }} tabIndex={0}>
@@ -64,7 +67,7 @@ function Found({ id, spans }: { id: string; spans: Span[] }) {
         )}
       </div>
       <section className="panel" aria-label="Logs of the trace" style={{ display: "flex", flexDirection: "column", minHeight: 200, flex: 1 }}>
-        <header style={{ paddingBottom: 6 }}><h2>Logs</h2><span className="muted">{lines.length} lines</span></header>
+        <header style={{ paddingBottom: 6 }}><h2>{own.length > 0 ? "Logs of this span" : "Logs"}</h2><span className="muted">{lines.length} lines{own.length > 0 && ` of ${all.length}`}</span></header>
         {logs.isPending ? <Loading /> : logs.error ? <div className="state error">{logs.error.message}</div> : lines.length === 0 ? <Empty text="Nothing was logged with this trace's id." /> : (
           <LogList count={lines.length} at={(i) => lines[i]} follow={false} />
         )}

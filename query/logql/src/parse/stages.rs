@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::fields;
 use crate::ip::IpRange;
 use crate::lex::Token;
+use crate::pipeline::literal::FOLDED;
 use crate::shape::LineShape;
 use crate::template::Template;
 
@@ -70,7 +71,14 @@ impl Parser<'_> {
         IpRange::parse(&s).map_err(|e| Error::at(self.text, at, e))
     }
 
+    /// An expression that begins with `(?i)` and has nothing but ASCII in it finds ASCII's letters only (not `ſ` for
+    /// `s`): so the index, which knows small letters, can be asked.
     fn regex(&self, pattern: &str) -> Result<Regex, Error> {
+        if let Some(bare) = pattern.strip_prefix("(?i)").filter(|p| p.is_ascii())
+            && let Ok(r) = Regex::new(&format!("{FOLDED}{bare}"))
+        {
+            return Ok(r);
+        }
         Regex::new(pattern).map_err(|e| {
             Error::at(self.text, self.previous_end(), format!("invalid regular expression: {e}"))
         })

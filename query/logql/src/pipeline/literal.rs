@@ -19,6 +19,21 @@ pub(super) fn needs(any: &[LinePattern]) -> Needs {
     either(all)
 }
 
+/// What expressions begin with that find ASCII's letters in any case; see where expressions are parsed.
+pub(crate) const FOLDED: &str = "(?i-u)";
+
+/// As [`needs`], of patterns that do not care for case: the letters may stand in any.
+pub(super) fn folded(any: &[LinePattern]) -> Needs {
+    let of = |p: &LinePattern| match p {
+        LinePattern::Regex(r) => {
+            let bare = r.as_str().strip_prefix(FOLDED)?;
+            regex_syntax::parse(bare).ok().map(|hir| of_hir(&hir))
+        }
+        _ => None,
+    };
+    either(any.iter().map(|p| of(p).unwrap_or_default()).collect())
+}
+
 fn of_pattern(p: &LinePattern) -> Needs {
     match p {
         // A trace's id finds records that say it beside their text.
@@ -77,6 +92,14 @@ mod tests {
         check("(abc)+x", &[&["abc"]]);
         check("a.b", &[]);
         check("(foo1|bar2)(baz)?", &[&["foo1", "bar2"]]);
+        let fold =
+            |pattern: &str| folded(&[LinePattern::Regex(regex::Regex::new(pattern).expect("a pattern"))]);
+        assert_eq!(fold("(?i-u)Error|fatal"), [["Error", "fatal"]]);
+        assert_eq!(
+            needs(&[LinePattern::Regex(regex::Regex::new("(?i-u)error").expect("a pattern"))]),
+            Needs::new()
+        );
+        assert!(fold("error").is_empty() && fold("(?i)error").is_empty());
         let either = [LinePattern::Contains("a".into()), LinePattern::Contains("b".into())];
         assert_eq!(needs(&either), [["a", "b"]]);
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";

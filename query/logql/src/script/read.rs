@@ -35,7 +35,7 @@ pub(super) enum When {
     Format,
 }
 
-pub(super) enum Fail {
+pub(crate) enum Fail {
     Any,
     Message(String),
     Regex(regex::Regex),
@@ -126,7 +126,7 @@ fn records(line: &str) -> Result<Vec<LogRecord>, String> {
     Ok(numbered.collect())
 }
 
-pub(super) fn attribute(text: &str) -> AttributeValue {
+pub(crate) fn attribute(text: &str) -> AttributeValue {
     match (text.parse::<i64>(), text.parse::<f64>(), text.parse::<bool>()) {
         (Ok(v), ..) => AttributeValue::Int(v),
         (_, Ok(v), _) => AttributeValue::Double(v),
@@ -136,7 +136,7 @@ pub(super) fn attribute(text: &str) -> AttributeValue {
 }
 
 /// Milliseconds of `10s`, `1m30s`, `0`.
-pub(super) fn millis(text: &str) -> Result<i64, String> {
+pub(crate) fn millis(text: &str) -> Result<i64, String> {
     let seconds = crate::fields::duration(text).ok_or_else(|| format!("{text:?} is no time: 10s, 1m30s"))?;
     Ok((seconds * 1000.0).round() as i64)
 }
@@ -155,7 +155,7 @@ fn quoted(text: &str) -> Result<(String, &str), String> {
 }
 
 /// `a=b c="d e"`
-pub(super) fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut out = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
