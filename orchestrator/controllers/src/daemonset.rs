@@ -200,20 +200,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
     let pods = context.informers.of::<Pod>();
     let nodes = context.informers.of::<Node>();
     let control = PodControl::new(context, "daemonset-controller");
-    let (q, c) = (queue.clone(), control.clone());
-    sets.on_change(move |change| {
-        let key = Key::of(&**change.object());
-        if change.new.is_none() {
-            c.forget(&key);
-        }
-        q.add(key);
-    });
-    let (q, c) = (queue.clone(), control.clone());
-    pods.on_change(move |change| {
-        if let Some(owner) = c.observe(change, "DaemonSet") {
-            q.add(owner);
-        }
-    });
+    control.queue_owners(&sets, &pods, &queue);
     let (q, s) = (queue.clone(), sets.clone());
     nodes.on_change(move |change| {
         // Heartbeats change nothing here.

@@ -28,20 +28,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
     let jobs = context.informers.of::<Job>();
     let pods = context.informers.of::<Pod>();
     let control = PodControl::new(context, "job-controller");
-    let (q, c) = (queue.clone(), control.clone());
-    jobs.on_change(move |change| {
-        let key = Key::of(&**change.object());
-        if change.new.is_none() {
-            c.forget(&key);
-        }
-        q.add(key);
-    });
-    let (q, c) = (queue.clone(), control.clone());
-    pods.on_change(move |change| {
-        if let Some(owner) = c.observe(change, "Job") {
-            q.add(owner);
-        }
-    });
+    control.queue_owners(&jobs, &pods, &queue);
     jobs.synced().await;
     pods.synced().await;
     queue.run(2, stop, move |key| reconcile(control.clone(), key)).await;

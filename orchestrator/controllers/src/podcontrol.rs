@@ -1,15 +1,17 @@
 //! Writes pods for the controllers that own them: created and deleted in bursts, each with its event, and not
 //! again before the cache shows them.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use apimachinery::trace::TRACEPARENT_ANNOTATION;
-use client::{Change, EventRecorder, Key};
+use client::{Change, EventRecorder, Informer, Key, WorkQueue};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use crate::context::{Context, Error};
 use crate::expectations::Expectations;
@@ -64,6 +66,31 @@ impl PodControl {
 
     pub(crate) fn forget(&self, owner: &Key) {
         self.expectations.forget(owner);
+    }
+
+    /// Queues the owners of this kind when they change, and when pods of theirs do.
+    pub(crate) fn queue_owners<K>(
+        self: &Arc<Self>,
+        owners: &Informer<K>,
+        pods: &Informer<Pod>,
+        queue: &Arc<WorkQueue<Key>>,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let (q, c) = (queue.clone(), self.clone());
+        owners.on_change(move |change| {
+            let key = Key::of(&**change.object());
+            if change.new.is_none() {
+                c.forget(&key);
+            }
+            q.add(key);
+        });
+        let (q, c) = (queue.clone(), self.clone());
+        pods.on_change(move |change| {
+            if let Some(owner) = c.observe(change, &K::kind(&())) {
+                q.add(owner);
+            }
+        });
     }
 
     /// The owner of a changed pod, if it is of this kind.

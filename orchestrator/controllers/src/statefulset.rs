@@ -28,20 +28,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
     let pods = context.informers.of::<Pod>();
     let revisions = context.informers.of::<ControllerRevision>();
     let control = PodControl::new(context, "statefulset-controller");
-    let (q, c) = (queue.clone(), control.clone());
-    sets.on_change(move |change| {
-        let key = Key::of(&**change.object());
-        if change.new.is_none() {
-            c.forget(&key);
-        }
-        q.add(key);
-    });
-    let (q, c) = (queue.clone(), control.clone());
-    pods.on_change(move |change| {
-        if let Some(owner) = c.observe(change, "StatefulSet") {
-            q.add(owner);
-        }
-    });
+    control.queue_owners(&sets, &pods, &queue);
     sets.synced().await;
     pods.synced().await;
     revisions.synced().await;
