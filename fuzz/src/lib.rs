@@ -3,6 +3,7 @@
 //! `make fuzz` runs each target for a minute with coverage; `cargo test -p fuzz` runs the seeds, among them what once
 //! crashed a target. A target takes any bytes.
 
+mod logs;
 mod store;
 mod wire;
 
@@ -12,7 +13,7 @@ use collector::exposition::{Format, parse, parse_protobuf};
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their directory in `seeds`.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("promql", promql),
     ("logql", logql),
     ("traceql", traceql),
@@ -30,6 +31,8 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("chunk", wire::chunk),
     ("log", store::log),
     ("block", store::block),
+    ("log_frames", logs::frames),
+    ("partition", logs::partition),
 ];
 
 pub fn target(name: &str) -> Option<Target> {

@@ -5,7 +5,7 @@ use std::fs;
 use crate::wire::open_and_read;
 
 /// A directory in memory where there is one: a target runs thousands of times a second.
-fn directory() -> tempfile::TempDir {
+pub(crate) fn directory() -> tempfile::TempDir {
     let shared = std::path::Path::new("/dev/shm");
     let dir = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() };
     dir.expect("a directory")
@@ -78,7 +78,7 @@ pub(crate) fn block(data: &[u8]) {
     open_and_read(dir.path());
 }
 
-fn edit(what: &mut [u8], edits: &[u8]) {
+pub(crate) fn edit(what: &mut [u8], edits: &[u8]) {
     for edit in edits.chunks_exact(3) {
         let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % what.len();
         what[at] = edit[2];

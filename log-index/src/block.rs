@@ -114,8 +114,9 @@ pub(crate) struct PackedBlock {
 
 impl PackedBlock {
     /// Columns must all be added before the directory is written.
-    fn of(columns: Vec<(Name, Packed)>) -> PackedBlock {
+    fn of(count: usize, columns: Vec<(Name, Packed)>) -> PackedBlock {
         let mut b = PackedBlock::default();
+        put_uvarint(&mut b.directory, count as u64);
         put_uvarint(&mut b.directory, columns.len() as u64);
         for (name, p) in columns {
             name.put(&mut b.directory);
@@ -135,6 +136,7 @@ impl Block {
     pub(crate) fn open(mut d: &[u8], count: usize, part: Arc<Partition>, at: u64) -> Option<Block> {
         let d = &mut d;
         let small = |d: &mut &[u8]| u32::try_from(get_uvarint(d)?).ok();
+        (get_uvarint(d)? == count as u64).then_some(())?;
         let n = get_uvarint(d)?;
         let (mut slots, mut offset) = (Vec::new(), 0u32);
         for _ in 0..n {
@@ -154,6 +156,7 @@ impl Block {
     pub(crate) fn check(mut d: &[u8], columns: &[u8]) -> Option<()> {
         let d = &mut d;
         let mut rest = columns;
+        get_uvarint(d)?;
         for _ in 0..get_uvarint(d)? {
             Name::get(d)?;
             take(d, 2)?;

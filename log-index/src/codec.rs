@@ -1,6 +1,7 @@
 //! Records as bytes: what a WAL frame, the head and a partition's blocks hold. Format: FORMAT.md, "Records".
 
 use crate::column::ValueRef;
+use crate::config::Kind;
 use signal::{
     AttributeValue, Attributes, LogRecord, Span, SpanEvent, SpanId, SpanLink, SpanStatus, Timestamp, TraceId,
 };
@@ -221,6 +222,37 @@ pub(crate) fn text(mut d: &[u8]) -> &[u8] {
     get_bytes(&mut d).unwrap_or(&[])
 }
 
+/// Whether the bytes are a record, every part of it.
+pub(crate) fn is_record(kind: Kind, mut d: &[u8]) -> bool {
+    let d = &mut d;
+    let text = |d: &mut &[u8]| std::str::from_utf8(get_bytes(d)?).ok().map(drop);
+    let attributes = |d: &mut &[u8]| visit_attributes(d, |name, _| std::str::from_utf8(name).ok().map(drop));
+    let whole = (|| {
+        text(d)?;
+        match kind {
+            Kind::Logs => {
+                if take(d, 1)?.first()? & 0x80 != 0 {
+                    take(d, 24)?;
+                }
+                attributes(d)?;
+            }
+            Kind::Spans => {
+                take(d, 33)?;
+                get_varint(d)?;
+                match *take(d, 1)?.first()? {
+                    0 | 1 => {}
+                    2 => text(d)?,
+                    _ => return None,
+                }
+                attributes(d)?;
+                get_events(d, 0)?;
+            }
+        }
+        d.is_empty().then_some(())
+    })();
+    whole.is_some()
+}
+
 /// A span's trace, without decoding the rest.
 pub(crate) fn trace_of_span(mut d: &[u8]) -> Option<[u8; 16]> {
     get_bytes(&mut d)?;
@@ -252,6 +284,7 @@ mod tests {
             let mut encoded = Vec::new();
             encode_log(&r, &mut encoded);
             prop_assert_eq!(text(&encoded), r.body.as_bytes());
+            prop_assert!(is_record(Kind::Logs, &encoded));
             prop_assert_eq!(decode_log(t, &encoded), Some(r));
         }
 
@@ -266,6 +299,7 @@ mod tests {
             };
             let mut encoded = Vec::new();
             encode_span(&s, &mut encoded);
+            prop_assert!(is_record(Kind::Spans, &encoded));
             prop_assert_eq!(trace_of_span(&encoded), Some(s.trace_id.0));
             prop_assert_eq!(decode_span(t, &encoded), Some(s));
         }
@@ -274,6 +308,8 @@ mod tests {
         fn any_bytes_are_refused_or_read(d in proptest::collection::vec(any::<u8>(), 0..200)) {
             decode_log(0, &d);
             decode_span(0, &d);
+            is_record(Kind::Logs, &d);
+            is_record(Kind::Spans, &d);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A column of a block, unpacked: one value for each row that has one.
 
+mod buffer;
 mod codec;
 mod text;
 
@@ -16,7 +17,18 @@ pub(crate) struct Texts {
     ends: Vec<u32>,
 }
 
+impl Drop for Texts {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.data).into_bytes());
+    }
+}
+
 impl Texts {
+    /// Empty, with room for so many bytes.
+    pub(crate) fn with_room(bytes: usize) -> Texts {
+        Texts { data: String::from_utf8(buffer::take(bytes)).expect("it is empty"), ends: Vec::new() }
+    }
+
     pub(crate) fn push(&mut self, text: &str) {
         self.data.push_str(text);
         self.ends.push(self.data.len() as u32);
@@ -25,6 +37,10 @@ impl Texts {
 
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.len()
     }
 
     fn start(&self, i: usize) -> usize {

@@ -28,6 +28,8 @@ pub struct Config {
     pub head_bytes: usize,
     /// … or once it is this old.
     pub head_age: Duration,
+    /// While a head is flushed and the next one is four times as large, an append waits so long before it is refused.
+    pub patience: Duration,
     /// So many partitions of about one size are merged into one …
     pub merge_fan: usize,
     /// … if it holds at most this many bytes of records before compression …
@@ -49,6 +51,7 @@ impl Config {
             late: Duration::from_secs(3600),
             head_bytes: 16 << 20,
             head_age: Duration::from_secs(3600),
+            patience: Duration::from_secs(5),
             merge_fan: 8,
             merged_bytes: match kind {
                 Kind::Logs => 1 << 30,

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wal::Wal;
 
-use crate::codec::{encode_log, encode_span};
+use crate::codec::{encode_log, encode_span, is_record};
 use crate::config::{Config, Kind};
 use crate::error::{Error, sink_error};
 use crate::frame::{Encoder, Frame};
@@ -24,6 +24,8 @@ use crate::tail::{Tail, Tails};
 
 /// How often the task looks whether there is something to flush or drop.
 const TICK: Duration = Duration::from_secs(30);
+/// The next head takes no more than so many times its usual size while the one before is flushed.
+const HEADS: usize = 4;
 /// Records of more bytes are cut to this: one of them must not fill a block by itself.
 const BODY_BYTES: usize = 256 << 10;
 
@@ -45,6 +47,8 @@ pub struct LogIndex {
     tails: Tails,
     seq: AtomicU64,
     wake: tokio::sync::Notify,
+    /// A flush has ended: the head may have room.
+    pub(crate) room: tokio::sync::Notify,
     accepted: AtomicU64,
     duplicates: AtomicU64,
 }
@@ -95,7 +99,7 @@ impl LogIndex {
         let seq = partitions.iter().map(|p| p.meta.seq).max().unwrap_or(0);
         let mut unreadable = 0u64;
         let (wal, found) = Wal::open(wal::Config::new(config.dir.join("wal")), |segment, frame| {
-            let Some(frame) = Frame::decode(frame) else {
+            let Some(mut frame) = Frame::decode(frame) else {
                 unreadable += 1;
                 return;
             };
@@ -104,6 +108,9 @@ impl LogIndex {
                 e.0 = e.0.max(c.position);
             }
             if segment >= covered {
+                let before = frame.records();
+                frame.retain(|data| is_record(config.kind, data));
+                unreadable += (before - frame.records()) as u64;
                 head.insert(frame);
             }
         })?;
@@ -122,6 +129,7 @@ impl LogIndex {
             tails: Tails::default(),
             seq: AtomicU64::new(seq),
             wake: tokio::sync::Notify::new(),
+            room: tokio::sync::Notify::new(),
             accepted: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
         }))
@@ -139,6 +147,7 @@ impl LogIndex {
             r.body.truncate(end);
             r.attributes.set("binnacle.truncated", true);
         }
+        self.wait_for_room().await?;
         let _gate = self.gate.read().await;
         if self.is_repetition(&batch.checkpoints) {
             self.duplicates.fetch_add(records as u64, Ordering::Relaxed);
@@ -192,6 +201,7 @@ impl LogIndex {
             return Err(SinkError::Invalid("this index holds logs".to_owned()));
         }
         let records = batch.spans();
+        self.wait_for_room().await?;
         let _gate = self.gate.read().await;
         let streams = || batch.streams.iter().filter(|s| !s.spans.is_empty());
         let mut e = Encoder::new(streams().count(), records * 128);
@@ -201,6 +211,29 @@ impl LogIndex {
         }
         self.commit(e.finish(Vec::new()), records).await?;
         Ok(Accepted { accepted: records, ..Accepted::default() })
+    }
+
+    /// Waits while the head grows faster than it is flushed, so that it has a bound.
+    async fn wait_for_room(&self) -> Result<(), SinkError> {
+        let room = self.room.notified();
+        tokio::pin!(room);
+        let is_full = || {
+            let s = self.state.read();
+            s.frozen.is_some() && s.head.bytes >= self.config.head_bytes.saturating_mul(HEADS)
+        };
+        // Asked for before the question, so that a flush which ends in between is not missed.
+        room.as_mut().enable();
+        if !is_full() {
+            return Ok(());
+        }
+        drop(tokio::time::timeout(self.config.patience, room).await);
+        if is_full() {
+            return Err(SinkError::Overloaded {
+                what: "head of the log index".into(),
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        Ok(())
     }
 
     async fn commit(&self, mut frame: Frame, records: usize) -> Result<(), SinkError> {

@@ -8,7 +8,7 @@ use crate::db::LogIndex;
 use crate::error::Error;
 use crate::frame::Encoder;
 use crate::head::{self, Head, Row};
-use crate::partition::{Meta, Partition, Writer};
+use crate::partition::{Meta, Partition, Writer, temporary};
 
 fn write(dir: &Path, kind: Kind, seq: u64, log_before: u64, head: &Head) -> Result<Option<PathBuf>, Error> {
     let mut writer = Writer::create(dir, kind, Meta { seq, log_before, ..Meta::default() })?;
@@ -48,20 +48,25 @@ impl LogIndex {
         };
         let Some(head) = head else { return Ok(()) };
         let (dir, kind, seq) = (self.config.dir.clone(), self.config.kind, self.next_seq());
+        let unfinished = temporary(&dir, seq);
         let partition = tokio::task::spawn_blocking(move || match write(&dir, kind, seq, segment, &head)? {
             Some(path) => Partition::open(path, kind).map(Some),
             None => Ok(None),
         })
         .await
-        .map_err(|e| Error::Damaged {
-            path: self.config.dir.clone(),
-            what: format!("flush panicked: {e}"),
-        })??;
+        .map_err(|e| Error::Damaged { path: self.config.dir.clone(), what: format!("flush panicked: {e}") })
+        .flatten()
+        .inspect_err(|_| {
+            // A full disk would be kept full by what did not fit; the error at hand is the one to tell.
+            drop(std::fs::remove_file(&unfinished));
+            self.room.notify_waiters();
+        })?;
         {
             let mut state = self.state.write();
             state.partitions.extend(partition.map(Arc::new));
             state.frozen = None;
         }
+        self.room.notify_waiters();
         self.wal.delete_before(segment).await?;
         Ok(())
     }

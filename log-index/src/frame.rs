@@ -99,6 +99,18 @@ impl Frame {
         out
     }
 
+    pub(crate) fn records(&self) -> usize {
+        self.streams.iter().map(|(_, _, places)| places.len()).sum()
+    }
+
+    /// Leaves out records whose bytes are no such thing.
+    pub(crate) fn retain(&mut self, is: impl Fn(&[u8]) -> bool) {
+        let raw = &self.raw;
+        for (_, _, places) in &mut self.streams {
+            places.retain(|p| raw.get(p.at as usize..p.at as usize + p.len as usize).is_some_and(&is));
+        }
+    }
+
     pub(crate) fn decode(d: &[u8]) -> Option<Frame> {
         let (version, mut d) = d.split_first()?;
         if *version != VERSION {

@@ -86,6 +86,11 @@ const REST: usize = 5;
 
 impl Builder {
     pub(crate) fn new(kind: Kind) -> Builder {
+        Builder::with_room(kind, 0)
+    }
+
+    /// With room for so many bytes of text.
+    pub(crate) fn with_room(kind: Kind, bytes: usize) -> Builder {
         let sparse = |(name, kind)| Sparse { name, rows: Vec::new(), values: Values::new(kind) };
         let fixed = [
             (Name::TraceId, Type::Wide),
@@ -98,7 +103,7 @@ impl Builder {
         Builder {
             kind,
             times: Vec::new(),
-            text: Texts::default(),
+            text: Texts::with_room(bytes),
             small: Vec::new(),
             durations: Vec::new(),
             fixed: fixed.into_iter().map(sparse).collect(),
@@ -309,8 +314,9 @@ impl Builder {
         dictionary: &mut terms::Builder,
         number: u32,
     ) -> std::io::Result<Built> {
+        let count = self.count();
         let (mut facts, mut ids) = (Facts::default(), Vec::new());
-        let mut lines = Lines::default();
+        let mut lines = Lines::with_room(self.text.bytes());
         let mut found = Vec::new();
         let (mut others, mut long) = (Others::default(), Others::default());
         let text = std::mem::take(&mut self.text);
@@ -374,7 +380,7 @@ impl Builder {
         }
         ids.sort_unstable();
         ids.dedup();
-        Ok(Built { block: PackedBlock::of(packed), facts, ids })
+        Ok(Built { block: PackedBlock::of(count, packed), facts, ids })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use super::buffer;
 use super::text::{self, Lines};
 use super::{Blobs, Column, Order, Presence, Texts, Type, Values};
 use crate::codec::{get_uvarint, get_varint, put_uvarint, put_varint, take};
@@ -37,11 +38,13 @@ pub(crate) struct Packed {
 
 pub(crate) struct Packer {
     zstd: zstd::bulk::Compressor<'static>,
+    /// What is compressed, before it is cut to its length.
+    scratch: Vec<u8>,
 }
 
 impl Packer {
     pub(crate) fn new() -> std::io::Result<Packer> {
-        Ok(Packer { zstd: zstd::bulk::Compressor::new(LEVEL)? })
+        Ok(Packer { zstd: zstd::bulk::Compressor::new(LEVEL)?, scratch: Vec::new() })
     }
 
     /// `lines`: a text column's values if they are packed already. Hashes of ids in other text go to `ids`.
@@ -104,9 +107,11 @@ impl Packer {
         let raw_len = main.len() as u32;
         let mut bytes = main;
         if bytes.len() >= LEAST {
-            let packed = self.zstd.compress(&bytes)?;
-            if packed.len() < bytes.len() {
-                bytes = packed;
+            self.scratch.clear();
+            self.scratch.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+            self.zstd.compress_to_buffer(&bytes, &mut self.scratch)?;
+            if self.scratch.len() < bytes.len() {
+                buffer::give(std::mem::replace(&mut bytes, self.scratch.clone()));
                 flags |= ZSTD;
             }
         }
@@ -189,7 +194,9 @@ pub(crate) fn decompress(data: &[u8], raw_len: usize) -> Option<Vec<u8>> {
         if d.is_none() {
             *d = zstd::bulk::Decompressor::new().ok();
         }
-        d.as_mut()?.decompress(data, raw_len).ok()
+        let mut out = buffer::take(raw_len);
+        d.as_mut()?.decompress_to_buffer(data, &mut out).ok()?;
+        Some(out)
     })?;
     (out.len() == raw_len).then_some(out)
 }
@@ -270,7 +277,9 @@ pub(crate) fn unpack(p: &Packed, count: usize) -> Option<Column> {
             Values::Blob(Blobs { data, ends })
         }
     };
-    d.is_empty().then_some(Column { present, order, values })
+    d.is_empty().then_some(())?;
+    buffer::give(main);
+    Some(Column { present, order, values })
 }
 
 impl Column {

@@ -1,7 +1,7 @@
 //! Lines as they are packed: each ends with a line break, and random ids in hexadecimal are taken out and kept as
 //! bytes, because no compressor makes thirty-two digits smaller than about nineteen bytes. Format: FORMAT.md, "Text".
 
-use super::Texts;
+use super::{Texts, buffer};
 
 /// What stands in the place of sixteen digits …
 const SHORT: u8 = 1;
@@ -35,6 +35,11 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    /// Empty, with room for so many bytes.
+    pub(crate) fn with_room(bytes: usize) -> Lines {
+        Lines { packed: buffer::take(bytes), ..Lines::default() }
+    }
+
     /// `special`: the line has bytes that must be escaped. `ids` are in order and do not overlap.
     pub(crate) fn push(&mut self, line: &[u8], special: bool, ids: &[IdAt]) {
         let mut at = 0;
@@ -87,7 +92,8 @@ pub(super) fn unpack(packed: Vec<u8>, mut ids: &[u8], marked: bool, count: usize
         let data = String::from_utf8(packed).ok()?;
         return (ends.len() == count && whole).then_some(Texts { data, ends });
     }
-    let mut data = Vec::with_capacity(packed.len() + ids.len() * 2);
+    // Two digits stand for a byte; in place of each id there is a mark already.
+    let mut data = buffer::take(packed.len() + ids.len() * 2 + ids.len() / 4);
     let mut rest = packed.as_slice();
     while !rest.is_empty() {
         let next = special(rest)?;
@@ -124,6 +130,7 @@ pub(super) fn unpack(packed: Vec<u8>, mut ids: &[u8], marked: bool, count: usize
         }
     }
     (ends.len() == count && ids.is_empty()).then_some(())?;
+    buffer::give(packed);
     Some(Texts { data: String::from_utf8(data).ok()?, ends })
 }
 

@@ -287,3 +287,5 @@ fn late_records_are_taken_for_an_hour() {
         assert_eq!(db.append_logs(batch("c", vec![record(now, "now")])).await.expect("appends").rejected, 0);
     });
 }
+
+mod faults;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use signal::{
-    AttributeValue, Labels, LogBatch, LogRecord, LogStream, Severity, Span, SpanBatch, SpanId, SpanStatus,
-    SpanStream, Timestamp, TraceId,
+    AttributeValue, Labels, LogBatch, LogRecord, LogStream, Severity, Span, SpanBatch, SpanEvent, SpanId,
+    SpanKind, SpanLink, SpanStatus, SpanStream, Timestamp, TraceId,
 };
 
 use crate::{Config, Direction, Kind, LogIndex, Search, SpanSearch};
@@ -137,6 +137,78 @@ fn fixtures_of_the_first_version_are_read_and_rewritten() {
         assert_eq!(spans.stats().partitions, 1);
         check_fixture_spans(&spans);
     });
+}
+
+/// Span `i` of 40 of a service; trace `n`.
+fn fixture_span(service: &str, n: u8, i: u8) -> Span {
+    let start = 1_700_000_000_000_000_000 + i64::from(i) * 1_000_000;
+    let some = |k: &str, v: &str| [(k, v)].into_iter().collect();
+    Span {
+        trace_id: TraceId([n; 16]),
+        span_id: SpanId([if service == "web" { 1 } else { 2 }; 8]),
+        parent_span_id: if service == "web" { SpanId::INVALID } else { SpanId([1; 8]) },
+        name: format!("{service} {}", i % 3),
+        kind: SpanKind::Server,
+        start: Timestamp(start),
+        end: Timestamp(start + 5_000),
+        status: if i.is_multiple_of(8) { SpanStatus::Error("bad".into()) } else { SpanStatus::Unset },
+        attributes: some("http.route", "/cart"),
+        events: vec![SpanEvent {
+            timestamp: Timestamp(start + 100),
+            name: "e".into(),
+            attributes: some("k", "v"),
+        }],
+        links: vec![SpanLink {
+            trace_id: TraceId([7; 16]),
+            span_id: SpanId([8; 8]),
+            attributes: some("l", "w"),
+        }],
+    }
+}
+
+/// With `UPDATE=1` they are written first; `git diff` judges.
+#[test]
+fn fixtures_of_the_present_version_are_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/fixtures/v2");
+    let open =
+        |dir: &Path, name: &str, kind| LogIndex::open(Config::new(dir.join(name), kind)).expect("opens");
+    if std::env::var_os("UPDATE").is_some() {
+        rt().block_on(async {
+            let logs = open(&fixtures, "logs", Kind::Logs);
+            for part in 0..3 {
+                for (pod, from) in [("a", part * 300), ("b", part * 300 + 150)] {
+                    let records: Vec<LogRecord> =
+                        (from + 1..=from + 150).map(|n| fixture_record(n, pod)).collect();
+                    let streams = vec![LogStream {
+                        labels: Labels::from_pairs([("namespace", "shop"), ("pod", pod)]),
+                        records,
+                    }];
+                    let source = format!("uid/{pod}");
+                    let checkpoints = vec![signal::Checkpoint { source, position: from as u64 + 150 }];
+                    logs.append_logs(LogBatch { streams, checkpoints }).await.expect("appends");
+                }
+                if part < 2 {
+                    logs.flush().await.expect("flushes");
+                }
+            }
+            let spans = open(&fixtures, "traces", Kind::Spans);
+            for part in 0..2 {
+                let streams = ["web", "cart"].map(|service| SpanStream {
+                    labels: Labels::from_pairs([("service_name", service), ("namespace", "shop")]),
+                    resource: [("k8s.pod.name", "p")].into_iter().collect(),
+                    spans: (0..40).map(|i| fixture_span(service, part * 40 + i + 1, i)).collect(),
+                });
+                spans.append_spans(SpanBatch { streams: streams.into() }).await.expect("appends");
+                if part == 0 {
+                    spans.flush().await.expect("flushes");
+                }
+            }
+        });
+    }
+    let dir = tempfile::tempdir().expect("dir");
+    copy(&fixtures, dir.path());
+    check_fixture_logs(&open(dir.path(), "logs", Kind::Logs));
+    check_fixture_spans(&open(dir.path(), "traces", Kind::Spans));
 }
 
 fn line() -> impl Strategy<Value = String> {

@@ -140,7 +140,11 @@ impl Writer {
         if self.pending.count() == 0 {
             return Ok(());
         }
-        let b = std::mem::replace(&mut self.pending, Builder::new(self.kind));
+        let next = match self.kind {
+            Kind::Logs => Builder::with_room(Kind::Logs, self.block_bytes),
+            Kind::Spans => Builder::new(Kind::Spans),
+        };
+        let b = std::mem::replace(&mut self.pending, next);
         let number = self.blocks.len() as u32;
         let stream = (self.streams.len() as u32).saturating_sub(1);
         let (count, raw_len) = (b.count() as u32, b.bytes() as u32);
