@@ -8,6 +8,7 @@
 //! The road of a sample: [`scrape`] (`fetch`) → [`exposition`] → [`scrape`] (`intake`), or [`cgroup`], or [`machine`], or [`otlp`] → `Sink`. The road of a log
 //! line: [`logfile`] → [`line`] → `Sink`, its checkpoint in the same batch; from senders [`otlp`], [`elastic`],
 //! [`syslog`] or [`fluent`] → [`fields`], [`detect`] → `Sink`. The road of a span: [`otlp`] or [`zipkin`] → `Sink`.
+//! Between receivers and `Sink` stand the processors: [`process`]. What is stored goes on to others by [`forward`].
 //! What all doors share: [`sender`] (who sends), [`answer`] (what HTTP senders are told), [`listen`].
 //!
 //! Tasks: one per scrape target, one per container log, one for all cgroups, one for the machine, one for our own metrics;
@@ -17,9 +18,11 @@ mod answer;
 pub mod cgroup;
 mod detect;
 pub mod elastic;
+mod encode;
 pub mod exposition;
 mod fields;
 pub mod fluent;
+pub mod forward;
 #[cfg(test)]
 mod kept;
 mod line;
@@ -29,6 +32,7 @@ pub mod machine;
 mod metrics;
 pub mod otlp;
 pub mod own;
+pub mod process;
 pub mod scrape;
 mod sender;
 pub mod syslog;

@@ -22,10 +22,18 @@ pub(crate) struct Bytes {
     pub(crate) receiver: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Drop {
+    pub(crate) reason: &'static str,
+}
+
 pub(crate) struct Metrics {
     pub(crate) accepted: Family<Receiver, Counter>,
     pub(crate) refused: Family<Refusal, Counter>,
     pub(crate) received: Family<Bytes, Counter>,
+    pub(crate) dropped: Family<Drop, Counter>,
+    /// Batches that endpoints took.
+    pub(crate) forwarded: Counter,
     /// Samples that stood in one scrape twice.
     pub(crate) duplicate_samples: Counter,
     /// Bytes of container logs that were rotated away before they were read.
@@ -37,6 +45,8 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         accepted: Family::default(),
         refused: Family::default(),
         received: Family::default(),
+        dropped: Family::default(),
+        forwarded: Counter::default(),
         duplicate_samples: Counter::default(),
         log_bytes_lost: Counter::default(),
     };
@@ -51,6 +61,16 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             "binnacle_collector_received_bytes",
             "Bytes of requests and messages, unpacked",
             m.received.clone(),
+        );
+        r.register(
+            "binnacle_collector_dropped_items",
+            "Items that processors left out, by reason",
+            m.dropped.clone(),
+        );
+        r.register(
+            "binnacle_collector_forwarded_batches",
+            "Batches that endpoints of forwarding took",
+            m.forwarded.clone(),
         );
         r.register(
             "binnacle_collector_scrape_duplicate_samples",
@@ -76,4 +96,11 @@ pub(crate) fn refused(receiver: &'static str, reason: &'static str) {
 
 pub(crate) fn received(receiver: &'static str, bytes: usize) {
     METRICS.received.get_or_create(&Bytes { receiver }).inc_by(bytes as u64);
+}
+
+/// None is no event.
+pub(crate) fn dropped(reason: &'static str, items: usize) {
+    if items > 0 {
+        METRICS.dropped.get_or_create(&Drop { reason }).inc_by(items as u64);
+    }
 }

@@ -17,10 +17,12 @@ mod traces;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use signal::time::SharedClock;
-use signal::{Accepted, Attributes, Identity, LabelsBuilder, Sink, SinkError};
+use signal::{Accepted, AttributeValue, Attributes, Identity, LabelsBuilder, Sink, SinkError, SpanBatch};
 
+use crate::encode::LABEL;
 use crate::sender::{self, Senders};
 
 pub use grpc::serve as serve_grpc;
@@ -52,9 +54,38 @@ impl Receiver {
 /// The result of one export request.
 type Exported = Result<Accepted, SinkError>;
 
+/// Who sends, and whether its word for identities counts: that of another Binnacle with a token does.
+pub(crate) struct Peer {
+    identity: Arc<Identity>,
+    may_label: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(identity: Arc<Identity>, may_label: bool) -> Self {
+        Peer { identity, may_label }
+    }
+}
+
+impl std::ops::Deref for Peer {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.identity
+    }
+}
+
 /// Stream labels of a resource: the identity, and `service_name`, which the sender may choose.
-fn stream_labels(identity: &Identity, resource: Option<&Resource>) -> (LabelsBuilder, Attributes) {
-    let sent = resource.map(|r| attribute::attributes(&r.attributes)).unwrap_or_default();
+fn stream_labels(identity: &Peer, resource: Option<&Resource>) -> (LabelsBuilder, Attributes) {
+    let mut sent = resource.map(|r| attribute::attributes(&r.attributes)).unwrap_or_default();
+    // Labels of another Binnacle's stream (`encode`).
+    let given: Vec<(String, AttributeValue)> = sent.0.extract_if(.., |(n, _)| n.starts_with(LABEL)).collect();
+    if identity.may_label && !given.is_empty() {
+        let mut labels = LabelsBuilder::default();
+        for (name, value) in &given {
+            labels.set(&name[LABEL.len()..], &value.to_string());
+        }
+        return (labels, sent);
+    }
     let labels = sender::stream(identity, sent.get_str("service.name"));
     let mut attributes = identity.resource.clone();
     for (name, value) in sent.iter() {
@@ -66,4 +97,9 @@ fn stream_labels(identity: &Identity, resource: Option<&Resource>) -> (LabelsBui
         }
     }
     (labels, attributes)
+}
+
+/// Spans of a message that [`crate::encode`] made.
+pub(crate) fn own_spans(request: &ExportTraceServiceRequest) -> SpanBatch {
+    traces::convert(request, &Peer::new(Arc::default(), true)).0
 }

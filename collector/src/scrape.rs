@@ -1,7 +1,7 @@
 //! Scrapes targets: one task per target of the registry.
 
 pub mod config;
-mod fetch;
+pub(crate) mod fetch;
 pub mod intake;
 
 use std::collections::BTreeMap;

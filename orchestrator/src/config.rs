@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use collector::forward::ForwardConfig;
+use collector::process::{LogsConfig, TracesConfig};
 use collector::scrape::config::{Global, Pool, ScrapeConfig, pools};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -127,6 +129,15 @@ pub(crate) struct ConfigArgs {
     pub(crate) external_labels: Option<BTreeMap<String, String>>,
     #[arg(skip)]
     pub(crate) alerting: Option<Alerting>,
+    /// What becomes of lines before they are stored.
+    #[arg(skip)]
+    pub(crate) logs: Option<LogsConfig>,
+    /// What becomes of spans before they are stored.
+    #[arg(skip)]
+    pub(crate) traces: Option<TracesConfig>,
+    /// To whom everything that is stored goes on.
+    #[arg(skip)]
+    pub(crate) forward: Option<Vec<ForwardConfig>>,
     /// What goes to stderr: a level, or target=level pairs
     #[arg(long, env = "BINNACLE_LOG")]
     pub(crate) log: Option<String>,
@@ -204,6 +215,9 @@ pub(crate) struct Config {
     pub(crate) external_url: Option<String>,
     pub(crate) external_labels: signal::Labels,
     pub(crate) alertmanagers: Vec<String>,
+    pub(crate) logs: LogsConfig,
+    pub(crate) traces: TracesConfig,
+    pub(crate) forward: Vec<ForwardConfig>,
     pub(crate) log: String,
     /// What is scraped beside what annotations say.
     pub(crate) scrape: Arc<Vec<Pool>>,
@@ -250,6 +264,9 @@ pub(crate) fn defaults() -> ConfigArgs {
         external_url: None,
         external_labels: None,
         alerting: None,
+        logs: Some(LogsConfig::default()),
+        traces: Some(TracesConfig::default()),
+        forward: Some(Vec::new()),
         log: some("warn,binnacle=info,kubelet=info,network=info"),
     }
 }
@@ -346,6 +363,9 @@ impl Config {
             external_url: pick!(external_url).map(|u| u.trim_end_matches('/').to_owned()),
             external_labels: signal::Labels::from_pairs(pick!(external_labels).unwrap_or_default()),
             alertmanagers,
+            logs: must!(logs),
+            traces: must!(traces),
+            forward: must!(forward),
             data_dir,
             api_addr: must!(api_addr),
             http_addr: must!(http_addr),
@@ -426,6 +446,8 @@ impl Config {
         let mut all: serde_json::Map<String, serde_json::Value> =
             self.told().into_iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (n, v.into())).collect();
         all.insert("external-labels".to_owned(), serde_json::json!(self.external_labels));
+        all.insert("logs".to_owned(), serde_json::json!(self.logs));
+        all.insert("traces".to_owned(), serde_json::json!(self.traces));
         all.insert("alerting".to_owned(), serde_json::json!({"alertmanagers": self.alertmanagers}));
         serde_saphyr::to_string(&all).unwrap_or_default()
     }
@@ -584,6 +606,26 @@ mod tests {
         assert!(load("alerting: {alertmanagers: [a:9093]}").is_err());
         assert!(load("alerting: {alertmanager: []}").is_err());
         assert!(load("rules-interval: 0s").is_err());
+    }
+
+    #[test]
+    fn processors_stand_in_the_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.yaml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            Config::load(ConfigArgs { config: Some(path.clone()), ..ConfigArgs::default() })
+        };
+        let c = load(
+            "logs: {defaults: {redact: [jwt]}, namespaces: {shop: {drop: ['GET /healthz'], lines-per-second: 5}}}\n\
+             traces: {span-metrics: false, tail-sampling: {keep-percent: 5}}\n",
+        );
+        let c = c.expect("a configuration");
+        assert_eq!(c.logs.namespaces["shop"].lines_per_second, Some(5));
+        assert!(!c.traces.span_metrics && c.traces.service_graph);
+        assert_eq!(c.traces.tail_sampling.map(|t| (t.keep_percent, t.errors)), Some((5.0, true)));
+        assert!(load("logs: {default: {}}").is_err());
+        assert!(load("traces: {span-metric: true}").is_err());
     }
 
     #[test]

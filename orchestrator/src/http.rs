@@ -81,7 +81,7 @@ pub(crate) fn serve(
             tsdb: engines.metrics.clone(),
             logs: engines.logs.clone(),
             traces: engines.traces.clone(),
-            sink: engines.sink.clone(),
+            sink: engines.intake.clone(),
             targets: view::targets(shared),
             rules,
             clock: shared.clock.clone(),

@@ -1,7 +1,6 @@
 //! OTLP over gRPC.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
@@ -21,7 +20,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message;
-use signal::{Identity, SinkError};
+use signal::SinkError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -29,7 +28,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
-use super::Receiver;
+use super::{Peer, Receiver};
 use crate::answer::MOST_BYTES;
 use crate::metrics::{received, refused};
 
@@ -70,9 +69,9 @@ pub async fn serve(
 }
 
 impl Receiver {
-    fn of_peer<T>(&self, request: &Request<T>) -> Result<Arc<Identity>, Status> {
+    fn of_peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         let peer: Option<IpAddr> = request.remote_addr().map(|a| a.ip());
-        self.identify(peer).ok_or_else(|| {
+        self.identify(peer).map(|i| Peer::new(i, false)).ok_or_else(|| {
             refused("otlp_grpc", "unknown_sender");
             Status::unauthenticated("the sender's address belongs to no pod of this cluster")
         })

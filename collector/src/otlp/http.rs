@@ -20,11 +20,11 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use signal::{Accepted, Identity};
+use signal::Accepted;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Exported, Receiver, json};
+use super::{Exported, Peer, Receiver, json};
 use crate::answer::{self, MOST_BYTES, Refused, unpack};
 use crate::metrics::{received, refused};
 
@@ -149,7 +149,7 @@ macro_rules! handler {
                 refused("otlp_http", "unknown_sender");
                 return failed(answer::content_type(&headers) == JSON, Refused::unknown_sender());
             };
-            $receive(&receiver, &identity, &headers, &body).await
+            $receive(&receiver, &Peer::new(identity, false), &headers, &body).await
         }
 
         async fn $known(
@@ -159,12 +159,12 @@ macro_rules! handler {
             body: Bytes,
         ) -> Response {
             let identity = receiver.identify(Some(peer.ip())).unwrap_or_default();
-            $receive(&receiver, &identity, &headers, &body).await
+            $receive(&receiver, &Peer::new(identity, true), &headers, &body).await
         }
 
         async fn $receive(
             receiver: &Receiver,
-            identity: &Identity,
+            identity: &Peer,
             headers: &HeaderMap,
             body: &Bytes,
         ) -> Response {

@@ -2,17 +2,13 @@
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use signal::time::Clock;
-use signal::{Identity, LogBatch, LogRecord, LogStream, Severity, SpanId, Timestamp, TraceId};
+use signal::{LogBatch, LogRecord, LogStream, Severity, SpanId, Timestamp, TraceId};
 
 use super::attribute::{attributes, value};
-use super::{Exported, Receiver, stream_labels};
+use super::{Exported, Peer, Receiver, stream_labels};
 use crate::metrics::accepted;
 
-pub(super) fn convert(
-    request: &ExportLogsServiceRequest,
-    identity: &Identity,
-    clock: &dyn Clock,
-) -> LogBatch {
+pub(super) fn convert(request: &ExportLogsServiceRequest, identity: &Peer, clock: &dyn Clock) -> LogBatch {
     let mut batch = LogBatch::default();
     for resource in &request.resource_logs {
         let (labels, base) = stream_labels(identity, resource.resource.as_ref());
@@ -51,7 +47,7 @@ pub(super) fn convert(
 }
 
 impl Receiver {
-    pub(super) async fn export_logs(&self, r: &ExportLogsServiceRequest, identity: &Identity) -> Exported {
+    pub(super) async fn export_logs(&self, r: &ExportLogsServiceRequest, identity: &Peer) -> Exported {
         let batch = convert(r, identity, &signal::time::SystemClock);
         let n = batch.records();
         let done = self.sink.write_logs(batch).await?;

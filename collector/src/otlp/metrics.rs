@@ -13,8 +13,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
     SummaryDataPoint, exemplar,
 };
 use signal::{
-    HistogramSample, HistogramSeries, Identity, Labels, LabelsBuilder, METRIC_NAME, Metadata, MetricBatch,
-    MetricKind, StartTimes, stale_nan,
+    HistogramSample, HistogramSeries, Labels, LabelsBuilder, METRIC_NAME, Metadata, MetricBatch, MetricKind,
+    StartTimes, stale_nan,
 };
 
 use self::delta::{Changes, Delta, Total};
@@ -22,7 +22,7 @@ use self::exponential::native;
 use self::number::{number, recorded};
 use super::attribute::attributes;
 use super::name::{Kind, Translation, unit_name};
-use super::{Exported, Receiver, stream_labels};
+use super::{Exported, Peer, Receiver, stream_labels};
 use crate::metrics::{accepted, refused};
 
 /// Half of what an instant query looks back: so that `target_info` is found wherever a sample is.
@@ -57,7 +57,7 @@ impl Converter<'_, '_> {
         self.reason.get_or_insert_with(|| why.to_owned());
     }
 
-    fn resource(&mut self, r: &ResourceMetrics, identity: &Identity) {
+    fn resource(&mut self, r: &ResourceMetrics, identity: &Peer) {
         let (mut base, sent) = stream_labels(identity, r.resource.as_ref());
         let service = base.get("service_name").unwrap_or_default().to_owned();
         let job = match sent.get_str("service.namespace") {
@@ -342,11 +342,7 @@ fn example_value(e: &Exemplar) -> f64 {
 }
 
 impl Receiver {
-    pub(super) async fn export_metrics(
-        &self,
-        r: &ExportMetricsServiceRequest,
-        identity: &Identity,
-    ) -> Exported {
+    pub(super) async fn export_metrics(&self, r: &ExportMetricsServiceRequest, identity: &Peer) -> Exported {
         // Held until the samples are stored: two requests of one stream must not add to the same total.
         let mut streams = self.deltas.lock().await;
         let mut changes = streams.begin(self.clock.now());

@@ -3,16 +3,15 @@
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use signal::{
-    Identity, Span, SpanBatch, SpanEvent, SpanId, SpanKind, SpanLink, SpanStatus, SpanStream, Timestamp,
-    TraceId,
+    Span, SpanBatch, SpanEvent, SpanId, SpanKind, SpanLink, SpanStatus, SpanStream, Timestamp, TraceId,
 };
 
 use super::attribute::attributes;
-use super::{Exported, Receiver, stream_labels};
+use super::{Exported, Peer, Receiver, stream_labels};
 use crate::metrics::accepted;
 
 /// The batch, and how many spans have no valid ids or times and are refused.
-pub(super) fn convert(request: &ExportTraceServiceRequest, identity: &Identity) -> (SpanBatch, usize) {
+pub(super) fn convert(request: &ExportTraceServiceRequest, identity: &Peer) -> (SpanBatch, usize) {
     let (mut batch, mut refused) = (SpanBatch::default(), 0);
     let time = |n: u64| Timestamp::from_nanos(i64::try_from(n).unwrap_or(i64::MAX));
     for resource in &request.resource_spans {
@@ -74,7 +73,7 @@ pub(super) fn convert(request: &ExportTraceServiceRequest, identity: &Identity) 
 }
 
 impl Receiver {
-    pub(super) async fn export_traces(&self, r: &ExportTraceServiceRequest, identity: &Identity) -> Exported {
+    pub(super) async fn export_traces(&self, r: &ExportTraceServiceRequest, identity: &Peer) -> Exported {
         let (batch, refused) = convert(r, identity);
         let n = batch.spans();
         let mut done = self.sink.write_spans(batch).await?;

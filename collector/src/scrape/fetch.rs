@@ -36,7 +36,14 @@ pub(super) struct Fetched {
 
 /// A client for targets whose certificates are looked at in this way. Without `secure` it knows no authorities, which take
 /// a megabyte: then it is for plain HTTP only.
-pub(super) fn client(tls: &ScrapeTls, secure: bool) -> Result<Http, String> {
+pub(crate) fn client<B>(
+    tls: &ScrapeTls,
+    secure: bool,
+) -> Result<Client<HttpsConnector<HttpConnector>, B>, String>
+where
+    B: hyper::body::Body + Send,
+    B::Data: Send,
+{
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

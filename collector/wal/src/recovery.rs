@@ -3,6 +3,8 @@
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::error::Error;
 use crate::frame::{Parsed, Place};
 use crate::segment;
@@ -49,6 +51,22 @@ pub(crate) fn replay(
         }
     }
     Ok((found, last.map_or(1, |n| n + 1)))
+}
+
+/// The frames of a segment that is closed; what is damaged in it is set aside. Empty if it is gone.
+pub(crate) fn read(dir: &Path, number: u64, limit: usize) -> Result<Vec<Bytes>, Error> {
+    let path = segment::path(dir, number);
+    let data = match fs::read(&path) {
+        Ok(d) => d,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(&path)(e)),
+    };
+    let mut frames = Vec::new();
+    let mut found = Recovery::default();
+    read_segment(dir, number, &data, limit, false, &mut found, &mut |_, f| {
+        frames.push(Bytes::copy_from_slice(f));
+    })?;
+    Ok(frames)
 }
 
 /// Gives back how many bytes of the segment to keep.

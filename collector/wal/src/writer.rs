@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::future::Future;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,6 +22,7 @@ use crate::{frame, segment};
 /// A handle on an open log. Dropping it writes and syncs what waits, then ends the thread.
 pub struct Wal {
     shared: Arc<Shared>,
+    dir: PathBuf,
     frame_bytes: usize,
     queue_bytes: usize,
     thread: Option<JoinHandle<()>>,
@@ -94,7 +96,7 @@ impl Wal {
             queue.stats.segments += 1;
         }
         let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new() });
-        let (frame_bytes, queue_bytes) = (config.frame_bytes, config.queue_bytes);
+        let (dir, frame_bytes, queue_bytes) = (config.dir.clone(), config.frame_bytes, config.queue_bytes);
         let writer = Writer {
             shared: shared.clone(),
             file,
@@ -108,7 +110,7 @@ impl Wal {
             .name("wal".to_owned())
             .spawn(move || writer.run())
             .map_err(|e| Error::Write(format!("cannot start the writer thread: {e}")))?;
-        Ok((Wal { shared, frame_bytes, queue_bytes, thread: Some(thread) }, found))
+        Ok((Wal { shared, dir, frame_bytes, queue_bytes, thread: Some(thread) }, found))
     }
 
     /// Queues a frame at once; frames are written in the order of these calls. The frame must not be empty.
@@ -148,6 +150,16 @@ impl Wal {
         let (tx, rx) = oneshot::channel();
         self.send(Job::DeleteBefore(segment, tx))?;
         rx.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Numbers of the segments there are, oldest first. The last one is written to.
+    pub fn segments(&self) -> Result<Vec<u64>, Error> {
+        segment::list(&self.dir)
+    }
+
+    /// The frames of a closed segment: one below what [`Wal::rotate`] gave. Empty if it was deleted. Blocks on the disk.
+    pub fn read(&self, segment: u64) -> Result<Vec<Bytes>, Error> {
+        recovery::read(&self.dir, segment, self.frame_bytes)
     }
 
     fn send(&self, job: Job) -> Result<(), Error> {

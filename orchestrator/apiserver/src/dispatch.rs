@@ -384,8 +384,14 @@ async fn get(server: Arc<ApiServer>, ctx: &Context, served: Served) -> Result<Re
 
 async fn get_one(server: &ApiServer, ctx: &Context, served: Served) -> Result<Response> {
     let shape = Shape::negotiate(&ctx.headers)?;
-    let o = server.get(&served, &ctx.info.namespace, &ctx.info.name).await?;
-    Ok(body::json_for(&ctx.headers, 200, server.shape_one(&served, &o, shape, ctx.include())))
+    match server.get(&served, &ctx.info.namespace, &ctx.info.name).await {
+        Ok(o) => Ok(body::json_for(&ctx.headers, 200, server.shape_one(&served, &o, shape, ctx.include()))),
+        Err(e) if e.code == 404 && served.kind.resource == "pods" => {
+            let gone = proxy::archive::gone_pod(server, ctx).await.ok_or(e)?;
+            Ok(body::json(200, gone.to_string()))
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// A written object, as the client wants to see it.

@@ -52,4 +52,5 @@ mod watch;
 
 pub use error::Error;
 pub use history::{EventArchive, Follow, Op, PastEvent, PastEvents, Revision};
+pub use proxy::archive::{LogArchive, PastLogQuery, PastPod};
 pub use server::{Access, ApiServer, Check, Cidr, Config, LocalApi, Remarks};

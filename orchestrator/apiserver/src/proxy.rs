@@ -1,6 +1,7 @@
 //! Logs, exec, attach and port-forward: after authorization the request goes on to the pod's kubelet, over
 //! TLS with our client certificate; upgraded connections are carried byte by byte.
 
+pub(crate) mod archive;
 pub(crate) mod workload;
 
 use std::sync::Arc;
@@ -36,7 +37,11 @@ pub(crate) async fn respond(server: &ApiServer, ctx: &Context, req: Request<Body
         return Err(ApiError::method_not_allowed());
     }
     let pods = kinds::by_resource("", "pods").expect("pods are a kind");
-    let pod = server.get(&pods, &info.namespace, &info.name).await?.value();
+    let pod = match server.get(&pods, &info.namespace, &info.name).await {
+        Ok(o) => o.value(),
+        Err(e) if sub == "log" && e.code == 404 => return archive::respond(server, ctx, None, e).await,
+        Err(e) => return Err(e),
+    };
     let container = match sub {
         "portforward" => String::new(),
         _ => container(&pod, ctx.query.get("container"))?,
@@ -69,10 +74,20 @@ pub(crate) async fn respond(server: &ApiServer, ctx: &Context, req: Request<Body
     let unreachable = |e: String| {
         ApiError::internal(format!("error dialing the kubelet of node {node} at {endpoint}: {e}"))
     };
-    let sender = connect(server, &endpoint).await.map_err(unreachable)?;
+    let sender = match connect(server, &endpoint).await.map_err(unreachable) {
+        Ok(s) => s,
+        // The node is away; what it said until then is not.
+        Err(e) if sub == "log" => return archive::respond(server, ctx, Some(container), e).await,
+        Err(e) => return Err(e),
+    };
     let answer = forward(sender, req, &uri, &endpoint, sub != "log").await.map_err(unreachable)?;
     if answer.status().is_client_error() || answer.status().is_server_error() {
-        return Err(refusal(answer, ctx).await);
+        let refusal = refusal(answer, ctx).await;
+        return if sub == "log" {
+            archive::respond(server, ctx, Some(container), refusal).await
+        } else {
+            Err(refusal)
+        };
     }
     Ok(answer)
 }

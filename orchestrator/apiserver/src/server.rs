@@ -19,6 +19,7 @@ use crate::error::{ApiError, Error};
 use crate::history::EventArchive;
 use crate::kinds;
 use crate::pki::Pki;
+use crate::proxy::archive::LogArchive;
 use crate::rbac::Rbac;
 use crate::registry::{Part, WriteContext};
 use crate::token::Tokens;
@@ -106,6 +107,8 @@ pub struct Config {
     pub local_apis: Vec<LocalApi>,
     /// Where lists of events find those that are older than the store keeps them.
     pub past_events: Option<EventArchive>,
+    /// Where logs are found that no node has any more.
+    pub past_logs: Option<LogArchive>,
     /// Ends watches and the cache.
     pub stop: CancellationToken,
 }
@@ -126,6 +129,7 @@ impl Config {
             remarks: Arc::new(Vec::new),
             local_apis: Vec::new(),
             past_events: None,
+            past_logs: None,
             stop: CancellationToken::new(),
         }
     }

@@ -83,6 +83,7 @@ pub(super) async fn open(
             shared.clock.clone(),
             informers.clone(),
         )],
+        past_logs: Some(super::past_logs::archive(engines.logs.clone())),
         past_events: Some(super::history::past_events(engines.history.clone(), shared.clock.clone())),
         stop: shared.stop.clone(),
         ..apiserver::Config::new(Arc::new(store), Arc::new(pki))

@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use client::Informers;
 use collector::Senders;
+use collector::forward::{Forwarder, Forwarding};
 use collector::otlp::{Receiver, serve_grpc, serve_http};
+use collector::process::{Pipeline, Rules};
 use log_index::{Kind, LogIndex};
 use signal::{
     Accepted, Attributes, Identity, Labels, LogBatch, MetricBatch, SeriesSource, Sink, SinkError, SpanBatch,
@@ -31,7 +33,13 @@ pub(crate) struct Engines {
     pub(crate) traces: Arc<LogIndex>,
     /// Revisions of the cluster's objects.
     pub(crate) history: Arc<LogIndex>,
+    /// Where what the platform itself knows goes.
     pub(crate) sink: SharedSink,
+    /// Where what others say goes: the processors, then `sink`.
+    pub(crate) intake: SharedSink,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) log_rules: Arc<Rules>,
+    pub(crate) forwarders: Vec<Arc<Forwarder>>,
     pub(crate) promql: Arc<promql::Engine>,
 }
 
@@ -118,9 +126,22 @@ pub(super) fn open(shared: &Shared) -> Result<Engines> {
     super::engine_metrics::register(&metrics, &[("logs", &logs), ("traces", &traces), ("history", &history)]);
     let sink: SharedSink =
         Arc::new(LocalSink { metrics: metrics.clone(), logs: logs.clone(), traces: traces.clone() });
+    let forwarders: Vec<Arc<Forwarder>> = c
+        .forward
+        .iter()
+        .map(|f| Forwarder::open(f.clone(), &c.data_dir.join("collector")))
+        .collect::<Result<_, _>>()
+        .context("forward, in the configuration")?;
+    let sink: SharedSink =
+        if forwarders.is_empty() { sink } else { Arc::new(Forwarding::new(sink, forwarders.clone())) };
     let source: Arc<dyn SeriesSource> = metrics.clone();
     let promql = Arc::new(promql::Engine::new(source, promql::Limits::default()));
-    Ok(Engines { metrics, logs, traces, history, sink, promql })
+    let log_rules = Arc::new(Rules::new(c.logs.clone()).context("logs, in the configuration")?);
+    let (dir, clock) = (c.data_dir.join("collector"), shared.clock.clone());
+    let pipeline = Pipeline::open(sink.clone(), log_rules.clone(), &c.traces, &dir, clock)
+        .context("open the log of traces that wait for a decision")?;
+    let intake: SharedSink = pipeline.clone();
+    Ok(Engines { intake, pipeline, forwarders, log_rules, metrics, logs, traces, history, sink, promql })
 }
 
 /// Where OTLP is received.
@@ -142,7 +163,7 @@ pub(super) fn senders(shared: &Shared) -> Senders {
 /// The one receiver behind every OTLP door.
 pub(super) fn receiver(shared: &Shared, engines: &Engines) -> Receiver {
     Receiver::new(
-        engines.sink.clone(),
+        engines.intake.clone(),
         senders(shared),
         shared.config.otlp_translation_strategy,
         shared.clock.clone(),
@@ -249,13 +270,19 @@ pub(super) fn start_collector(shared: &Shared, engines: &Engines, informers: &In
             stop.clone(),
         ),
     );
+    super::log_rules::watch(engines.log_rules.clone(), informers);
+    telemetry::task::spawn("processors", engines.pipeline.clone().run(stop.clone()));
+    for f in &engines.forwarders {
+        telemetry::task::spawn("forward", f.clone().run(stop.clone()));
+    }
     let logs = engines.logs.clone();
     telemetry::task::spawn(
         "log-files",
         collector::logfile::run(
             shared.node.log_files.clone(),
             Arc::new(move |source: &str| logs.checkpoint(source)),
-            sink.clone(),
+            engines.log_rules.clone(),
+            engines.intake.clone(),
             stop.clone(),
         ),
     );

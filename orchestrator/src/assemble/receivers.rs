@@ -20,8 +20,8 @@ use super::engines::{Engines, listen};
 
 /// What is served at the HTTP door, to whoever may write everywhere.
 pub(super) fn authenticated(shared: &Shared, engines: &Engines, senders: &Senders, otlp: Receiver) -> Router {
-    let elastic = Elastic::new(engines.sink.clone(), senders.clone(), shared.clock.clone());
-    let zipkin = Zipkin::new(engines.sink.clone(), senders.clone(), shared.clock.clone());
+    let elastic = Elastic::new(engines.intake.clone(), senders.clone(), shared.clock.clone());
+    let zipkin = Zipkin::new(engines.intake.clone(), senders.clone(), shared.clock.clone());
     authenticated_router(otlp)
         .merge(elastic::router(elastic, "/elastic"))
         .nest("/zipkin", zipkin::router(zipkin))
@@ -35,7 +35,7 @@ pub(super) async fn serve(
     threads: &Handle,
 ) -> Result<Receivers> {
     let wanted = shared.config.receivers;
-    let (sink, clock) = (&engines.sink, &shared.clock);
+    let (sink, clock) = (&engines.intake, &shared.clock);
     let mut bound = Receivers::default();
     if let Some((listener, at)) = tcp(wanted.elasticsearch, "--elasticsearch-addr").await? {
         bound.elasticsearch = Some(at);

@@ -75,7 +75,7 @@ impl Server {
         Ok(Server { dir, addresses, _process: process })
     }
 
-    fn address(&self, door: &str) -> String {
+    pub(crate) fn address(&self, door: &str) -> String {
         self.addresses[door].as_str().unwrap_or_default().to_owned()
     }
 

@@ -22,3 +22,20 @@ fn nothing_acknowledged_is_lost() -> Result<()> {
     let bin = required("BINNACLE_BIN")?.display().to_string();
     crate::clients::python("ingest.py", &[&bin, &dir.path().display().to_string()])
 }
+
+#[test]
+fn processed_and_forwarded() -> Result<()> {
+    let there = Server::start("")?;
+    let their_token = there.binnacle(&["token", "create"])?;
+    let config = format!(
+        "forward: [{{endpoint: 'http://{}/otlp', headers: {{Authorization: 'Bearer {their_token}'}}}}]\n\
+         logs:\n  defaults: {{redact: [credit-card, jwt], attributes: auto}}\n  namespaces:\n    \
+         shop: {{drop: ['GET /healthz']}}\n    small: {{lines-per-second: 1}}\n\
+         traces: {{tail-sampling: {{decision-wait-seconds: 1, keep-percent: 0}}}}\n",
+        there.address("http")
+    );
+    let here = Server::start(&config)?;
+    let token = here.binnacle(&["token", "create"])?;
+    let dirs = [&here, &there].map(|s| s.data_dir().display().to_string());
+    here.python("processing.py", &[&dirs[0], &token, &dirs[1], &their_token])
+}

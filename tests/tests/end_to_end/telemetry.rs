@@ -97,6 +97,7 @@ pub(crate) fn telemetry_arrives(c: &mut Cluster) -> Result<()> {
     ensure!(rows >= 3, "the join gives {rows} rows: {joined}");
     the_gone_are_silent(c)?;
     the_past_is_known(c).context("events and object history")?;
+    gone_pods(c).context("the log of a deleted pod")?;
     tail(c)
 }
 
@@ -159,6 +160,40 @@ fn the_past_is_known(c: &mut Cluster) -> Result<()> {
         "select count(*) from object_history where kind = 'Secret' and json_get(object, 'data') is not null",
     )?;
     ensure!(secrets == [serde_json::json!([0])], "a Secret's data is in the history: {secrets:?}");
+    Ok(())
+}
+
+/// A pod that is deleted answers `kubectl logs` as before, and is seen by no other command.
+fn gone_pods(c: &mut Cluster) -> Result<()> {
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gone", "namespace": "shop"},
+        "spec": {"restartPolicy": "OnFailure", "terminationGracePeriodSeconds": 0, "containers": [{"name": "c",
+            "image": "binnacle.io/shop:latest", "imagePullPolicy": "Never", "command": ["sh", "-c",
+            "if test -f /v/again; then echo second; echo over >&2; sleep 1000; else touch /v/again; echo first; exit 1; fi"],
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "emptyDir": {}}]}
+    });
+    let file = c.dir.join("gone.json");
+    std::fs::write(&file, pod.to_string())?;
+    c.kubectl(&["apply", "-f", &file.display().to_string()])?;
+    let logs = |c: &Cluster, more: &[&str]| {
+        let mut args = vec!["logs", "-n", "shop", "gone"];
+        args.extend(more);
+        c.kubectl(&args)
+    };
+    c.wait("the second life's lines", SOON, |c| Ok((logs(c, &[])? == "second\nover\n").then_some(())))?;
+    c.wait("all of them in the index", SOON, |c| {
+        let found = c.query("logql", "{namespace=\"shop\",pod=\"gone\"} |= \"over\"", &[])?;
+        Ok(found["data"]["result"][0].is_object().then_some(()))
+    })?;
+    c.kubectl(&["delete", "pod", "gone", "-n", "shop", "--wait", "--timeout=60s"])?;
+    ensure!(logs(c, &[])? == "second\nover\n", "the log of a deleted pod is {:?}", logs(c, &[])?);
+    ensure!(logs(c, &["--previous"])? == "first\n", "its previous log");
+    ensure!(logs(c, &["--tail=1", "-c", "c"])? == "over\n", "its last line");
+    let absent = c.kubectl_fails(&["get", "pod", "gone", "-n", "shop"])?;
+    ensure!(absent.contains("NotFound"), "{absent}");
+    let never = c.kubectl_fails(&["logs", "-n", "shop", "never-was"])?;
+    ensure!(never.contains("NotFound"), "{never}");
     Ok(())
 }
 

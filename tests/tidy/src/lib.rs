@@ -105,7 +105,7 @@ pub fn layers() -> Vec<Room> {
         ),
         room(
             "fuzz",
-            &["signal", "wal", "collector", "tsdb", "exchange", "promql", "logql", "query"],
+            &["signal", "wal", "collector", "tsdb", "exchange", "log-index", "promql", "logql", "query"],
             "throws bytes at whatever reads bytes of others",
         ),
         room("tidy", &[], "looks at the repository, not into it"),

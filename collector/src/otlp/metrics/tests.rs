@@ -19,6 +19,10 @@ const DELTA: i32 = AggregationTemporality::Delta as i32;
 const SECOND: u64 = 1_000_000_000;
 
 /// Keeps what it is given; refuses as long as it is told to.
+fn nobody() -> super::Peer {
+    super::Peer::new(Arc::default(), false)
+}
+
 #[derive(Default)]
 struct Store {
     batches: Mutex<Vec<MetricBatch>>,
@@ -50,7 +54,7 @@ fn receiver(translation: Translation) -> (Arc<Store>, Receiver) {
     let clock = signal::time::system_clock();
     let r = Receiver::new(
         store.clone(),
-        crate::Senders::new(Arc::default(), Identity::default(), Vec::new()),
+        crate::Senders::new(Arc::default(), signal::Identity::default(), Vec::new()),
         translation,
         clock,
     );
@@ -112,7 +116,7 @@ fn stored(store: &Store) -> Vec<String> {
 #[tokio::test]
 async fn deltas_become_totals() {
     let (store, r) = receiver(Translation::default());
-    let id = Identity::default();
+    let id = nobody();
     let first = request(vec![metric("jobs", "1", sum(DELTA, &[(0, 10, 2.0), (10, 20, 3.0)]))]);
     r.export_metrics(&first, &id).await.expect("stored");
     let series = "jobs_total{instance=\"one\", job=\"eu/shop\"}";
@@ -141,7 +145,7 @@ async fn deltas_become_totals() {
 #[tokio::test]
 async fn histograms_of_deltas_become_totals() {
     let (store, r) = receiver(Translation::default());
-    let id = Identity::default();
+    let id = nobody();
     let explicit = |start: u64, end: u64| {
         let point = HistogramDataPoint {
             start_time_unix_nano: start * SECOND,
@@ -199,13 +203,13 @@ async fn names_that_become_one_have_both_values() {
     };
     let m = || metric("g.x", "1", Data::Gauge(Gauge { data_points: vec![point.clone()] }));
     let (store, r) = receiver(Translation::default());
-    r.export_metrics(&request(vec![m()]), &Identity::default()).await.expect("stored");
+    r.export_metrics(&request(vec![m()]), &nobody()).await.expect("stored");
     assert_eq!(
         stored(&store)[0],
         "g_x_ratio{a_b=\"1;2\", exported_job=\"theirs\", instance=\"one\", job=\"eu/shop\"} 7@1000"
     );
     let (store, r) = receiver(Translation::NoTranslation);
-    r.export_metrics(&request(vec![m()]), &Identity::default()).await.expect("stored");
+    r.export_metrics(&request(vec![m()]), &nobody()).await.expect("stored");
     assert!(stored(&store)[0].starts_with("g.x{a.b=\"1\", a_b=\"2\""));
 }
 
@@ -213,6 +217,6 @@ async fn names_that_become_one_have_both_values() {
 async fn who_says_no_temporality_is_told() {
     let (_, r) = receiver(Translation::default());
     let m = metric("x", "", sum(0, &[(0, 1, 1.0), (1, 2, 1.0)]));
-    let done = r.export_metrics(&request(vec![m]), &Identity::default()).await.expect("taken");
+    let done = r.export_metrics(&request(vec![m]), &nobody()).await.expect("taken");
     assert_eq!((done.rejected, done.reason.as_deref()), (2, Some("a metric has no aggregation temporality")));
 }

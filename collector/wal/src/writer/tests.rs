@@ -184,3 +184,24 @@ fn segments_of_version_1_are_read() {
     write(dir.path(), &[b"three".to_vec()]);
     assert_eq!(read(dir.path()).0.len(), 3);
 }
+
+#[test]
+fn closed_segments_are_read_and_deleted_one_by_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (wal, _) = Wal::open(Config::new(dir.path()), |_, _| {}).expect("a log");
+    let rt = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    rt.block_on(async {
+        wal.append(&b"a"[..]).await.expect("appends");
+        wal.append(&b"b"[..]).await.expect("appends");
+        let second = wal.rotate().await.expect("rotates");
+        wal.append(&b"c"[..]).await.expect("appends");
+        let third = wal.rotate().await.expect("rotates");
+        let all = wal.segments().expect("segments");
+        assert_eq!(all.last(), Some(&third));
+        let first = all[all.len() - 3];
+        assert_eq!(wal.read(first).expect("frames"), [&b"a"[..], b"b"]);
+        wal.delete_before(second).await.expect("deletes");
+        assert!(wal.read(first).expect("no frames").is_empty());
+        assert_eq!(wal.read(second).expect("frames"), [&b"c"[..]]);
+    });
+}

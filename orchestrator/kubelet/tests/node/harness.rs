@@ -107,6 +107,8 @@ impl Bench {
             readiness: Vec::new(),
             remarks: Arc::new(Vec::new),
             local_apis: Vec::new(),
+            past_events: None,
+            past_logs: None,
             stop: CancellationToken::new(),
         })
         .await
