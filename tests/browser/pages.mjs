@@ -55,7 +55,7 @@ await context.addInitScript(() => {
 const page = await context.newPage();
 page.setDefaultTimeout(WAIT);
 const faults = [];
-page.on("console", (m) => m.type() === "error" && faults.push(`console: ${m.text()}`));
+page.on("console", (m) => m.type() === "error" && faults.push(`console: ${m.text()} ${m.location().url}`));
 page.on("pageerror", (e) => faults.push(`page error: ${e.message}`));
 page.on("request", (r) => {
   const url = new URL(r.url());

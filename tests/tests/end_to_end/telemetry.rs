@@ -169,7 +169,7 @@ fn gone_pods(c: &mut Cluster) -> Result<()> {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gone", "namespace": "shop"},
         "spec": {"restartPolicy": "OnFailure", "terminationGracePeriodSeconds": 0, "containers": [{"name": "c",
             "image": "binnacle.io/shop:latest", "imagePullPolicy": "Never", "command": ["sh", "-c",
-            "if test -f /v/again; then echo second; echo over >&2; sleep 1000; else touch /v/again; echo first; exit 1; fi"],
+            "if test -f /v/again; then echo second; sleep 1; echo over >&2; sleep 1000; else touch /v/again; echo first; exit 1; fi"],
             "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
             "volumes": [{"name": "v", "emptyDir": {}}]}
     });

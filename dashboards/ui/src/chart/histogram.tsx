@@ -26,6 +26,8 @@ export function LogVolume({ query, range, height = 56, onBrush }: Props) {
     queryKey: ["volume", query, g.start, g.end, g.step],
     queryFn: ({ signal }) => volume(query, g.start, g.end + g.step, g.step, signal),
     placeholderData: keepPreviousData,
+    // A query that is not known yet is empty.
+    enabled: query !== "",
   });
   if (error) return <Failure error={error} />;
   const buckets = new Map<number, Partial<Record<Level, number>>>();
