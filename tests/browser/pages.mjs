@@ -233,7 +233,7 @@ await check("words become LogQL and are marked in the lines", async () => {
   await go("/logs");
   await page.getByRole("searchbox").fill("request -products");
   await page.keyboard.press("Enter");
-  await text('{namespace=~".+"} |= "request" != "products"');
+  await text('{namespace=~".+"} |~ "(?i)request" !~ "(?i)products"');
   await see(".log-row mark");
 });
 
