@@ -130,9 +130,9 @@ fn labels(info: &RequestInfo) -> RequestLabels {
     let served = kinds::find(&info.group, &info.version, &info.resource);
     RequestLabels {
         verb: VERBS.iter().find(|(v, _)| *v == info.verb).map_or("other", |(_, l)| l),
-        group: served.map_or("", |s| s.group),
-        version: served.map_or("", |s| s.version),
-        resource: served.map_or("", |s| s.kind.resource),
+        group: served.as_ref().map_or("", |s| s.group),
+        version: served.as_ref().map_or("", |s| s.version),
+        resource: served.as_ref().map_or("", |s| s.kind.resource),
         subresource: SUBS.iter().find(|s| **s == info.subresource).map_or("", |s| s),
         code: 0,
     }
@@ -426,7 +426,7 @@ async fn update(
         _ => return Err(ApiError::no_such_path()),
     };
     if patching {
-        return patch::respond(server, ctx, served, part, write, bytes)
+        return patch::respond(server, ctx, served.clone(), part, write, bytes)
             .await
             .and_then(|(status, o)| written(server, ctx, &served, status, o));
     }

@@ -122,7 +122,7 @@ impl ApiServer {
         shape: Shape,
         include: Include,
     ) -> Result<Bytes> {
-        let filter = Filter::new(*served, namespace, options)?;
+        let filter = Filter::new(served.clone(), namespace, options)?;
         let mut page = self.page(&filter, options).await?;
         if served.kind.resource == "events"
             && page.continue_after.is_none()
@@ -230,7 +230,7 @@ impl ApiServer {
         namespace: &str,
         options: &ListOptions,
     ) -> Result<Vec<Arc<Object>>> {
-        let filter = Filter::new(*served, namespace, options)?;
+        let filter = Filter::new(served.clone(), namespace, options)?;
         let unlimited = ListOptions { limit: 0, continue_token: None, ..options.clone() };
         Ok(self.page(&filter, &unlimited).await?.objects)
     }

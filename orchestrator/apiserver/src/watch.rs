@@ -52,7 +52,7 @@ pub(crate) async fn stream(
     shape: Shape,
     include: Include,
 ) -> Result<impl Stream<Item = std::result::Result<Bytes, std::convert::Infallible>> + Send + 'static> {
-    let filter = Filter::new(served, namespace, &options)?;
+    let filter = Filter::new(served.clone(), namespace, &options)?;
     let asked = options.revision()?;
     let with_state = match options.send_initial_events {
         Some(wanted) => wanted,

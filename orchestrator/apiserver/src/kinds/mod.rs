@@ -164,7 +164,7 @@ pub(crate) static ALL: [&Kind; 34] = [
 ];
 
 /// A kind under one of the group-versions it is served in.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Served {
     pub(crate) kind: &'static Kind,
     /// Its number in [`ALL`].
