@@ -17,10 +17,10 @@ SHOP_IMAGE := $(CARGO_TARGET_DIR)/images/shop.tar
 KUBECTL := $(TOOLS)/kubectl
 PYTHON := $(TOOLS)/python
 
-PACKAGES_RUN := protobuf-compiler containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
-PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter rsyslog rsyslog-elasticsearch
+PACKAGES_RUN := protobuf-compiler libprotobuf-dev containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
+PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter rsyslog rsyslog-elasticsearch etcd-server
 
-.PHONY: help run build web test lint fuzz bench bench-metrics bench-logs image kubectl python browser node packages-run packages-test
+.PHONY: help run build web test lint fuzz bench bench-metrics bench-logs bench-api image kubectl python browser node packages-run packages-test
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -91,3 +91,7 @@ bench-metrics: build ## the metrics engine beside Debian's Prometheus and Victor
 
 bench-logs: build ## the log index beside ClickHouse (chdb-core of PyPI); 10 GB of lines, 10 million spans
 	@python3 tools/bench-logs.py $(BIN)
+
+bench-api: build ## the API server beside Debian's etcd on the same disk (BENCH_DIR): writes, reads, watchers, memory, start
+	@./tools/apt-install.sh etcd-server
+	@BINNACLE_BIN=$(BIN) cargo bench -p apiserver -p orchestrator --bench api
