@@ -29,6 +29,27 @@ def packages(directory):
     os.environ["PYTHONPATH"] = directory
 
 
+# The last hour is what SQL looks at unless told; the lines are older.
+OWN = "logs where time >= now() - interval '1 day'"
+
+
+def questions(lines):
+    """What both are asked of the lines with ids: its name, our SQL, ClickHouse's."""
+    needle = lines[len(lines) // 3].rsplit("trace_id=", 1)[1][:32]
+    own, count = "select count(*) from {table} and ", "SELECT count() FROM d.t WHERE "
+    return [
+        ("needle: a trace's id", f"{own}body like '%{needle}%'", f"{count}hasToken(body, '{needle}')"),
+        ("common word 'Googlebot': counted", f"{own}body like '%Googlebot%'", f"{count}hasToken(body, 'Googlebot')"),
+        ("substring 'ooglebo': counted", f"{own}body like '%ooglebo%'", f"{count}body LIKE '%ooglebo%'"),
+        ("regular expression, counted", own + "regexp_like(body, 'HTTP/1.1\" 50[0-9] [0-9]+5 ')",
+         count + r"match(body, 'HTTP/1.1\" 50[0-9] [0-9]+5 ')"),
+        ("aggregation: lines by pod and minute", "select pod, date_trunc('minute', time) m, count(*) from {table} group by 1, 2",
+         "SELECT stream, toStartOfMinute(ts) m, count() FROM d.t GROUP BY stream, m"),
+        ("aggregation: bytes by pod and minute", "select pod, date_trunc('minute', time) m, sum(length(body)) from {table} group by 1, 2",
+         "SELECT stream, toStartOfMinute(ts) m, sum(length(body)) FROM d.t GROUP BY stream, m"),
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binnacle")
@@ -53,7 +74,8 @@ def main():
             raw = sum(len(text) + 1 for text in made[name])
             measure.line("corpus", f"{name}, raw MB", raw / 1e6)
             if "corpora" in wanted:
-                measure.corpus(args.binnacle, os.path.join(root, "own-" + name.replace(" ", "-")), name, made[name], "ids" in name, args.repeat)
+                own = [(what, statement.format(table=OWN)) for what, statement, _ in questions(made[name])] if name == "access with ids" else []
+                measure.corpus(args.binnacle, os.path.join(root, "own-" + name.replace(" ", "-")), name, made[name], "ids" in name, args.repeat, own)
         if "corpora" in wanted:
             measure.otlp(args.binnacle, os.path.join(root, "own-otlp"), made["access"])
         for index in ("text", "tokenbf") if "rival" in wanted else ():
@@ -62,19 +84,9 @@ def main():
                 with open(path, "w") as f:
                     f.writelines(text + "\n" for text in lines)
                 server = ClickHouse(index, os.path.join(root, f"clickhouse-{index}-{name.replace(' ', '-')}"))
-                questions = []
-                if name == "access with ids":
-                    needle = lines[len(lines) // 3].rsplit("trace_id=", 1)[1][:32]
-                    count = "SELECT count() FROM d.t WHERE "
-                    questions = [
-                        ("needle: a trace's id", f"{count} hasToken(body, '{needle}')"),
-                        ("common word 'Googlebot': counted", f"{count} hasToken(body, 'Googlebot')"),
-                        ("substring 'ooglebo': counted", f"{count} body LIKE '%ooglebo%'"),
-                        ("regular expression, counted", count + r"match(body, 'HTTP/1.1\" 50[0-9] [0-9]+5 ')"),
-                        ("aggregation: lines by pod and minute", "SELECT stream, toStartOfMinute(ts) m, count() FROM d.t GROUP BY stream, m"),
-                    ]
+                asked = [(what, statement) for what, _, statement in questions(lines)] if name == "access with ids" else []
                 try:
-                    measure.rival(server, path, os.path.getsize(path), name, questions)
+                    measure.rival(server, path, os.path.getsize(path), name, asked)
                 finally:
                     server.stop()
         if "questions" in wanted:

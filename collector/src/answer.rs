@@ -5,10 +5,22 @@ use std::io::Read;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::serve::{ListenerExt, TapIo};
 use signal::SinkError;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Largest body taken, also unpacked (OTLP's specification recommends 64 MiB).
 pub(crate) const MOST_BYTES: usize = 64 << 20;
+
+/// A listener whose connections send what they have at once: an answer of two small writes otherwise waits 40 ms for the
+/// client's acknowledgement of the first (Nagle's algorithm and the delayed acknowledgement).
+pub fn prompt(listener: TcpListener) -> TapIo<TcpListener, fn(&mut TcpStream)> {
+    listener.tap_io(|tcp| {
+        if let Err(e) = tcp.set_nodelay(true) {
+            tracing::debug!(error = %e, "no TCP_NODELAY");
+        }
+    })
+}
 
 /// Why a request was not taken.
 #[derive(Debug)]

@@ -63,7 +63,7 @@ impl Elastic {
 /// Serves on an address of its own, where senders are who their addresses say, until `stop`.
 pub async fn serve(elastic: Elastic, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
     let app = routes(elastic).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(crate::prompt(listener), app).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// The same under a prefix such as `/elastic`, to be served behind authentication.

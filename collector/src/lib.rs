@@ -38,6 +38,7 @@ mod sender;
 pub mod syslog;
 pub mod zipkin;
 
+pub use answer::prompt;
 pub use sender::Senders;
 
 /// Checkpoints of sources that begin so are idempotency keys: they need not be kept as long as files' positions.

@@ -271,6 +271,14 @@ fn split(data: &[u8], how: &Multiline, over: bool) -> Split {
     out
 }
 
+/// For `fuzz`: reads bytes as a file.
+#[doc(hidden)]
+pub fn decode(data: &[u8]) -> usize {
+    let s = split(data, &Multiline::Auto, true);
+    assert!(s.used <= data.len() && !s.open, "a file that is over leaves nothing open");
+    s.records.len()
+}
+
 struct Chunk {
     /// Where in the stream the bytes begin; later than asked for if the file with the asked ones is gone.
     start: u64,

@@ -48,7 +48,7 @@ impl Zipkin {
 /// Serves on an address of its own, where senders are who their addresses say, until `stop`.
 pub async fn serve(zipkin: Zipkin, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
     let app = routes(zipkin).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(crate::prompt(listener), app).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// The same to be served under a prefix, behind authentication.

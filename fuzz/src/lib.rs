@@ -13,7 +13,7 @@ use collector::exposition::{Format, parse, parse_protobuf};
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their directory in `seeds`.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("promql", promql),
     ("logql", logql),
     ("traceql", traceql),
@@ -22,6 +22,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("exposition", exposition),
     ("protobuf", protobuf),
     ("otlp", wire::otlp),
+    ("cri", wire::cri),
     ("syslog", wire::syslog),
     ("fluent", wire::fluent),
     ("bulk", wire::bulk),

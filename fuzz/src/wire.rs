@@ -55,6 +55,11 @@ impl Sink for Nowhere {
     }
 }
 
+/// A container's log file.
+pub(crate) fn cri(data: &[u8]) {
+    collector::logfile::decode(data);
+}
+
 /// A connection's bytes.
 pub(crate) fn syslog(data: &[u8]) {
     collector::syslog::decode(data);

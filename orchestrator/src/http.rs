@@ -117,7 +117,8 @@ pub(crate) fn serve(
     let stop = shared.stop.clone();
     let _inside = threads.enter();
     telemetry::task::spawn("http", async move {
-        let serve = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+        let serve =
+            axum::serve(collector::prompt(listener), app.into_make_service_with_connect_info::<SocketAddr>());
         tokio::select! {
             // Tails and streams never end by themselves: the process's end is theirs.
             () = stop.cancelled() => {}

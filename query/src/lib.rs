@@ -47,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) sql: sql::Engine,
     pub(crate) places: tokio::sync::Semaphore,
     pub(crate) patterns: loki::patterns::Patterns,
+    pub(crate) deletions: loki::delete::Deletions,
     pub(crate) started: signal::Timestamp,
 }
 
@@ -69,6 +70,7 @@ pub fn router(engines: Engines, config: Config) -> Router {
         ),
         places: tokio::sync::Semaphore::new(config.concurrency),
         patterns: loki::patterns::follow(&engines.logs, engines.clock.now()),
+        deletions: Default::default(),
         started: engines.clock.now(),
         engines,
         config,

@@ -1,5 +1,6 @@
 //! Loki's HTTP API (Loki: docs/sources/reference/loki-http-api.md).
 
+pub(crate) mod delete;
 mod explore;
 pub(crate) mod patterns;
 pub(crate) mod push;
@@ -50,6 +51,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/v1/status/config", get(config))
         .route("/config", get(config))
         .route("/services", get(|_: Scope| async { "all => Running\n" }))
+        .route(
+            "/api/v1/delete",
+            post(delete::delete).put(delete::delete).get(delete::list).delete(delete::cancel),
+        )
         .route("/api/v1/push", post(push::push))
         .route("/api/v1/format_query", get(format_query).post(format_query))
         .route("/api/v1/status/buildinfo", get(buildinfo))

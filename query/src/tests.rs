@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use axum::body::Body;
 use axum::extract::Request;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use log_index::{Kind, LogIndex};
 use serde_json::{Value, json};
 use signal::{
@@ -77,6 +77,10 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// Two namespaces, `shop` and `bank`, with a metric, log lines and a span each.
 async fn world() -> World {
+    world_with(Config::default()).await
+}
+
+async fn world_with(config: Config) -> World {
     let dir = tempfile::tempdir().expect("dir");
     let stores = Arc::new(Stores {
         tsdb: tsdb::Tsdb::open(tsdb::Config::new(dir.path().join("metrics"))).expect("opens"),
@@ -146,7 +150,7 @@ async fn world() -> World {
         ),
         clock: signal::time::system_clock(),
     };
-    World { _dir: dir, router: router(engines, Config::default()), now, sink, rules }
+    World { _dir: dir, router: router(engines, config), now, sink, rules }
 }
 
 impl World {
@@ -164,6 +168,12 @@ impl World {
         }
         let (status, text) = self.send(req).await;
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    async fn ask(&self, method: Method, path: &str, scope: Scope) -> (StatusCode, String) {
+        let mut req = Request::builder().method(method).uri(path).body(Body::empty()).expect("request");
+        req.extensions_mut().insert(scope);
+        self.send(req).await
     }
 
     async fn ok(&self, path: &str) -> Value {

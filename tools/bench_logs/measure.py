@@ -40,8 +40,8 @@ def kept(server, requests, repetitions):
     return sent, server.cpu() - before
 
 
-def corpus(binary, directory, name, lines, ids, repetitions):
-    """Disk and ingest of one corpus, in a server of its own."""
+def corpus(binary, directory, name, lines, ids, repetitions, questions=()):
+    """Disk and ingest of one corpus, in a server of its own, and SQL asked of it: (what, statement)."""
     start = time.time_ns() - 3600 * SECOND
     requests = Requests(lines, start, ids)
     raw = requests.raw * repetitions
@@ -57,6 +57,13 @@ def corpus(binary, directory, name, lines, ids, repetitions):
         line(server.name, f"{name}: ingest, raw MB a CPU second (Loki protobuf)", raw / 1e6 / busy)
         line(server.name, f"{name}: the same until it is acknowledged", raw / 1e6 / sent)
         line(server.name, f"{name}: most memory, MB", server.peak() / 1e6)
+        for what, statement in questions:
+            took, rows = [], 0
+            for _ in range(3):
+                began = time.monotonic()
+                rows = server.sql(statement)
+                took.append((time.monotonic() - began) * 1000)
+            line(server.name, f"SQL, {what} ({rows:,} rows)", min(took), "ms")
     finally:
         server.stop(signal.SIGTERM)
 

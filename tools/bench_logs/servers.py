@@ -33,6 +33,15 @@ class Binnacle(Metrics):
             sys.exit(f"{path}: {answer.status} {text[:300]}")
         return json.loads(text)
 
+    def sql(self, statement):
+        """How many rows a statement gives, as CSV."""
+        self.link.request("POST", "/sql?format=csv", statement, headers=self.headers)
+        answer = self.link.getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            sys.exit(f"{statement}: {answer.status} {text[:300]}")
+        return text.count(b"\n") - 1
+
     def export(self, path, body):
         while True:
             self.otlp.request("POST", path, body, {"Content-Type": "application/x-protobuf", **self.headers})

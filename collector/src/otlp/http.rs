@@ -43,7 +43,7 @@ pub async fn serve(
         .route("/v1/metrics", post(metrics))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .with_state(receiver);
-    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
+    axum::serve(crate::prompt(listener), app.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }

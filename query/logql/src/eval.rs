@@ -16,9 +16,9 @@ use signal::{Labels, METRIC_NAME, Matcher, Timestamp};
 
 use crate::ast::RangeAggregation;
 use crate::error::Error;
-use crate::parse::{MetricQuery, Query, parse};
+use crate::parse::{MetricQuery, Query, parse, parse_log_query};
 use crate::pipeline::{Pipeline, Processed};
-use crate::source::{Reading, progress};
+use crate::source::{self, Reading, progress};
 use window::{Samples, Steps};
 
 #[derive(Clone, Debug)]
@@ -175,6 +175,12 @@ impl Engine {
         let mut found = reading.first(&self.index, Direction::Backward, o.limit.min(self.limits.lines))?;
         found.reverse();
         Ok(found)
+    }
+
+    /// Deletes for good the records from `start` (inclusive) to `end` (exclusive) that a log query finds, and gives how
+    /// many they were. What is changed by the query's stages decides nothing but which records come through.
+    pub async fn delete(&self, text: &str, start: Timestamp, end: Timestamp) -> Result<u64, Error> {
+        source::delete(&self.index, parse_log_query(text)?, start, end).await
     }
 
     fn progress(&self, o: &Options) -> Arc<Progress> {

@@ -67,6 +67,18 @@ impl Reading<'_> {
     }
 }
 
+/// Deletes for good the records that come through; gives how many they were.
+pub(crate) async fn delete(
+    index: &Arc<LogIndex>,
+    pipeline: Pipeline,
+    start: Timestamp,
+    end: Timestamp,
+) -> Result<u64, Error> {
+    let search = pipeline.search(&[], start, end);
+    let gone = move |v: &BlockView<'_>, i: usize| Ok(pipeline.apply(v.labels(), &v.log(i)?).is_some());
+    Ok(index.delete(search, gone).await?)
+}
+
 /// Half an answer is none.
 fn finished(p: &Progress) -> Result<(), Error> {
     match p.ended() {

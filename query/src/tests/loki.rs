@@ -235,3 +235,48 @@ async fn pushes_may_be_packed_and_must_be_pushes() {
     let (status, text) = send("application/json", Some("gzip"), bomb).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{text}");
 }
+
+#[tokio::test]
+async fn deleted_lines_are_gone() {
+    let path = |query: &str, more: &str| format!("/loki/api/v1/delete?query={}{more}", encode(query));
+    let cart = r#"{namespace="shop"} |= "500""#;
+    let w = world().await;
+    let (status, text) = w.ask(Method::POST, &path(cart, "&start=1"), Scope::All).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "off by default: {text}");
+
+    let w = world_with(Config { admin_api: true, ..Config::default() }).await;
+    let (status, _) = w.ask(Method::POST, &path(cart, "&start=1"), only("shop").expect("a scope")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "who sees a namespace does not delete");
+    for (more, says) in [
+        ("", "start time not set"),
+        ("&start=10&end=5", "start time can't be greater than end time"),
+        ("&start=1&end=4000000000", "deletes in the future are not allowed"),
+    ] {
+        let (status, text) = w.ask(Method::POST, &path(cart, more), Scope::All).await;
+        assert_eq!((status, text.trim()), (StatusCode::BAD_REQUEST, says));
+    }
+    let (status, text) = w.ask(Method::POST, &path("rate({a=\"b\"}[1m])", "&start=1"), Scope::All).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "a metric query deletes nothing: {text}");
+
+    let count = async || {
+        let q = encode(r#"{namespace=~"shop|bank"}"#);
+        let v = w.ok(&format!("/loki/api/v1/query_range?query={q}")).await;
+        let streams = v["data"]["result"].as_array().cloned().unwrap_or_default();
+        streams.iter().map(|s| s["values"].as_array().map_or(0, Vec::len)).sum::<usize>()
+    };
+    assert_eq!(count().await, 4);
+    let (status, text) = w.ask(Method::PUT, &path(cart, "&start=1"), Scope::All).await;
+    assert_eq!((status, text.as_str()), (StatusCode::NO_CONTENT, ""));
+    assert_eq!(count().await, 3);
+    let v = w.ok("/loki/api/v1/delete").await;
+    assert_eq!(
+        (&v[0]["query"], &v[0]["status"], &v[0]["deleted_lines"]),
+        (&json!(cart), &json!("processed"), &json!(1))
+    );
+    let gone = format!("/loki/api/v1/delete?request_id={}", v[0]["request_id"].as_str().expect("an id"));
+    assert_eq!(w.ask(Method::DELETE, &gone, Scope::All).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        w.ask(Method::DELETE, "/loki/api/v1/delete?request_id=x", Scope::All).await.0,
+        StatusCode::NOT_FOUND
+    );
+}
