@@ -1,5 +1,7 @@
 //! What the server adds to new objects on its own: service accounts and priorities for pods, classes for
-//! claims, addresses for services.
+//! claims, addresses for services. [`attributes`] says what admission is told.
+
+pub(crate) mod attributes;
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -7,24 +9,107 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
+use attributes::{Attributes, Operation};
+
+use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
 use crate::kinds::{self, Served, service, storage};
 use crate::object;
 use crate::registry::random_suffix;
 use crate::server::ApiServer;
+use crate::subresource::scale_of;
 use crate::validation::Errors;
+use crate::webhook::Subject;
 
+const SCALE: Subject = ("autoscaling", "v1", "Scale");
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 impl ApiServer {
-    /// Admission of a new object, before validation.
-    pub(crate) async fn admit_create(&self, served: &Served, namespace: &str, o: &mut Value) -> Result<()> {
-        match served.kind.resource {
-            "pods" => self.admit_pod(served, namespace, o).await?,
-            "persistentvolumeclaims" => self.admit_claim(o),
-            _ => {}
+    /// The admission that may change what is written: after defaulting, before validation.
+    pub(crate) async fn admit(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<()> {
+        self.admit_defaults(attributes, o).await?;
+        if attributes.subresource == "scale" {
+            let (mut scale, old) = (scale_of(o), attributes.old.map(scale_of));
+            let asked = Attributes { old: old.as_ref(), ..*attributes };
+            if self.call_mutating(&asked, Some(&mut scale), Some(SCALE)).await? {
+                object::child(o, "spec")["replicas"] = scale["spec"]["replicas"].clone();
+            }
+        } else if self.call_mutating(attributes, Some(&mut *o), None).await? {
+            self.admit_defaults(attributes, o).await?;
         }
         Ok(())
+    }
+
+    /// The admission that only says no: what is written is valid and will not change any more. A deletion has no
+    /// new object.
+    pub(crate) async fn admit_valid(&self, attributes: &Attributes<'_>, o: Option<&Value>) -> Result<()> {
+        if attributes.subresource == "scale" {
+            let (scale, old) = (o.map(scale_of), attributes.old.map(scale_of));
+            let asked = Attributes { old: old.as_ref(), ..*attributes };
+            return self.call_validating(&asked, scale.as_ref(), Some(SCALE)).await;
+        }
+        self.call_validating(attributes, o, None).await
+    }
+
+    /// Both, for what a subresource takes and nobody stores: options of a connection, a binding, an eviction.
+    pub(crate) async fn admit_subject(
+        &self,
+        operation: Operation,
+        ctx: &Context,
+        served: &Served,
+        (group, version, kind): Subject,
+        o: &mut Value,
+    ) -> Result<()> {
+        o["kind"] = kind.into();
+        o["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
+        let write = ctx.write()?;
+        let attributes = Attributes::new(operation, served, &ctx.info.namespace, &ctx.info.name, &write);
+        let subject = Some((group, version, kind));
+        self.call_mutating(&attributes, Some(&mut *o), subject).await?;
+        self.call_validating(&attributes, Some(o), subject).await
+    }
+
+    /// A stream to a pod, a service or a node is asked for.
+    pub(crate) async fn admit_connect(&self, ctx: &Context, served: &Served) -> Result<()> {
+        let kind = match (served.kind.resource, ctx.info.subresource.as_str()) {
+            ("pods", "exec") => "PodExecOptions",
+            ("pods", "attach") => "PodAttachOptions",
+            ("pods", "portforward") => "PodPortForwardOptions",
+            ("pods", "proxy") => "PodProxyOptions",
+            ("services", "proxy") => "ServiceProxyOptions",
+            ("nodes", "proxy") => "NodeProxyOptions",
+            _ => return Ok(()),
+        };
+        let mut o = json!({});
+        for flag in ["stdin", "stdout", "stderr", "tty"] {
+            if ctx.query.flag(flag) {
+                o[flag] = true.into();
+            }
+        }
+        if let Some(c) = ctx.query.get("container") {
+            o["container"] = c.into();
+        }
+        let command: Vec<&str> = ctx.query.all("command").collect();
+        if !command.is_empty() {
+            o["command"] = json!(command);
+        }
+        if kind.ends_with("ProxyOptions") {
+            o["path"] = ctx.info.rest.as_str().into();
+        }
+        self.admit_subject(Operation::Connect, ctx, served, ("", "v1", kind), &mut o).await
+    }
+
+    /// What the server itself adds to new objects.
+    pub(crate) async fn admit_defaults(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<()> {
+        let (served, namespace) = (attributes.served, attributes.namespace);
+        match (attributes.operation, served.kind.resource) {
+            (Operation::Create, "pods") => self.admit_pod(served, namespace, o).await,
+            (Operation::Create, "persistentvolumeclaims") => {
+                self.admit_claim(o);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Every pod is some service account, and has its token at the known place

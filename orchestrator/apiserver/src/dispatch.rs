@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use tracing::Instrument;
 
+use crate::admission::attributes::Trail;
 use crate::error::{ApiError, Result};
 use crate::kinds::{self, Served};
 use crate::metrics::{Inflight, METRICS, RequestLabels, Watching};
@@ -32,12 +33,19 @@ pub(crate) struct Context {
     pub(crate) headers: HeaderMap,
     pub(crate) user: UserInfo,
     pub(crate) warnings: Vec<String>,
+    /// What the request leaves behind beside its answer.
+    pub(crate) trail: Arc<Trail>,
 }
 
 impl Context {
     pub(crate) fn write(&self) -> Result<WriteContext> {
         let options = WriteOptions::parse(&self.query, &self.headers)?;
-        Ok(WriteContext { options, apply: false, user: Some(self.user.clone()) })
+        let subresource = match self.info.subresource.as_str() {
+            "status" | "finalize" => String::new(),
+            own => own.to_owned(),
+        };
+        let (user, trail) = (Some(self.user.clone()), self.trail.clone());
+        Ok(WriteContext { options, apply: false, user, subresource, trail })
     }
 
     fn include(&self) -> Include {
@@ -53,6 +61,7 @@ async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Res
     let started = server.config.clock.monotonic();
     let query = Query::parse(req.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(req.method(), req.uri().path(), &query);
+    let trail = Arc::<Trail>::default();
     let mutating = !matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let _inflight = Inflight::new(mutating);
     let labels = labels(&info);
@@ -74,17 +83,19 @@ async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Res
         if let Some(t) = req.headers().get("traceparent").and_then(|t| t.to_str().ok()) {
             telemetry::propagation::set_parent_from(&span, t);
         }
-        let answer = Box::pin(serve(server.clone(), req, info, query)).instrument(span.clone()).await;
+        let answer =
+            Box::pin(serve(server.clone(), req, info, query, trail.clone())).instrument(span.clone()).await;
         span.record("code", code(&answer));
         answer
     } else {
-        Box::pin(serve(server.clone(), req, info, query)).await
+        Box::pin(serve(server.clone(), req, info, query, trail.clone())).await
     };
     let code = code(&answer);
     let took = server.config.clock.monotonic().saturating_duration_since(started);
     METRICS.observe(RequestLabels { code, ..labels }, took, streamed);
     let mut answer = answer.unwrap_or_else(IntoResponse::into_response);
-    if let Ok(v) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+    body::warn(&mut answer, &trail.warnings());
+    if let Ok(v) = HeaderValue::from_str(&trail.id) {
         answer.headers_mut().insert("audit-id", v);
     }
     answer
@@ -143,6 +154,7 @@ async fn serve(
     mut req: Request<Body>,
     info: RequestInfo,
     query: Query,
+    trail: Arc<Trail>,
 ) -> Result<Response> {
     if let Some(open) = health(&server, &info.path, &query) {
         return Ok(open);
@@ -168,7 +180,7 @@ async fn serve(
         let answer = local.router.clone().oneshot(req).await;
         return Ok(answer.unwrap_or_else(|never| match never {}));
     }
-    let ctx = Context { headers: req.headers().clone(), user, info, query, warnings: Vec::new() };
+    let ctx = Context { headers: req.headers().clone(), user, info, query, warnings: Vec::new(), trail };
     if ctx.info.is_resource { resource(server, ctx, req).await } else { other(&server, &ctx).await }
 }
 
@@ -329,11 +341,13 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
     if matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
         && served.kind.resource == "pods"
     {
+        server.admit_connect(&ctx, &served).await?;
         return proxy::respond(&server, &ctx, req).await;
     }
     let method = req.method().clone();
     match (method, info.subresource.as_str()) {
         (_, "proxy") if matches!(served.kind.resource, "pods" | "services") => {
+            server.admit_connect(&ctx, &served).await?;
             proxy::workload::respond(&server, &ctx, served, req).await
         }
         (Method::GET | Method::HEAD, "") => get(server, &ctx, served).await,
@@ -480,13 +494,15 @@ pub(crate) fn delete_options_from(ctx: &Context, body: &Value) -> Result<DeleteO
 
 async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) -> Result<Response> {
     let options = delete_options(ctx, bytes)?;
+    let write = ctx.write()?;
     let info = &ctx.info;
     if info.name.is_empty() {
         let list = ListOptions::parse(&ctx.query, info)?;
         let chosen = server.select(&served, &info.namespace, &list).await?;
         let mut items = Vec::new();
         for o in chosen {
-            match server.delete(&served, o.namespace().unwrap_or_default(), o.name(), &options).await {
+            match server.delete(&served, o.namespace().unwrap_or_default(), o.name(), &options, &write).await
+            {
                 Ok(Deleted::Gone(v) | Deleted::Pending(v)) => items.push(read::render_value(&served, v)),
                 // Gone meanwhile: what was wanted.
                 Err(e) if e.code == 404 => {}
@@ -501,7 +517,7 @@ async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8])
         });
         return Ok(body::json(200, list.to_string()));
     }
-    match server.delete(&served, &info.namespace, &info.name, &options).await? {
+    match server.delete(&served, &info.namespace, &info.name, &options, &write).await? {
         Deleted::Pending(o) => written(server, ctx, &served, 200, o),
         Deleted::Gone(o) => {
             let mut details =

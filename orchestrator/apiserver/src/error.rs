@@ -1,6 +1,8 @@
 //! What the API answers when it refuses: upstream's Status objects, word for word
 //! (apimachinery: pkg/api/errors/errors.go).
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -28,7 +30,7 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
     pub(crate) code: u16,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Cow<'static, str>,
     pub(crate) message: String,
     pub(crate) details: Option<Value>,
     pub(crate) retry_after_s: Option<u32>,
@@ -37,8 +39,8 @@ pub(crate) struct ApiError {
 pub(crate) type Result<T> = std::result::Result<T, ApiError>;
 
 impl ApiError {
-    pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        ApiError { code, reason, message: message.into(), details: None, retry_after_s: None }
+    pub(crate) fn new(code: u16, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        ApiError { code, reason: reason.into(), message: message.into(), details: None, retry_after_s: None }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {

@@ -7,6 +7,7 @@ use apimachinery::selector::Selector;
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use crate::admission::attributes::Operation;
 use crate::body;
 use crate::cache::Object;
 use crate::dispatch::{Context, delete_options_from};
@@ -26,18 +27,22 @@ pub(crate) async fn respond(
     served: Served,
     bytes: &[u8],
 ) -> Result<Response> {
-    let eviction = body::decode(bytes, body::media_type(&ctx.headers))?;
+    let mut eviction = body::decode(bytes, body::media_type(&ctx.headers))?;
     let named = object::name(&eviction);
     if !named.is_empty() && named != ctx.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
     let mut options = delete_options_from(ctx, &eviction["deleteOptions"])?;
     options.dry_run |= ctx.write()?.options.dry_run;
+    let subject = ("policy", "v1", "Eviction");
+    server.admit_subject(Operation::Create, ctx, &served, subject, &mut eviction).await?;
     let pod = server.get(&served, &ctx.info.namespace, &ctx.info.name).await?.value();
     if !is_free(&pod) {
         spend(server, ctx, &pod, &mut options).await?;
     }
-    server.delete(&served, &ctx.info.namespace, &ctx.info.name, &options).await?;
+    // An eviction was admitted as such: it is no deletion of its own.
+    let write = WriteContext::default();
+    server.delete(&served, &ctx.info.namespace, &ctx.info.name, &options, &write).await?;
     Ok(success(201))
 }
 

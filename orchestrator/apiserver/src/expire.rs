@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::kinds;
 use crate::object;
-use crate::registry::DeleteOptions;
+use crate::registry::{DeleteOptions, WriteContext};
 use crate::server::ApiServer;
 
 pub(crate) const KEPT: Duration = Duration::from_secs(3600);
@@ -33,7 +33,10 @@ async fn round(server: &ApiServer) {
     let old = all.iter().filter(|o| last_seen(&o.value()).is_none_or(|t| t < before)).take(AT_ONCE);
     for o in old {
         let namespace = o.namespace().unwrap_or_default();
-        match server.delete(&events, namespace, o.name(), &DeleteOptions::default()).await {
+        match server
+            .delete(&events, namespace, o.name(), &DeleteOptions::default(), &WriteContext::default())
+            .await
+        {
             Ok(_) => {}
             Err(e) if e.code == 404 => {}
             Err(e) => {

@@ -7,7 +7,7 @@
 //!
 //! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`rbac`] (and [`escalation`] for roles) →
 //! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
-//! [`registry`] with [`admission`] and [`quota`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
+//! [`registry`] with [`admission`], [`webhook`] and [`quota`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
 //! Beside it: [`subresource`], [`eviction`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
 //! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one shows
@@ -49,6 +49,7 @@ mod table;
 mod token;
 mod validation;
 mod watch;
+mod webhook;
 
 pub use error::Error;
 pub use history::{EventArchive, Follow, Op, PastEvent, PastEvents, Revision};

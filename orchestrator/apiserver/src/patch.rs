@@ -15,7 +15,7 @@ use crate::registry::{Part, WriteContext};
 use crate::request::FieldValidation;
 use crate::server::ApiServer;
 
-const JSON_PATCH: &str = "application/json-patch+json";
+pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";

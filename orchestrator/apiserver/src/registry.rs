@@ -10,6 +10,7 @@ use apimachinery::trace::TRACEPARENT_ANNOTATION;
 use apimachinery::user::UserInfo;
 use serde_json::{Value, json};
 
+use crate::admission::attributes::{Attributes, Operation, Trail, subresource_of};
 use crate::cache::{Object, object_key, store_key};
 use crate::error::{ApiError, Result};
 use crate::kinds::{Kind, Served};
@@ -37,6 +38,10 @@ pub(crate) struct WriteContext {
     pub(crate) apply: bool,
     /// Who writes; `None` is the server itself, which may everything.
     pub(crate) user: Option<UserInfo>,
+    /// A subresource whose rules are its own (scale, binding, …); empty for the object, its status and finalizers.
+    pub(crate) subresource: String,
+    /// Where admission leaves warnings and annotations.
+    pub(crate) trail: Arc<Trail>,
 }
 
 /// Which part of an object an update may change.
@@ -86,7 +91,9 @@ impl ApiServer {
             }
         }
         (kind.default)(&mut o);
-        self.admit_create(served, namespace, &mut o).await?;
+        let given = if generated { String::new() } else { object::name(&o).to_owned() };
+        let attributes = Attributes::new(Operation::Create, served, namespace, &given, ctx);
+        self.admit(&attributes, &mut o).await?;
         (kind.prepare_create)(&mut o);
         if kind.generation {
             object::metadata(&mut o).insert("generation".to_owned(), 1.into());
@@ -95,6 +102,7 @@ impl ApiServer {
         if let Some(user) = &ctx.user {
             self.check_escalation(served, user, None, &o)?;
         }
+        self.admit_valid(&attributes, Some(&o)).await?;
         self.trace_create(kind, &mut o);
         if !ctx.apply {
             managed::on_update(served, None, &mut o, &ctx.options.field_manager, "", self.now());
@@ -235,6 +243,14 @@ impl ApiServer {
         if part != Part::Status {
             (kind.default)(&mut new);
         }
+        let mut attributes = Attributes::new(Operation::Update, served, namespace, name, ctx);
+        attributes.old = Some(old);
+        if attributes.subresource.is_empty() {
+            attributes.subresource = subresource_of(part);
+        }
+        if part != Part::Internal {
+            self.admit(&attributes, &mut new).await?;
+        }
         if part == Part::Main {
             (kind.prepare_update)(&mut new, old);
         }
@@ -257,20 +273,18 @@ impl ApiServer {
         if let Some(user) = &ctx.user {
             self.check_escalation(served, user, Some(old), &new)?;
         }
+        if part != Part::Internal {
+            self.admit_valid(&attributes, Some(&new)).await?;
+        }
         self.trace_update(kind, &mut new, old, spec_changed && part != Part::Status && !ctx.options.dry_run);
         let _allocated = self.allocate(served, Some(old), &mut new, ctx.options.dry_run).await?;
         if !ctx.apply {
-            let subresource = match part {
-                Part::Main | Part::Internal => "",
-                Part::Status => "status",
-                Part::Finalize => "finalize",
-            };
             managed::on_update(
                 served,
                 Some(old),
                 &mut new,
                 &ctx.options.field_manager,
-                subresource,
+                subresource_of(part),
                 self.now(),
             );
         }

@@ -42,7 +42,7 @@ pub(crate) fn respond(_: &ApiServer, ctx: &Context, method: &Method) -> Option<H
     }
 }
 
-fn user_json(u: &UserInfo) -> Value {
+pub(crate) fn user_json(u: &UserInfo) -> Value {
     let mut v = json!({"username": u.name, "groups": u.groups});
     if !u.uid.is_empty() {
         v["uid"] = u.uid.as_str().into();

@@ -23,6 +23,8 @@ use crate::proxy::archive::LogArchive;
 use crate::rbac::Rbac;
 use crate::registry::{Part, WriteContext};
 use crate::token::Tokens;
+use crate::webhook::client::Peers;
+use crate::webhook::config::Hooks;
 use crate::{bootstrap, dispatch, expire, object, quota};
 
 /// Revisions the cache may be behind the store, before the server counts as not ready.
@@ -153,6 +155,9 @@ pub struct ApiServer {
     pub(crate) cache: Arc<Cache>,
     pub(crate) rbac: Rbac,
     pub(crate) tokens: Tokens,
+    pub(crate) hooks: Hooks,
+    /// Connections to webhooks and other servers that others run.
+    pub(crate) peers: Peers,
     pub(crate) allocating: Arc<tokio::sync::Mutex<()>>,
     /// Held from the check of a quota until what it allows is written.
     pub(crate) counting: Arc<tokio::sync::Mutex<()>>,
@@ -169,6 +174,8 @@ impl ApiServer {
         let tokens = Tokens::new(&config.pki, &config.cluster_domain)?;
         let server = Arc::new(ApiServer {
             rbac: Rbac::new(cache.clone()),
+            hooks: Hooks::new(cache.clone()),
+            peers: Peers::new(cache.clone()),
             config,
             store,
             cache,

@@ -4,6 +4,7 @@ use axum::response::Response;
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::admission::attributes::Operation;
 use crate::body;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
@@ -44,7 +45,7 @@ pub(crate) async fn respond(
 }
 
 /// A workload as an autoscaling/v1 Scale.
-fn scale_of(o: &Value) -> Value {
+pub(crate) fn scale_of(o: &Value) -> Value {
     let meta = &o["metadata"];
     let mut m = json!({});
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -103,8 +104,9 @@ async fn scale(
 /// Gives a pod its node (kubernetes: pkg/registry/core/pod/storage BindingREST).
 pub(crate) async fn bind(server: &ApiServer, ctx: &Context, bytes: &[u8], name: &str) -> Result<Response> {
     let write = ctx.write()?;
-    let binding = body::decode(bytes, body::media_type(&ctx.headers))?;
+    let mut binding = body::decode(bytes, body::media_type(&ctx.headers))?;
     let pods = kinds::by_resource("", "pods").expect("pods are a kind");
+    server.admit_subject(Operation::Create, ctx, &pods, ("", "v1", "Binding"), &mut binding).await?;
     let node = object::text(&binding, "target.name").unwrap_or_default().to_owned();
     if node.is_empty() {
         return Err(ApiError::new(
@@ -147,6 +149,8 @@ pub(crate) async fn bind(server: &ApiServer, ctx: &Context, bytes: &[u8], name: 
 async fn token(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) -> Result<Response> {
     let mut request = body::decode(bytes, body::media_type(&ctx.headers))?;
     let account = server.get(&served, &ctx.info.namespace, &ctx.info.name).await?.value();
+    let subject = ("authentication.k8s.io", "v1", "TokenRequest");
+    server.admit_subject(Operation::Create, ctx, &served, subject, &mut request).await?;
     let seconds = object::int(&request, "spec.expirationSeconds").unwrap_or(3600);
     if !(TOKEN_MIN_S..=TOKEN_MAX_S).contains(&seconds) {
         let detail = if seconds < TOKEN_MIN_S {

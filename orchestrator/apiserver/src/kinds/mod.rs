@@ -23,6 +23,7 @@ pub(crate) mod service;
 mod serviceaccount;
 mod sets;
 pub(crate) mod storage;
+mod webhook;
 
 use serde_json::Value;
 use signal::Timestamp;
@@ -126,7 +127,7 @@ const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 34] = [
+pub(crate) static ALL: [&Kind; 36] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -161,6 +162,8 @@ pub(crate) static ALL: [&Kind; 34] = [
     &quota::QUOTA,
     &quota::LIMIT_RANGE,
     &scheduling::PRIORITY_CLASS,
+    &webhook::MUTATING,
+    &webhook::VALIDATING,
 ];
 
 /// A kind under one of the group-versions it is served in.

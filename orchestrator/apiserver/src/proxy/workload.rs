@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::cache::Cache;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
 use crate::kinds::{self, Served};
@@ -61,7 +62,7 @@ pub(crate) async fn respond(
     let o = server.get(&served, &info.namespace, name).await?.value();
     let (ip, port) = match served.kind.resource {
         "pods" => pod_address(&o, port)?,
-        _ => service_address(server, &o, port)?,
+        _ => service_address(&server.cache, &o, port)?,
     };
     let address: IpAddr =
         ip.parse().map_err(|_| ApiError::unavailable(format!("{name} has no address to proxy to")))?;
@@ -125,8 +126,19 @@ fn pod_address(pod: &Value, port: &str) -> Result<(String, u16)> {
     Ok((object::text(pod, "status.podIP").unwrap_or_default().to_owned(), port))
 }
 
+/// Where a service is reached at one of its ports, by its number.
+pub(crate) fn endpoint_of(cache: &Cache, namespace: &str, name: &str, port: u16) -> Result<(String, u16)> {
+    let services = kinds::by_resource("", "services").expect("services are a kind");
+    let found = cache.get(services.index, &format!("{namespace}/{name}"));
+    let service = found.ok_or_else(|| ApiError::not_found(&services, name))?.value();
+    match object::text(&service, "spec.externalName").filter(|n| !n.is_empty()) {
+        Some(outside) => Ok((outside.to_owned(), port)),
+        None => service_address(cache, &service, &port.to_string()),
+    }
+}
+
 /// Any endpoint that is ready, behind the named or numbered port.
-fn service_address(server: &ApiServer, service: &Value, port: &str) -> Result<(String, u16)> {
+fn service_address(cache: &Cache, service: &Value, port: &str) -> Result<(String, u16)> {
     let name = object::name(service);
     let none = || ApiError::unavailable(format!("no endpoints available for service {name:?}"));
     let ports = object::list(service, "spec.ports");
@@ -140,7 +152,7 @@ fn service_address(server: &ApiServer, service: &Value, port: &str) -> Result<(S
     let port_name = wanted["name"].as_str().unwrap_or_default();
     let slices = kinds::by_resource("discovery.k8s.io", "endpointslices").expect("slices are a kind");
     let mut all = Vec::new();
-    for slice in server.cache.list(slices.index, Some(object::namespace(service))).objects {
+    for slice in cache.list(slices.index, Some(object::namespace(service))).objects {
         if slice.label("kubernetes.io/service-name") != Some(name) {
             continue;
         }

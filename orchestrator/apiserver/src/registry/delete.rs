@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{RETRIES, with_revision, without_revision};
+use super::{RETRIES, WriteContext, with_revision, without_revision};
+use crate::admission::attributes::{Attributes, Operation};
 use crate::cache::{object_key, store_key};
 use crate::error::{ApiError, Result};
 use crate::kinds::{Kind, Served};
@@ -36,12 +37,21 @@ impl ApiServer {
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
+        ctx: &WriteContext,
     ) -> Result<Deleted> {
         let kind = served.kind;
         for _ in 0..RETRIES {
             let current = self.get(served, namespace, name).await?;
             let old = current.value();
             check_preconditions(served, name, &old, options)?;
+            let attributes = Attributes {
+                old: Some(&old),
+                dry_run: options.dry_run,
+                deletion: Some(options),
+                ..Attributes::new(Operation::Delete, served, namespace, name, ctx)
+            };
+            self.call_mutating(&attributes, None, None).await?;
+            self.admit_valid(&attributes, None).await?;
             let mut new = old.clone();
             propagate(&mut new, options.propagation.as_deref());
             let grace = self.grace(kind, &new, options);

@@ -2,9 +2,11 @@
 
 mod access;
 mod apply;
+mod https;
 mod kubectl;
 mod objects;
 mod restart;
+mod webhook;
 mod workloads;
 
 use std::net::IpAddr;

@@ -1,0 +1,64 @@
+//! A real HTTPS server for tests, with a certificate of the cluster's authority.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use apiserver::pki::Request;
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use crate::Cluster;
+
+/// Serves `router` until the cluster stops; gives its port.
+pub(crate) async fn serve(c: &Cluster, names: &[&str], router: Router) -> u16 {
+    let request = Request {
+        common_name: "hook".to_owned(),
+        dns_names: names.iter().map(|n| (*n).to_owned()).collect(),
+        addresses: vec![IpAddr::from([127, 0, 0, 1])],
+        server: true,
+        ..Request::default()
+    };
+    let (certs, key) = c.server.pki().issue(&request).expect("a certificate").der().expect("DER");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(certs, key)
+        .expect("a configuration");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let stop = c.stop.clone();
+    telemetry::task::spawn("test-https", async move {
+        loop {
+            let tcp = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted.expect("a connection").0,
+            };
+            let (acceptor, router) = (acceptor.clone(), router.clone());
+            telemetry::task::spawn("test-https-connection", async move {
+                // A client that does not trust us goes away here.
+                let Ok(tls) = acceptor.accept(tcp).await else { return };
+                let service = TowerToHyperService::new(router);
+                auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(tls), service)
+                    .await
+                    .unwrap_or_default();
+            });
+        }
+    });
+    port
+}
+
+/// The answer to an AdmissionReview.
+pub(crate) fn reviewed(review: &Value, mut response: Value) -> axum::Json<Value> {
+    response["uid"] = review["request"]["uid"].clone();
+    axum::Json(
+        serde_json::json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response}),
+    )
+}
