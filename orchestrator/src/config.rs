@@ -116,6 +116,15 @@ pub(crate) struct ConfigArgs {
     /// Serve /api/v1/admin/tsdb: deleting series and taking snapshots
     #[arg(long, env = "BINNACLE_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) enable_admin_api: Option<bool>,
+    /// Admission plugins that are on beside the usual ones, with commas between
+    #[arg(long, env = "BINNACLE_ENABLE_ADMISSION_PLUGINS")]
+    pub(crate) enable_admission_plugins: Option<String>,
+    /// Admission plugins that are off although they usually are on, with commas between
+    #[arg(long, env = "BINNACLE_DISABLE_ADMISSION_PLUGINS")]
+    pub(crate) disable_admission_plugins: Option<String>,
+    /// How admission plugins are set: an AdmissionConfiguration of apiserver.config.k8s.io/v1
+    #[arg(long, env = "BINNACLE_ADMISSION_CONTROL_CONFIG_FILE")]
+    pub(crate) admission_control_config_file: Option<PathBuf>,
     /// Recording and alerting rules (*.yaml, *.yml); the default is `rules` in the data directory
     #[arg(long, env = "BINNACLE_RULES_DIR")]
     pub(crate) rules_dir: Option<PathBuf>,
@@ -210,6 +219,7 @@ pub(crate) struct Config {
     pub(crate) logs_retention: Retention,
     pub(crate) traces_retention: Retention,
     pub(crate) enable_admin_api: bool,
+    pub(crate) admission: apiserver::AdmissionConfig,
     pub(crate) rules_dir: PathBuf,
     pub(crate) rules_interval: Duration,
     pub(crate) external_url: Option<String>,
@@ -259,6 +269,9 @@ pub(crate) fn defaults() -> ConfigArgs {
         logs_retention: some("7d"),
         traces_retention: some("3d"),
         enable_admin_api: Some(false),
+        enable_admission_plugins: some(""),
+        disable_admission_plugins: some(""),
+        admission_control_config_file: None,
         rules_dir: None,
         rules_interval: some("1m"),
         external_url: None,
@@ -405,6 +418,11 @@ impl Config {
             logs_retention: retention(&must!(logs_retention), "--logs-retention")?,
             traces_retention: retention(&must!(traces_retention), "--traces-retention")?,
             enable_admin_api: must!(enable_admin_api),
+            admission: admission(
+                &must!(enable_admission_plugins),
+                &must!(disable_admission_plugins),
+                pick!(admission_control_config_file).as_deref(),
+            )?,
             log: must!(log),
             scrape: Arc::new(scrape),
         })
@@ -470,6 +488,28 @@ impl Config {
     pub(crate) fn containerd_namespace(&self) -> String {
         if self.bridge == "bnl0" { "binnacle".to_owned() } else { format!("binnacle-{}", self.bridge) }
     }
+}
+
+/// A YAML file as a value.
+fn yaml_file(path: &Path) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))
+}
+
+fn admission(enable: &str, disable: &str, file: Option<&Path>) -> Result<apiserver::AdmissionConfig> {
+    let mut all = apiserver::AdmissionConfig::default();
+    let bad = |flag: &str| {
+        let flag = flag.to_owned();
+        move |e: String| anyhow::anyhow!("{flag}: {e}")
+    };
+    all.switch(enable.split(','), true).map_err(bad("--enable-admission-plugins"))?;
+    all.switch(disable.split(','), false).map_err(bad("--disable-admission-plugins"))?;
+    if let Some(path) = file {
+        // Paths in the file are relative to it, as upstream's.
+        let beside = |name: &str| yaml_file(&path.with_file_name(name)).map_err(|e| format!("{e:#}"));
+        all.apply(&yaml_file(path)?, beside).map_err(bad("--admission-control-config-file"))?;
+    }
+    Ok(all)
 }
 
 fn networks(text: &str) -> Result<Vec<IpNet>> {

@@ -2,6 +2,9 @@
 //! claims, addresses for services. [`attributes`] says what admission is told.
 
 pub(crate) mod attributes;
+pub(crate) mod config;
+mod plugins;
+pub(crate) mod podsecurity;
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -43,6 +46,7 @@ impl ApiServer {
     /// The admission that only says no: what is written is valid and will not change any more. A deletion has no
     /// new object.
     pub(crate) async fn admit_valid(&self, attributes: &Attributes<'_>, o: Option<&Value>) -> Result<()> {
+        self.judge_by_plugins(attributes, o)?;
         if attributes.subresource == "scale" {
             let (scale, old) = (o.map(scale_of), attributes.old.map(scale_of));
             let asked = Attributes { old: old.as_ref(), ..*attributes };
@@ -105,11 +109,14 @@ impl ApiServer {
         match (attributes.operation, served.kind.resource) {
             (Operation::Create, "pods") => self.admit_pod(served, namespace, o).await,
             (Operation::Create, "persistentvolumeclaims") => {
-                self.admit_claim(o);
+                if self.config.admission.is_on("DefaultStorageClass") {
+                    self.admit_claim(o);
+                }
                 Ok(())
             }
             _ => Ok(()),
-        }
+        }?;
+        self.mutate_by_plugins(attributes, o)
     }
 
     /// Every pod is some service account, and has its token at the known place
@@ -140,7 +147,10 @@ impl ApiServer {
             mount_token(spec);
         }
         self.admit_priority(served, o)?;
-        self.admit_limits(served, namespace, o)
+        if self.config.admission.is_on("LimitRanger") {
+            self.admit_limits(served, namespace, o)?;
+        }
+        Ok(())
     }
 
     /// A pod's priority is that of its class, or of the class that all get

@@ -51,6 +51,8 @@ mod validation;
 mod watch;
 mod webhook;
 
+pub use admission::config::AdmissionConfig;
+pub use admission::podsecurity::{Level, LevelVersion, PodSecurity, Policy};
 pub use error::Error;
 pub use history::{EventArchive, Follow, Op, PastEvent, PastEvents, Revision};
 pub use proxy::archive::{LogArchive, PastLogQuery, PastPod};

@@ -49,7 +49,10 @@ impl ApiServer {
         o: &Value,
     ) -> Result<Option<OwnedMutexGuard<()>>> {
         let index = quotas().index;
-        if !served.kind.namespaced || self.cache.list(index, Some(namespace)).objects.is_empty() {
+        if !self.config.admission.is_on("ResourceQuota")
+            || !served.kind.namespaced
+            || self.cache.list(index, Some(namespace)).objects.is_empty()
+        {
             return Ok(None);
         }
         let guard = self.counting.clone().lock_owned().await;

@@ -14,6 +14,7 @@ use signal::time::SharedClock;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::config::AdmissionConfig;
 use crate::cache::Cache;
 use crate::error::{ApiError, Error};
 use crate::history::EventArchive;
@@ -107,6 +108,8 @@ pub struct Config {
     pub readiness: Vec<(String, Check)>,
     pub remarks: Remarks,
     pub local_apis: Vec<LocalApi>,
+    /// Which admission plugins are on, and how they are set.
+    pub admission: AdmissionConfig,
     /// Where lists of events find those that are older than the store keeps them.
     pub past_events: Option<EventArchive>,
     /// Where logs are found that no node has any more.
@@ -130,6 +133,7 @@ impl Config {
             readiness: Vec::new(),
             remarks: Arc::new(Vec::new),
             local_apis: Vec::new(),
+            admission: AdmissionConfig::default(),
             past_events: None,
             past_logs: None,
             stop: CancellationToken::new(),

@@ -45,7 +45,11 @@ impl ApiServer {
         subject: Option<Subject>,
     ) -> Result<bool> {
         let hooks = self.hooks.mutating();
-        if hooks.is_empty() || a.user.is_none() || config::is_exempt(a) {
+        if hooks.is_empty()
+            || !self.config.admission.is_on("MutatingAdmissionWebhook")
+            || a.user.is_none()
+            || config::is_exempt(a)
+        {
             return Ok(false);
         }
         let (mut changed, mut called) = (false, Vec::new());
@@ -110,7 +114,11 @@ impl ApiServer {
         subject: Option<Subject>,
     ) -> Result<()> {
         let hooks = self.hooks.validating();
-        if hooks.is_empty() || a.user.is_none() || config::is_exempt(a) {
+        if hooks.is_empty()
+            || !self.config.admission.is_on("ValidatingAdmissionWebhook")
+            || a.user.is_none()
+            || config::is_exempt(a)
+        {
             return Ok(());
         }
         let turns: Vec<(Turn<'_>, Served)> = hooks

@@ -85,6 +85,7 @@ pub(super) async fn open(
         )],
         past_logs: Some(super::past_logs::archive(engines.logs.clone())),
         past_events: Some(super::history::past_events(engines.history.clone(), shared.clock.clone())),
+        admission: c.admission.clone(),
         stop: shared.stop.clone(),
         ..apiserver::Config::new(Arc::new(store), Arc::new(pki))
     })

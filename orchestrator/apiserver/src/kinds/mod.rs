@@ -17,6 +17,7 @@ mod pod_validation;
 mod policy;
 mod quota;
 mod rbac;
+mod runtimeclass;
 mod scheduling;
 mod secret;
 pub(crate) mod service;
@@ -127,7 +128,7 @@ const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 36] = [
+pub(crate) static ALL: [&Kind; 37] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -164,6 +165,7 @@ pub(crate) static ALL: [&Kind; 36] = [
     &scheduling::PRIORITY_CLASS,
     &webhook::MUTATING,
     &webhook::VALIDATING,
+    &runtimeclass::KIND,
 ];
 
 /// A kind under one of the group-versions it is served in.

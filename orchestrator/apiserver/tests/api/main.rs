@@ -5,6 +5,7 @@ mod apply;
 mod https;
 mod kubectl;
 mod objects;
+mod plugins;
 mod restart;
 mod webhook;
 mod workloads;
@@ -38,6 +39,11 @@ impl Drop for Cluster {
 }
 
 async fn cluster() -> Cluster {
+    cluster_with(|_| {}).await
+}
+
+/// With settings of one's own.
+async fn cluster_with(set: impl FnOnce(&mut Config)) -> Cluster {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = Store::open(store::Config::new(dir.path().join("store"))).expect("a store");
     let pki = Pki::open(PkiConfig {
@@ -53,6 +59,7 @@ async fn cluster() -> Cluster {
     let mut config = Config::new(Arc::new(store), Arc::new(pki));
     config.admin_token = "secret".to_owned();
     config.stop = stop.clone();
+    set(&mut config);
     let server = ApiServer::open(config).await.expect("a server");
     Cluster { path: dir.path().to_owned(), _dir: dir, server, stop }
 }
