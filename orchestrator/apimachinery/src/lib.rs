@@ -9,6 +9,7 @@
 
 pub mod cron;
 pub mod fieldset;
+pub mod logs;
 pub mod name;
 pub mod placement;
 pub mod protobuf;

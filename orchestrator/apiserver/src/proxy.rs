@@ -6,9 +6,10 @@ pub(crate) mod workload;
 
 use std::sync::Arc;
 
+use apimachinery::logs::ROTATED_AWAY;
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -89,7 +90,7 @@ pub(crate) async fn respond(server: &ApiServer, ctx: &Context, req: Request<Body
             Err(refusal)
         };
     }
-    Ok(answer)
+    Ok(if sub == "log" { archive::complete(server, ctx, &pod, container, answer).await } else { answer })
 }
 
 /// What a kubelet refuses in plain text, as a Status (apiserver: pkg/registry/generic/rest/response_checker.go).
@@ -274,8 +275,10 @@ async fn forward(
     let (parts, incoming) = answer.into_parts();
     let mut r = Response::new(Body::new(incoming.map_err(axum::Error::new)));
     *r.status_mut() = parts.status;
-    if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
-        r.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
+    for name in [header::CONTENT_TYPE.as_str(), ROTATED_AWAY] {
+        if let Some(value) = parts.headers.get(name) {
+            r.headers_mut().insert(HeaderName::from_static(name), value.clone());
+        }
     }
     Ok(r)
 }

@@ -78,6 +78,10 @@ impl Reader {
     fn open(index: Arc<LogIndex>, query: PastLogQuery) -> Result<Option<Reader>, String> {
         let from = query.since.unwrap_or(Timestamp(i64::MIN));
         let mut reader = Reader { index, query, life: 0, from, tail: None, sent: 0 };
+        if let Some(life) = reader.query.life {
+            reader.life = life;
+            return reader.begin().map(Some);
+        }
         let mut all = reader.search(Timestamp(i64::MIN));
         all.direction = Direction::Backward;
         let last = reader
@@ -89,21 +93,26 @@ impl Reader {
         if reader.life < 0 {
             return Ok(None);
         }
-        if let Some(n) = reader.query.tail_lines {
-            let mut s = reader.search(from);
+        reader.begin().map(Some)
+    }
+
+    /// Reads what a tail is of.
+    fn begin(mut self) -> Result<Reader, String> {
+        if let Some(n) = self.query.tail_lines {
+            let mut s = self.search(self.from);
             s.direction = Direction::Backward;
-            let mut found = reader.take(&s, usize::try_from(n.min(MOST_TAIL)).unwrap_or(usize::MAX))?;
+            let mut found = self.take(&s, usize::try_from(n.min(MOST_TAIL)).unwrap_or(usize::MAX))?;
             found.reverse();
-            reader.tail = Some(found);
+            self.tail = Some(found);
         }
-        Ok(Some(reader))
+        Ok(self)
     }
 
     fn search(&self, from: Timestamp) -> Search {
         let q = &self.query;
         let labels = [("namespace", &q.namespace), ("pod", &q.pod), ("container", &q.container)];
         let matchers = labels.map(|(n, v)| Matcher::equal(n, v.as_str())).to_vec();
-        let mut s = Search::new(matchers, from, Timestamp(i64::MAX));
+        let mut s = Search::new(matchers, from, q.until.unwrap_or(Timestamp(i64::MAX)));
         s.direction = Direction::Forward;
         s
     }
@@ -258,6 +267,16 @@ mod tests {
         let since = Some(Timestamp::from_secs(now + 4));
         let stamped = read(&index, |q| (q.since, q.timestamps) = (since, true)).await.expect("lines");
         assert!(stamped.ends_with("Z last\n") && stamped.lines().count() == 1, "{stamped}");
+        // What a node has rotated away: of one life, before a time.
+        let before =
+            |q: &mut PastLogQuery| (q.life, q.until) = (Some(1), Some(Timestamp::from_secs(now + 3)));
+        assert_eq!(read(&index, |q| before(q)).await.as_deref(), Some("one\n!two\n"));
+        let last = read(&index, |q| {
+            before(q);
+            q.tail_lines = Some(1)
+        })
+        .await;
+        assert_eq!(last.as_deref(), Some("!two\n"));
         assert_eq!(read(&index, |q| q.pod = "other".into()).await, None);
         let found = pod(&index, "shop", "web-1").expect("read");
         assert_eq!(found, Some(PastPod { node: "n".into(), containers: vec!["web".into()] }));

@@ -35,6 +35,9 @@ pub(crate) async fn run(a: QueryArgs) -> Result<()> {
             ];
             remote.get("/api/v1/query_range", &params).await?
         }
+        (Language::Logql, None) if matches!(logql::parse(&a.expr), Ok(logql::Query::Metric(_))) => {
+            remote.get("/loki/api/v1/query", &[("query", &a.expr), ("time", &nanos(at))]).await?
+        }
         (Language::Logql, range) => {
             let (start, end) = range.unwrap_or((at - 3_600_000, at));
             let step = seconds(duration(&a.step)?);

@@ -1,4 +1,5 @@
-//! Logs that no node has any more: of deleted pods, of containers' earlier lives, of nodes that do not answer. They come
+//! Logs that no node has any more: of deleted pods, of containers' earlier lives, of nodes that do not answer, and what
+//! nodes have rotated away. They come
 //! from wherever lines are kept, for as long as they are.
 //!
 //! `kubectl logs NAME` reads the pod first. A deleted one is shown to that command alone, which says who it is in a
@@ -7,11 +8,13 @@
 
 use std::sync::Arc;
 
+use apimachinery::logs::{ROTATED_AWAY, RotatedAway};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 use signal::Timestamp;
@@ -19,6 +22,7 @@ use signal::Timestamp;
 use crate::body;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
+use crate::object;
 use crate::server::ApiServer;
 
 /// What is wanted of a container's log, in the words of `kubectl logs`.
@@ -27,9 +31,13 @@ pub struct PastLogQuery {
     pub namespace: String,
     pub pod: String,
     pub container: String,
+    /// Which of the container's lives; the last one that is known if `None`.
+    pub life: Option<i64>,
     /// The life before the last one that is known.
     pub previous: bool,
     pub since: Option<Timestamp>,
+    /// Lines before this time only.
+    pub until: Option<Timestamp>,
     pub tail_lines: Option<u64>,
     pub limit_bytes: Option<u64>,
     pub timestamps: bool,
@@ -115,31 +123,7 @@ pub(crate) async fn respond(
             }
         }
     };
-    let number = |n: &str| ctx.query.get(n).and_then(|v| v.parse::<u64>().ok());
-    let since = ctx
-        .query
-        .get("sinceTime")
-        .and_then(|t| t.parse::<jiff::Timestamp>().ok())
-        .and_then(|t| i64::try_from(t.as_nanosecond()).ok())
-        .map(Timestamp)
-        .or_else(|| {
-            number("sinceSeconds")
-                .map(|s| server.config.clock.now().saturating_sub(std::time::Duration::from_secs(s)))
-        });
-    let stream =
-        ctx.query.get("stream").filter(|s| !s.is_empty() && *s != "All").map(str::to_ascii_lowercase);
-    let query = PastLogQuery {
-        namespace: namespace.clone(),
-        pod: name.clone(),
-        container,
-        previous: ctx.query.flag("previous"),
-        since,
-        tail_lines: number("tailLines"),
-        limit_bytes: number("limitBytes"),
-        timestamps: ctx.query.flag("timestamps"),
-        stream,
-    };
-    match (archive.log)(query).await {
+    match (archive.log)(asked(server, ctx, container)).await {
         Ok(Some(lines)) => {
             let mut r = body::text(200, "");
             *r.headers_mut() = HeaderMap::from_iter([
@@ -154,5 +138,83 @@ pub(crate) async fn respond(
             tracing::warn!(namespace, pod = name, error = %e, "kept lines cannot be read");
             Err(otherwise)
         }
+    }
+}
+
+/// Puts in front of a node's answer the lines that the node has rotated away.
+pub(crate) async fn complete(
+    server: &ApiServer,
+    ctx: &Context,
+    pod: &Value,
+    container: String,
+    mut answer: Response,
+) -> Response {
+    let away = answer.headers_mut().remove(ROTATED_AWAY);
+    let away = away.and_then(|v| v.to_str().ok()?.parse::<RotatedAway>().ok());
+    let (Some(archive), Some(away)) = (&server.config.past_logs, away) else { return answer };
+    let mut query = asked(server, ctx, container);
+    // A pod of the same name may have been there before.
+    let began = object::text(pod, "metadata.creationTimestamp")
+        .and_then(|t| t.parse::<jiff::Timestamp>().ok())
+        .and_then(|t| i64::try_from(t.as_nanosecond()).ok())
+        .map(Timestamp);
+    query.since = query.since.max(began);
+    (query.life, query.previous, query.until) = (Some(away.life), false, Some(Timestamp(away.before)));
+    query.tail_lines = away.lines;
+    let limit = query.limit_bytes;
+    match (archive.log)(query).await {
+        Ok(Some(lines)) => {
+            let node = std::mem::take(answer.body_mut()).into_data_stream();
+            let all = lines.map_err(axum::Error::new).chain(node);
+            *answer.body_mut() = match limit {
+                None => Body::from_stream(all),
+                Some(limit) => Body::from_stream(all.scan(limit, |left, piece| {
+                    let piece = (*left > 0).then(|| {
+                        piece.map(|mut p| {
+                            p.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                            *left -= p.len() as u64;
+                            p
+                        })
+                    });
+                    std::future::ready(piece)
+                })),
+            };
+        }
+        Ok(None) => {}
+        Err(e) => {
+            tracing::warn!(namespace = ctx.info.namespace, pod = ctx.info.name, error = %e, "kept lines cannot be read");
+        }
+    }
+    answer
+}
+
+/// What the request wants, of this container.
+fn asked(server: &ApiServer, ctx: &Context, container: String) -> PastLogQuery {
+    let (namespace, name) = (&ctx.info.namespace, &ctx.info.name);
+    let number = |n: &str| ctx.query.get(n).and_then(|v| v.parse::<u64>().ok());
+    let since = ctx
+        .query
+        .get("sinceTime")
+        .and_then(|t| t.parse::<jiff::Timestamp>().ok())
+        .and_then(|t| i64::try_from(t.as_nanosecond()).ok())
+        .map(Timestamp)
+        .or_else(|| {
+            number("sinceSeconds")
+                .map(|s| server.config.clock.now().saturating_sub(std::time::Duration::from_secs(s)))
+        });
+    let stream =
+        ctx.query.get("stream").filter(|s| !s.is_empty() && *s != "All").map(str::to_ascii_lowercase);
+    PastLogQuery {
+        namespace: namespace.clone(),
+        pod: name.clone(),
+        container,
+        life: None,
+        previous: ctx.query.flag("previous"),
+        since,
+        until: None,
+        tail_lines: number("tailLines"),
+        limit_bytes: number("limitBytes"),
+        timestamps: ctx.query.flag("timestamps"),
+        stream,
     }
 }

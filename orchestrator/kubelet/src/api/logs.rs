@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use apimachinery::logs::{ROTATED_AWAY, RotatedAway};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
@@ -47,11 +48,20 @@ pub(super) async fn serve(
         Ok(Err(e)) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("opening the log: {e}")),
         Err(e) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
     };
+    let away = reader.away().map(|a| RotatedAway {
+        before: a.before.nanos(),
+        life: i64::from(record.identity.attempt),
+        lines: a.lines,
+    });
     let stream = futures::stream::unfold(Some((reader, progress)), |state| async move {
         let (reader, progress) = state?;
         next(reader, progress).await
     });
-    ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(stream)).into_response()
+    let mut response = ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(stream)).into_response();
+    if let Some(value) = away.and_then(|a| a.to_string().parse().ok()) {
+        response.headers_mut().insert(ROTATED_AWAY, value);
+    }
+    response
 }
 
 type Step = (Result<Bytes, std::io::Error>, Option<(Reader, Option<watch::Receiver<Progress>>)>);

@@ -47,6 +47,13 @@ pub(crate) fn encode(raw: &[u8], stream: &str, time: &str, last: Rest, out: &mut
     }
 }
 
+/// Whether encoded text ends with a piece of a line that goes on.
+pub(crate) fn ends_within_a_line(text: &[u8]) -> bool {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let last = text.rsplit(|b| *b == b'\n').next().unwrap_or_default();
+    Line::parse(last).is_some_and(|l| l.partial)
+}
+
 /// One CRI line, without its newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line<'a> {

@@ -36,6 +36,16 @@ pub(crate) struct Reader {
     /// True if the last piece given was a part of a line: the next one begins no new line.
     within: bool,
     sent: u64,
+    away: Option<Away>,
+}
+
+/// Lines that were asked for and are rotated away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Away {
+    /// Time of the first line there is.
+    pub(crate) before: Timestamp,
+    /// How many of the last lines asked for.
+    pub(crate) lines: Option<u64>,
 }
 
 impl Reader {
@@ -47,11 +57,34 @@ impl Reader {
             rest: Vec::new(),
             within: false,
             sent: 0,
+            away: None,
         };
+        let mut missing = None;
         if let Some(n) = r.query.tail_lines {
-            r.position = r.tail_position(n)?;
+            let (position, lines) = r.tail_position(n)?;
+            r.position = position;
+            missing = Some(lines);
+        }
+        if r.position > 0 && missing != Some(0) {
+            let first = r.first_time()?;
+            r.away = first
+                .filter(|f| r.query.since.is_none_or(|s| s < *f))
+                .map(|before| Away { before, lines: missing });
         }
         Ok(r)
+    }
+
+    /// What was asked for and is rotated away.
+    pub(crate) fn away(&self) -> Option<Away> {
+        self.away
+    }
+
+    /// Time of the line at this position.
+    fn first_time(&self) -> io::Result<Option<Timestamp>> {
+        let Some(data) = read_at(&self.path, &mut { self.position })? else { return Ok(None) };
+        let line = data.split(|b| *b == b'\n').next().and_then(Line::parse);
+        let time = line.and_then(|l| l.time.parse::<jiff::Timestamp>().ok());
+        Ok(time.and_then(|t| i64::try_from(t.as_nanosecond()).ok()).map(Timestamp))
     }
 
     /// The next output: empty if all that is written was given, `None` if the byte limit is reached.
@@ -102,14 +135,14 @@ impl Reader {
         self.sent += added.min(room);
     }
 
-    /// Where the last `n` lines begin.
-    fn tail_position(&self, n: u64) -> io::Result<u64> {
+    /// Where the last `n` lines begin, and how many of them are rotated away.
+    fn tail_position(&self, n: u64) -> io::Result<(u64, u64)> {
         let mut files = rotation::rotated(&self.path)?;
         files.push((rotation::current_start(&self.path)?, self.path.clone()));
         let end = end(&self.path)?;
         let mut missing = n;
         if n == 0 {
-            return Ok(end);
+            return Ok((end, 0));
         }
         for (start, file) in files.iter().rev() {
             let f = match File::open(file) {
@@ -132,7 +165,7 @@ impl Reader {
                     if self.counts(&block[nl + 1..hi]) {
                         missing -= 1;
                         if missing == 0 {
-                            return self.line_start(&f, *start, at + nl as u64 + 1);
+                            return Ok((self.line_start(&f, *start, at + nl as u64 + 1)?, 0));
                         }
                     }
                     hi = nl + 1;
@@ -142,11 +175,11 @@ impl Reader {
             if !carry.is_empty() && self.counts(&carry) {
                 missing -= 1;
                 if missing == 0 {
-                    return Ok(*start);
+                    return Ok((*start, 0));
                 }
             }
         }
-        first(&self.path)
+        Ok((first(&self.path)?, missing))
     }
 
     /// A line of the container ends here: parts before it belong to it.

@@ -90,6 +90,21 @@ async fn rotation_loses_nothing_and_names_positions() {
     let tail = Query { tail_lines: Some(2), ..Query::default() };
     let mut r = Reader::open(&b.path(), tail).expect("reader");
     assert_eq!(r.read().expect("read").map(|b| b.len()), Some(2 * line.len()));
+    assert_eq!(r.away(), None, "the lines asked for are there");
+    assert_eq!(Reader::open(&b.path(), Query::default()).expect("reader").away(), None);
+
+    // The oldest file is gone: its lines are missed by whoever asks for them, and by nobody else.
+    let here = fs::read_to_string(&rotated[1].1).expect("a file");
+    let lost = fs::read_to_string(&rotated[0].1).expect("a file").lines().count() as u64;
+    fs::remove_file(&rotated[0].1).expect("removes");
+    let away = |query| Reader::open(&b.path(), query).expect("reader").away();
+    let found = away(Query::default()).expect("lines are away");
+    let first: jiff::Timestamp = here.split(' ').next().and_then(|t| t.parse().ok()).expect("a time");
+    assert_eq!((i128::from(found.before.nanos()), found.lines), (first.as_nanosecond(), None));
+    let all = away(Query { tail_lines: Some(3000), ..Query::default() }).expect("lines are away");
+    assert_eq!(all.lines, Some(lost));
+    assert_eq!(away(Query { tail_lines: Some(3000 - lost), ..Query::default() }), None);
+    assert_eq!(away(Query { since: Some(found.before), ..Query::default() }), None);
 }
 
 /// Sets up what a writer that was killed left behind, and checks that its successor makes it whole.

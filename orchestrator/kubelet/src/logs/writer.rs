@@ -318,7 +318,9 @@ impl Writer {
         self.len += intent.cri;
         consume(&stream.fd, &mut s.buf[..raw])?;
         self.intent.clear()?;
-        if self.len >= rotation::MAX_SIZE {
+        // A file begins with a line, not with a piece of one, unless that line is longer than any should be.
+        let between = !cri::ends_within_a_line(&s.text);
+        if self.len >= rotation::MAX_SIZE && (between || self.len >= 2 * rotation::MAX_SIZE) {
             rotation::rotate(&self.path, self.start)?;
             self.start += self.len;
             self.len = 0;
