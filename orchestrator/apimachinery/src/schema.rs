@@ -3,6 +3,8 @@
 //! The published definitions lie compressed in the binary. They are read once, without their
 //! descriptions, into a table of a few hundred kilobytes; OpenAPI documents read them again when asked.
 
+mod custom;
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::LazyLock;

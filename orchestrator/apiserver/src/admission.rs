@@ -20,7 +20,7 @@ use crate::kinds::{self, Served, service, storage};
 use crate::object;
 use crate::registry::random_suffix;
 use crate::server::ApiServer;
-use crate::subresource::scale_of;
+use crate::subresource::{scale_of, set_replicas};
 use crate::validation::Errors;
 use crate::webhook::Subject;
 
@@ -32,10 +32,11 @@ impl ApiServer {
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<()> {
         self.admit_defaults(attributes, o).await?;
         if attributes.subresource == "scale" {
-            let (mut scale, old) = (scale_of(o), attributes.old.map(scale_of));
+            let of = |o: &Value| scale_of(attributes.served, o);
+            let (mut scale, old) = (of(o), attributes.old.map(of));
             let asked = Attributes { old: old.as_ref(), ..*attributes };
             if self.call_mutating(&asked, Some(&mut scale), Some(SCALE)).await? {
-                object::child(o, "spec")["replicas"] = scale["spec"]["replicas"].clone();
+                set_replicas(attributes.served, o, scale["spec"]["replicas"].clone());
             }
         } else if self.call_mutating(attributes, Some(&mut *o), None).await? {
             self.admit_defaults(attributes, o).await?;
@@ -48,7 +49,8 @@ impl ApiServer {
     pub(crate) async fn admit_valid(&self, attributes: &Attributes<'_>, o: Option<&Value>) -> Result<()> {
         self.judge_by_plugins(attributes, o)?;
         if attributes.subresource == "scale" {
-            let (scale, old) = (o.map(scale_of), attributes.old.map(scale_of));
+            let of = |o: &Value| scale_of(attributes.served, o);
+            let (scale, old) = (o.map(of), attributes.old.map(of));
             let asked = Attributes { old: old.as_ref(), ..*attributes };
             return self.call_validating(&asked, scale.as_ref(), Some(SCALE)).await;
         }
@@ -75,7 +77,7 @@ impl ApiServer {
 
     /// A stream to a pod, a service or a node is asked for.
     pub(crate) async fn admit_connect(&self, ctx: &Context, served: &Served) -> Result<()> {
-        let kind = match (served.kind.resource, ctx.info.subresource.as_str()) {
+        let kind = match (served.kind.builtin(), ctx.info.subresource.as_str()) {
             ("pods", "exec") => "PodExecOptions",
             ("pods", "attach") => "PodAttachOptions",
             ("pods", "portforward") => "PodPortForwardOptions",
@@ -106,7 +108,7 @@ impl ApiServer {
     /// What the server itself adds to new objects.
     pub(crate) async fn admit_defaults(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<()> {
         let (served, namespace) = (attributes.served, attributes.namespace);
-        match (attributes.operation, served.kind.resource) {
+        match (attributes.operation, served.kind.builtin()) {
             (Operation::Create, "pods") => self.admit_pod(served, namespace, o).await,
             (Operation::Create, "persistentvolumeclaims") => {
                 if self.config.admission.is_on("DefaultStorageClass") {
@@ -214,7 +216,7 @@ impl ApiServer {
         o: &mut Value,
         dry_run: bool,
     ) -> Result<Option<OwnedMutexGuard<()>>> {
-        if served.kind.resource != "services" {
+        if served.kind.builtin() != "services" {
             return Ok(None);
         }
         let guard = self.allocating.clone().lock_owned().await;

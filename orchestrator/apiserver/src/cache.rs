@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use store::{Range, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::custom::table::Effect;
+use crate::custom::{Custom, Table};
 use crate::error::{ApiError, Result};
+use crate::kinds::apiextensions::DEFINITION;
 use crate::kinds::{ALL, Kind};
 use crate::object;
 
@@ -40,8 +43,11 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    fn new(kind: &Kind, key: &str, revision: u64, stored: &[u8]) -> Option<Object> {
+    fn new(kind: &Kind, custom: Option<&Custom>, key: &str, revision: u64, stored: &[u8]) -> Option<Object> {
         let mut o: Value = serde_json::from_slice(stored).ok()?;
+        if let Some(custom) = custom {
+            custom.on_read(&mut o);
+        }
         object::metadata(&mut o).insert("resourceVersion".to_owned(), revision.to_string().into());
         Some(Object::from_value(kind, key, revision, &o))
     }
@@ -112,6 +118,26 @@ struct KindState {
     changed: u64,
 }
 
+impl KindState {
+    fn apply(&mut self, key: &str, revision: u64, new: Option<Arc<Object>>) -> Change {
+        let old = match &new {
+            Some(o) => self.objects.insert(key.into(), o.clone()),
+            None => self.objects.remove(key),
+        };
+        let change = Change { revision, old, new };
+        self.ring_bytes += change.bytes();
+        while (self.ring.len() >= RING || self.ring_bytes > RING_BYTES)
+            && let Some(out) = self.ring.pop_front()
+        {
+            self.ring_bytes -= out.bytes();
+            self.floor = out.revision;
+        }
+        self.ring.push_back(change.clone());
+        self.changed = revision;
+        change
+    }
+}
+
 /// What a list sees.
 pub(crate) struct Snapshot {
     pub(crate) objects: Vec<Arc<Object>>,
@@ -122,13 +148,26 @@ pub(crate) struct Snapshot {
 
 pub(crate) struct Cache {
     kinds: Vec<Mutex<KindState>>,
+    /// Kinds that definitions made.
+    pub(crate) customs: Table,
+    /// Their objects, by number less that of the built-in kinds.
+    custom_kinds: RwLock<Vec<Arc<Mutex<KindState>>>>,
     revision: watch::Sender<u64>,
     store: Arc<Store>,
 }
 
 /// The key of an object in the store.
 pub(crate) fn store_key(kind: &Kind, key: &str) -> String {
-    format!("{PREFIX}{}/{key}", kind.resource)
+    format!("{}{key}", store_prefix(kind))
+}
+
+/// What the keys of a kind begin with.
+pub(crate) fn store_prefix(kind: &Kind) -> String {
+    if kind.custom {
+        format!("{PREFIX}{}/{}/", kind.group, kind.resource)
+    } else {
+        format!("{PREFIX}{}/", kind.resource)
+    }
 }
 
 /// `namespace/name`, or `name`.
@@ -143,7 +182,13 @@ impl Cache {
         stop: CancellationToken,
     ) -> std::result::Result<Arc<Cache>, store::Error> {
         let kinds = ALL.iter().map(|_| Mutex::default()).collect();
-        let cache = Arc::new(Cache { kinds, revision: watch::Sender::new(0), store });
+        let cache = Arc::new(Cache {
+            kinds,
+            customs: Table::default(),
+            custom_kinds: RwLock::default(),
+            revision: watch::Sender::new(0),
+            store,
+        });
         let revision = cache.load().await?;
         let follower = cache.clone();
         telemetry::task::spawn("apiserver-cache", async move {
@@ -159,24 +204,80 @@ impl Cache {
         let all = self.store.range(Range::prefix(PREFIX)).await?;
         let mut fresh: Vec<BTreeMap<Box<str>, Arc<Object>>> = ALL.iter().map(|_| BTreeMap::new()).collect();
         for item in &all.items {
-            let Some((index, key)) = locate(&item.key) else { continue };
-            match Object::new(ALL[index], key, item.mod_revision, &item.value) {
+            let Some(Place::Builtin(index, key)) = locate(&item.key) else { continue };
+            match Object::new(ALL[index], None, key, item.mod_revision, &item.value) {
                 Some(o) => drop(fresh[index].insert(key.into(), Arc::new(o))),
                 None => tracing::error!(key, "an object in the store is not JSON"),
             }
         }
-        for (state, objects) in self.kinds.iter().zip(fresh) {
-            let mut state = state.lock();
-            *state = KindState {
-                objects,
-                ring: VecDeque::new(),
-                ring_bytes: 0,
-                floor: all.revision,
-                changed: all.revision,
-            };
+        // Definitions first: they say what the rest is.
+        let definitions =
+            ALL.iter().position(|k| std::ptr::eq(*k, &DEFINITION)).expect("definitions are a kind");
+        for o in fresh[definitions].values() {
+            self.customs.define(&o.value(), false);
+        }
+        let mut customs: BTreeMap<usize, BTreeMap<Box<str>, Arc<Object>>> = BTreeMap::new();
+        for item in &all.items {
+            let Some(Place::Custom(path, key)) = locate(&item.key) else { continue };
+            let Some(custom) = self.customs.named(path) else { continue };
+            if let Some(o) = custom_object(&custom, key, item) {
+                customs.entry(custom.index).or_default().insert(key.into(), Arc::new(o));
+            }
+        }
+        let state = |objects| KindState {
+            objects,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            floor: all.revision,
+            changed: all.revision,
+        };
+        for (kind, objects) in self.kinds.iter().zip(fresh) {
+            *kind.lock() = state(objects);
+        }
+        for custom in self.customs.all() {
+            let objects = customs.remove(&custom.index).unwrap_or_default();
+            self.with(custom.index, |s| *s = state(objects));
         }
         self.revision.send_replace(all.revision);
         Ok(all.revision)
+    }
+
+    /// Brings the objects of a custom kind in the form that its definition has at a revision.
+    async fn load_custom(&self, index: usize, path: &str, revision: u64) {
+        let Some(custom) = self.customs.at(index) else { return };
+        let range = Range { revision: Some(revision), ..Range::prefix(format!("{PREFIX}{path}/")) };
+        let all = match self.store.range(range).await {
+            Ok(all) => all,
+            Err(e) => return tracing::error!(path, error = %e, "custom resources cannot be loaded"),
+        };
+        let objects = all.items.iter().filter_map(|item| {
+            let Some(Place::Custom(_, key)) = locate(&item.key) else { return None };
+            Some((key.into(), Arc::new(custom_object(&custom, key, item)?)))
+        });
+        let objects = objects.collect();
+        self.with(index, |state| {
+            state.objects = objects;
+            if state.changed == 0 {
+                (state.floor, state.changed) = (revision, revision);
+            }
+        });
+    }
+
+    /// Does something with a kind's state.
+    fn with<R>(&self, index: usize, act: impl FnOnce(&mut KindState) -> R) -> R {
+        if let Some(kind) = self.kinds.get(index) {
+            return act(&mut kind.lock());
+        }
+        let place = index - self.kinds.len();
+        let found = self.custom_kinds.read().get(place).cloned();
+        let state = found.unwrap_or_else(|| {
+            let mut all = self.custom_kinds.write();
+            while all.len() <= place {
+                all.push(Arc::default());
+            }
+            all[place].clone()
+        });
+        act(&mut state.lock())
     }
 
     async fn follow(&self, mut revision: u64) {
@@ -186,7 +287,9 @@ impl Cache {
                 match watch.next().await {
                     Ok(events) => {
                         for e in events {
-                            self.apply(&e);
+                            if let Effect::Load(index, path) = self.apply(&e) {
+                                self.load_custom(index, &path, e.revision).await;
+                            }
                         }
                         revision = watch.revision();
                         self.revision.send_replace(revision);
@@ -208,24 +311,30 @@ impl Cache {
         }
     }
 
-    fn apply(&self, e: &store::Event) {
-        let Some((index, key)) = locate(&e.key) else { return };
-        let new = e.value.as_ref().and_then(|v| Object::new(ALL[index], key, e.revision, v)).map(Arc::new);
-        let mut state = self.kinds[index].lock();
-        let old = match &new {
-            Some(o) => state.objects.insert(key.into(), o.clone()),
-            None => state.objects.remove(key),
+    fn apply(&self, e: &store::Event) -> Effect {
+        let (index, key, custom) = match locate(&e.key) {
+            Some(Place::Builtin(index, key)) => (index, key, None),
+            // What nobody defines waits in the store.
+            Some(Place::Custom(path, key)) => match self.customs.named(path) {
+                Some(custom) => (custom.index, key, Some(custom)),
+                None => return Effect::Nothing,
+            },
+            None => return Effect::Nothing,
         };
-        let change = Change { revision: e.revision, old, new };
-        state.ring_bytes += change.bytes();
-        while (state.ring.len() >= RING || state.ring_bytes > RING_BYTES)
-            && let Some(out) = state.ring.pop_front()
-        {
-            state.ring_bytes -= out.bytes();
-            state.floor = out.revision;
+        let kind = custom.as_ref().map_or_else(|| ALL[index], |c| c.storage().kind);
+        let new = e.value.as_ref().and_then(|v| Object::new(kind, custom.as_deref(), key, e.revision, v));
+        let new = new.map(Arc::new);
+        let change = self.with(index, |state| state.apply(key, e.revision, new));
+        if !std::ptr::eq(kind, &DEFINITION) {
+            return Effect::Nothing;
         }
-        state.ring.push_back(change);
-        state.changed = e.revision;
+        let gone = change.new.is_none();
+        let Some(definition) = change.new.or(change.old) else { return Effect::Nothing };
+        let effect = self.customs.define(&definition.value(), gone);
+        if let Effect::Drop(index) = effect {
+            self.with(index, |state| *state = KindState::default());
+        }
+        effect
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -262,57 +371,81 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, index: usize, key: &str) -> Option<Arc<Object>> {
-        self.kinds[index].lock().objects.get(key).cloned()
+        self.with(index, |state| state.objects.get(key).cloned())
     }
 
     /// All objects of a kind, or those of one namespace, in order of their keys.
     pub(crate) fn list(&self, index: usize, namespace: Option<&str>) -> Snapshot {
         // The revision is read first: objects may be newer than it says, never older.
         let revision = self.revision();
-        let state = self.kinds[index].lock();
-        let objects = match namespace {
-            None => state.objects.values().cloned().collect(),
-            Some(ns) => {
-                let prefix = format!("{ns}/");
-                let from = state
-                    .objects
-                    .range::<str, _>((std::ops::Bound::Included(&*prefix), std::ops::Bound::Unbounded));
-                from.take_while(|(k, _)| k.starts_with(&prefix)).map(|(_, o)| o.clone()).collect()
-            }
-        };
-        Snapshot { objects, revision: revision.max(state.changed), changed: state.changed }
+        self.with(index, |state| {
+            let objects = match namespace {
+                None => state.objects.values().cloned().collect(),
+                Some(ns) => {
+                    let prefix = format!("{ns}/");
+                    let from = state
+                        .objects
+                        .range::<str, _>((std::ops::Bound::Included(&*prefix), std::ops::Bound::Unbounded));
+                    from.take_while(|(k, _)| k.starts_with(&prefix)).map(|(_, o)| o.clone()).collect()
+                }
+            };
+            Snapshot { objects, revision: revision.max(state.changed), changed: state.changed }
+        })
     }
 
     /// Whether there is no object of a kind.
     pub(crate) fn is_empty(&self, index: usize) -> bool {
-        self.kinds[index].lock().objects.is_empty()
+        self.with(index, |state| state.objects.is_empty())
     }
 
     /// The revision of the last change of a kind.
     pub(crate) fn changed(&self, index: usize) -> u64 {
-        self.kinds[index].lock().changed
+        self.with(index, |state| state.changed)
     }
 
     /// Changes of a kind after a revision.
     pub(crate) fn changes(&self, index: usize, after: u64) -> Result<Vec<Change>> {
-        let state = self.kinds[index].lock();
-        if after < state.floor {
-            return Err(ApiError::too_old(after, state.floor));
+        self.with(index, |state| {
+            if after < state.floor {
+                return Err(ApiError::too_old(after, state.floor));
+            }
+            let skip = state.ring.partition_point(|c| c.revision <= after);
+            Ok(state.ring.iter().skip(skip).cloned().collect())
+        })
+    }
+
+    /// An object as it stood at an old revision, for lists that continue.
+    pub(crate) fn read_stored(&self, kv: &store::KeyValue) -> Option<Object> {
+        match locate(&kv.key)? {
+            Place::Builtin(index, key) => Object::new(ALL[index], None, key, kv.mod_revision, &kv.value),
+            Place::Custom(path, key) => custom_object(&*self.customs.named(path)?, key, kv),
         }
-        let skip = state.ring.partition_point(|c| c.revision <= after);
-        Ok(state.ring.iter().skip(skip).cloned().collect())
     }
 }
 
-/// A store key → the kind's number and the object's key.
-pub(crate) fn locate(key: &[u8]) -> Option<(usize, &str)> {
-    let rest = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
-    let (resource, key) = rest.split_once('/')?;
-    Some((ALL.iter().position(|k| k.resource == resource)?, key))
+fn custom_object(custom: &Custom, key: &str, kv: &store::KeyValue) -> Option<Object> {
+    let o = Object::new(custom.storage().kind, Some(custom), key, kv.mod_revision, &kv.value);
+    if o.is_none() {
+        tracing::error!(key, "a custom resource in the store is not JSON");
+    }
+    o
 }
 
-/// An object as it stood at an old revision, for lists that continue.
-pub(crate) fn from_store(index: usize, kv: &store::KeyValue) -> Option<Object> {
-    let (_, key) = locate(&kv.key)?;
-    Object::new(ALL[index], key, kv.mod_revision, &kv.value)
+/// Where a store key belongs.
+pub(crate) enum Place<'a> {
+    /// A kind's number and the object's key.
+    Builtin(usize, &'a str),
+    /// `group/plural` and the object's key.
+    Custom(&'a str, &'a str),
+}
+
+/// A store key → its kind and the object's key. Only groups of custom kinds have a dot where ours have their name.
+pub(crate) fn locate(key: &[u8]) -> Option<Place<'_>> {
+    let rest = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
+    let (first, key) = rest.split_once('/')?;
+    if first.contains('.') {
+        let end = first.len() + 1 + key.find('/')?;
+        return Some(Place::Custom(&rest[..end], &rest[end + 1..]));
+    }
+    Some(Place::Builtin(ALL.iter().position(|k| k.resource == first)?, key))
 }

@@ -55,7 +55,7 @@ fn subresources(s: &Served) -> Vec<Sub> {
     if s.kind.scale {
         all.push(("scale", "Scale", "autoscaling", "v1", &["get", "patch", "update"]));
     }
-    match s.kind.resource {
+    match s.kind.builtin() {
         "namespaces" => all.push(("finalize", "Namespace", "", "", &["update"])),
         "serviceaccounts" => all.push(("token", "TokenRequest", "authentication.k8s.io", "v1", &["create"])),
         "pods" => {
@@ -96,7 +96,7 @@ fn groups(server: &ApiServer) -> Vec<(String, Vec<String>)> {
             add(g, v);
         }
     }
-    for s in kinds::served() {
+    for s in server.served() {
         add(s.group, s.version);
     }
     for l in &server.config.local_apis {
@@ -112,7 +112,7 @@ fn group_object((name, versions): &(String, Vec<String>)) -> Value {
 
 fn resource_list(server: &ApiServer, group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for s in kinds::served().filter(|s| s.group == group && s.version == version) {
+    for s in server.served().into_iter().filter(|s| s.group == group && s.version == version) {
         let k = s.kind;
         let mut r = json!({"name": k.resource, "singularName": k.singular, "namespaced": k.namespaced, "kind": k.kind, "verbs": VERBS});
         if !k.short.is_empty() {

@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use crate::admission::attributes::Trail;
 use crate::error::{ApiError, Result};
-use crate::kinds::{self, Served};
+use crate::kinds::Served;
 use crate::metrics::{Inflight, METRICS, RequestLabels, Watching};
 use crate::registry::{DeleteOptions, Deleted, Part, WriteContext};
 use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_run};
@@ -64,7 +64,7 @@ async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Res
     let trail = Arc::<Trail>::default();
     let mutating = !matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let _inflight = Inflight::new(mutating);
-    let labels = labels(&info);
+    let labels = labels(&server, &info);
     let upgrade = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
     let streamed = info.verb == "watch" || info.subresource == "log" || upgrade;
     let answer = if mutating && !upgrade && info.is_resource {
@@ -113,7 +113,7 @@ fn code(answer: &Result<Response>) -> u16 {
 }
 
 /// Only words of our own, so that no client can make series.
-fn labels(info: &RequestInfo) -> RequestLabels {
+fn labels(server: &ApiServer, info: &RequestInfo) -> RequestLabels {
     const VERBS: [(&str, &str); 8] = [
         ("create", "POST"),
         ("update", "PUT"),
@@ -138,7 +138,7 @@ fn labels(info: &RequestInfo) -> RequestLabels {
         "resize",
         "proxy",
     ];
-    let served = kinds::find(&info.group, &info.version, &info.resource);
+    let served = server.find_kind(&info.group, &info.version, &info.resource);
     RequestLabels {
         verb: VERBS.iter().find(|(v, _)| *v == info.verb).map_or("other", |(_, l)| l),
         group: served.as_ref().map_or("", |s| s.group),
@@ -331,22 +331,26 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
         let bytes = body::read(req.into_body()).await?;
         return answer(&server, &ctx, &bytes).await;
     }
-    let Some(served) = kinds::find(&info.group, &info.version, &info.resource) else {
+    let Some(served) = server.find_kind(&info.group, &info.version, &info.resource) else {
         return Err(ApiError::no_such_path());
     };
+    if let Some(warning) = served.custom.as_ref().and_then(|held| held.warning.clone()) {
+        ctx.warnings.push(warning);
+    }
+    let info = &ctx.info;
     if served.kind.namespaced && info.namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch")
     {
         return Err(ApiError::no_such_path());
     }
     if matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
-        && served.kind.resource == "pods"
+        && served.kind.builtin() == "pods"
     {
         server.admit_connect(&ctx, &served).await?;
         return proxy::respond(&server, &ctx, req).await;
     }
     let method = req.method().clone();
     match (method, info.subresource.as_str()) {
-        (_, "proxy") if matches!(served.kind.resource, "pods" | "services") => {
+        (_, "proxy") if matches!(served.kind.builtin(), "pods" | "services") => {
             server.admit_connect(&ctx, &served).await?;
             proxy::workload::respond(&server, &ctx, served, req).await
         }
@@ -390,17 +394,25 @@ async fn get(server: Arc<ApiServer>, ctx: &Context, served: Served) -> Result<Re
         });
         let mut r = body::json(200, "");
         *r.body_mut() = Body::from_stream(lines);
+        body::warn(&mut r, &ctx.warnings);
         return Ok(r);
     }
     let bytes = server.list(&served, namespace, &options, shape, ctx.include()).await?;
-    Ok(body::json_for(&ctx.headers, 200, bytes))
+    let mut r = body::json_for(&ctx.headers, 200, bytes);
+    body::warn(&mut r, &ctx.warnings);
+    Ok(r)
 }
 
 async fn get_one(server: &ApiServer, ctx: &Context, served: Served) -> Result<Response> {
     let shape = Shape::negotiate(&ctx.headers)?;
     match server.get(&served, &ctx.info.namespace, &ctx.info.name).await {
-        Ok(o) => Ok(body::json_for(&ctx.headers, 200, server.shape_one(&served, &o, shape, ctx.include()))),
-        Err(e) if e.code == 404 && served.kind.resource == "pods" => {
+        Ok(o) => {
+            let bytes = server.shape_one(&served, &o, shape, ctx.include());
+            let mut r = body::json_for(&ctx.headers, 200, bytes);
+            body::warn(&mut r, &ctx.warnings);
+            Ok(r)
+        }
+        Err(e) if e.code == 404 && served.kind.builtin() == "pods" => {
             let gone = proxy::archive::gone_pod(server, ctx).await.ok_or(e)?;
             Ok(body::json(200, gone.to_string()))
         }
@@ -435,7 +447,7 @@ async fn update(
     let write = ctx.write()?;
     let part = match ctx.info.subresource.as_str() {
         "status" if served.kind.status => Part::Status,
-        "finalize" if served.kind.resource == "namespaces" => Part::Finalize,
+        "finalize" if served.kind.builtin() == "namespaces" => Part::Finalize,
         "" => Part::Main,
         _ => return Err(ApiError::no_such_path()),
     };
@@ -510,7 +522,7 @@ async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8])
             }
         }
         let list = json!({
-            "kind": format!("{}List", served.kind.kind),
+            "kind": served.list_kind(),
             "apiVersion": served.api_version(),
             "metadata": {"resourceVersion": server.cache.revision().to_string()},
             "items": items,
@@ -526,7 +538,7 @@ async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8])
                 details["group"] = served.group.into();
             }
             // Pods come back as objects, everything else as a word.
-            if served.kind.resource == "pods" {
+            if served.kind.builtin() == "pods" {
                 return written(server, ctx, &served, 200, o);
             }
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});

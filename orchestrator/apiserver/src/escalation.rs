@@ -26,7 +26,7 @@ impl ApiServer {
         if served.group != GROUP || user.in_group(MASTERS) {
             return Ok(());
         }
-        let kind = served.kind.resource;
+        let kind = served.kind.builtin();
         let unchanged = |field: &str| old.is_some_and(|o| o.get(field) == new.get(field));
         let (namespace, name) = (object::namespace(new), object::name(new));
         let may = |verb: &str, resource: &str, name: &str| {

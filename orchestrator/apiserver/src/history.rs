@@ -7,7 +7,7 @@ use serde_json::Value;
 use signal::Timestamp;
 use store::{Error, Event, Range, Watch};
 
-use crate::cache::PREFIX;
+use crate::cache::{Cache, PREFIX, Place, locate, store_prefix};
 use crate::kinds::{self, ALL, Kind};
 use crate::object;
 use crate::server::ApiServer;
@@ -71,24 +71,28 @@ pub type EventArchive =
     Arc<dyn Fn(PastEvents) -> BoxFuture<'static, Result<Vec<PastEvent>, String>> + Send + Sync>;
 
 /// A place in the stream of all changes.
-pub struct Follow(Watch);
+pub struct Follow {
+    watch: Watch,
+    cache: Arc<Cache>,
+}
 
 impl Follow {
     /// Everything up to this revision has been given.
     pub fn revision(&self) -> u64 {
-        self.0.revision()
+        self.watch.revision()
     }
 
     /// Waits for the next changes; [`Error::Compacted`] if the store has forgotten some of them. Safe to drop while waiting.
     pub async fn next(&mut self) -> Result<Vec<Revision>, Error> {
-        Ok(self.0.next().await?.iter().filter_map(|e| changed(e)).collect())
+        let events = self.watch.next().await?;
+        Ok(events.iter().filter_map(|e| changed(&self.cache, e)).collect())
     }
 }
 
 impl ApiServer {
     /// Every change after a revision.
     pub fn follow(&self, after: u64) -> Follow {
-        Follow(self.store.watch(PREFIX, after))
+        Follow { watch: self.store.watch(PREFIX, after), cache: self.cache.clone() }
     }
 
     /// The revision now, for [`ApiServer::present`].
@@ -98,41 +102,46 @@ impl ApiServer {
 
     /// The objects of the kinds of this number in order, at a revision. `None` behind the last kind.
     pub async fn present(&self, number: usize, revision: u64) -> Result<Option<Vec<Revision>>, Error> {
-        let Some(kind) = ALL.get(number).copied() else { return Ok(None) };
-        let prefix = format!("{PREFIX}{}/", kind.resource);
+        let Some((_, kind)) = self.stored_kinds().into_iter().nth(number) else { return Ok(None) };
+        let prefix = store_prefix(kind);
         let all = self.store.range(Range { revision: Some(revision), ..Range::prefix(prefix) }).await?;
-        let row =
-            |kv: &store::KeyValue| of(kind, key_of(&kv.key)?, Op::Present, kv.mod_revision, Some(&kv.value));
+        let row = |kv: &store::KeyValue| {
+            let (_, key) = split(&self.cache, &kv.key)?;
+            of(kind, key, Op::Present, kv.mod_revision, Some(&kv.value))
+        };
         Ok(Some(all.items.iter().filter_map(row).collect()))
     }
 }
 
-/// Behind the prefix and the resource: `namespace/name`, or `name`.
-fn key_of(key: &[u8]) -> Option<&str> {
-    std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?.split_once('/').map(|(_, key)| key)
+/// A key's row and what stands behind it: `namespace/name`, or `name`.
+fn split<'a>(cache: &Cache, key: &'a [u8]) -> Option<(&'static Kind, &'a str)> {
+    match locate(key)? {
+        Place::Builtin(index, key) => Some((ALL[index], key)),
+        // A row is known as long as the server lives, for what comes late.
+        Place::Custom(path, key) => Some((cache.customs.row(cache.customs.index(path)?)?, key)),
+    }
 }
 
-fn changed(e: &Event) -> Option<Revision> {
-    let resource = std::str::from_utf8(&e.key).ok()?.strip_prefix(PREFIX)?.split('/').next()?;
-    let kind = ALL.iter().copied().find(|k| k.resource == resource)?;
+fn changed(cache: &Cache, e: &Event) -> Option<Revision> {
+    let (kind, key) = split(cache, &e.key)?;
     let op = match (&e.value, e.version) {
         (None, _) => Op::Deleted,
         (_, 1) => Op::Added,
         _ => Op::Modified,
     };
-    of(kind, key_of(&e.key)?, op, e.revision, e.value.as_deref())
+    of(kind, key, op, e.revision, e.value.as_deref())
 }
 
 fn of(kind: &'static Kind, key: &str, op: Op, revision: u64, stored: Option<&[u8]>) -> Option<Revision> {
     // A lease says every few seconds that somebody is alive: that is a metric's business.
-    if kind.resource == "leases" {
+    if kind.builtin() == "leases" {
         return None;
     }
     let (namespace, name) = if kind.namespaced { key.split_once('/')? } else { ("", key) };
     let object = stored.map(serde_json::from_slice::<Value>).transpose().ok()?.map(|mut o| {
         object::metadata(&mut o).insert("resourceVersion".to_owned(), revision.to_string().into());
         object::metadata(&mut o).remove("managedFields");
-        if kind.resource == "secrets" {
+        if kind.builtin() == "secrets" {
             object::remove(&mut o, "data");
             // kubectl notes there what it sent, data and all.
             if let Some(Value::Object(notes)) = object::metadata(&mut o).get_mut("annotations") {
@@ -141,11 +150,14 @@ fn of(kind: &'static Kind, key: &str, op: Op, revision: u64, stored: Option<&[u8
         }
         o
     });
-    let served = kinds::by_resource(kind.group, kind.resource)?;
+    let api_version = match kinds::by_resource(kind.group, kind.resource) {
+        Some(served) => served.api_version(),
+        None => format!("{}/{}", kind.group, kind.version),
+    };
     Some(Revision {
         revision,
         op,
-        api_version: served.api_version(),
+        api_version,
         kind: kind.kind,
         namespace: namespace.to_owned(),
         name: name.to_owned(),

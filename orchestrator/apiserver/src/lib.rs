@@ -8,6 +8,7 @@
 //! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`rbac`] (and [`escalation`] for roles) →
 //! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
 //! [`registry`] with [`admission`], [`webhook`] and [`quota`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
+//! Kinds that CustomResourceDefinitions make have their room in [`custom`].
 //! Beside it: [`subresource`], [`eviction`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
 //! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one shows
@@ -20,6 +21,7 @@ mod authn;
 mod body;
 mod bootstrap;
 mod cache;
+mod custom;
 mod discovery;
 mod dispatch;
 mod error;

@@ -78,7 +78,10 @@ fn storage_version(served: &Served) -> String {
     if k.group.is_empty() { k.version.to_owned() } else { format!("{}/{}", k.group, k.version) }
 }
 
-fn storage_type(served: &Served) -> Option<(&'static Schemas, Type)> {
+fn storage_type(served: &Served) -> Option<(&Schemas, Type)> {
+    if let Some(held) = &served.custom {
+        return Some((&held.types.0, held.types.1.clone()));
+    }
     let s = schemas();
     s.kind(served.kind.group, served.kind.version, served.kind.kind).map(|t| (s, t))
 }
@@ -115,7 +118,7 @@ fn strip(o: &Value) -> Value {
 
 /// Kinds that change often and that nobody applies: their managers are not worth their bytes.
 fn is_tracked(served: &Served) -> bool {
-    !matches!(served.kind.resource, "events" | "leases" | "endpointslices" | "endpoints")
+    !matches!(served.kind.builtin(), "events" | "leases" | "endpointslices" | "endpoints")
 }
 
 /// Notes what an update by `manager` changed.

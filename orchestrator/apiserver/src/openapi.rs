@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value, json};
 
 use crate::body;
+use crate::custom::publish;
 use crate::discovery;
 use crate::error::{ApiError, Result};
 use crate::server::ApiServer;
@@ -23,6 +24,12 @@ pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Re
             .map(|(p, _, _)| {
                 let mut hashed = apimachinery::schema::definitions_compressed().to_vec();
                 hashed.extend_from_slice(p.as_bytes());
+                if let Some((g, v)) = p.strip_prefix("apis/").and_then(|p| p.split_once('/')) {
+                    for (name, schema) in publish::definitions(server, Some((g, v))) {
+                        hashed.extend_from_slice(name.as_bytes());
+                        hashed.extend_from_slice(schema.to_string().as_bytes());
+                    }
+                }
                 let hash = discovery::hash(&hashed);
                 (p.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{p}?hash={hash}")}))
             })
@@ -61,7 +68,8 @@ fn definitions() -> Result<Map<String, Value>> {
 }
 
 fn document(server: &ApiServer, group: &str, version: &str) -> Result<Value> {
-    let all = definitions()?;
+    let mut all = definitions()?;
+    all.extend(publish::definitions(server, Some((group, version))));
     let (paths, wanted) = paths(server, &all, group, version);
     Ok(json!({
         "openapi": "3.0.0",

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::apply;
 use crate::body;
+use crate::custom;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
@@ -29,6 +30,9 @@ pub(crate) fn conform(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value> {
+    if let Some(held) = &served.custom {
+        return custom::conform(served, held, o, validation, warnings);
+    }
     let kind = served.kind.kind;
     let version = served.api_version();
     let (given_version, given_kind) =
@@ -97,6 +101,16 @@ fn json_patch(target: &mut Value, patch: &[u8]) -> Result<()> {
     })
 }
 
+fn unsupported(accepted: &[&str]) -> ApiError {
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    );
+    let mut e = ApiError::new(415, "UnsupportedMediaType", message);
+    e.details = Some(json!({}));
+    e
+}
+
 /// Answers a PATCH: status and the object in its storage version.
 pub(crate) async fn respond(
     server: &ApiServer,
@@ -113,19 +127,10 @@ pub(crate) async fn respond(
     }
     let parsed = match media.as_str() {
         JSON_PATCH => Value::Null,
+        STRATEGIC if served.custom.is_some() => return Err(unsupported(&[JSON_PATCH, MERGE_PATCH, APPLY])),
         MERGE_PATCH | STRATEGIC => serde_json::from_slice(bytes)
             .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?,
-        _ => {
-            let mut e = ApiError::new(
-                415,
-                "UnsupportedMediaType",
-                format!(
-                    "the body of the request was in an unknown format - accepted media types include: {JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC}, {APPLY}"
-                ),
-            );
-            e.details = Some(json!({}));
-            return Err(e);
-        }
+        _ => return Err(unsupported(&[JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY])),
     };
     let mut warnings = Vec::new();
     let validation = write.options.field_validation;

@@ -99,7 +99,7 @@ impl ApiServer {
     fn used(&self, quota: &Value, namespace: &str, hard: &Amounts) -> Amounts {
         let mut used: Amounts = hard.keys().map(|k| (k.clone(), Quantity::default())).collect();
         let counted = |kind: &Kind| hard.keys().any(|k| usage::counts(kind, k));
-        for (index, kind) in kinds::ALL.iter().enumerate().filter(|(_, k)| k.namespaced && counted(k)) {
+        for (index, kind) in self.stored_kinds().into_iter().filter(|(_, k)| k.namespaced && counted(k)) {
             for o in self.cache.list(index, Some(namespace)).objects {
                 let o = o.value();
                 if !usage::is_in_scope(quota, kind, &o) {

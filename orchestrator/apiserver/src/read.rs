@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use store::Range;
 
-use crate::cache::{self, Object, PREFIX};
+use crate::cache::{self, Object};
 use crate::error::{ApiError, Result};
 use crate::history::{PastEvent, PastEvents};
 use crate::kinds::Served;
@@ -32,14 +32,15 @@ impl Filter {
         let mut fields = options.fields.clone();
         for (f, _, _) in &mut fields.terms {
             // events.k8s.io names the same field differently.
-            if served.kind.resource == "events"
+            if served.kind.builtin() == "events"
                 && let Some(rest) = f.strip_prefix("regarding.")
             {
                 *f = format!("involvedObject.{rest}");
             }
             let known = f == "metadata.name"
                 || f == "metadata.namespace" && served.kind.namespaced
-                || served.kind.fields.contains(&f.as_str());
+                || served.kind.fields.contains(&f.as_str())
+                    && served.custom.as_ref().is_none_or(|held| held.selectable.contains(f));
             if !known {
                 return Err(ApiError::bad_request(format!("field label not supported: {f}")));
             }
@@ -76,13 +77,17 @@ impl Filter {
 
 /// An object's JSON in the version it is asked for.
 pub(crate) fn render(served: &Served, o: &Object) -> Bytes {
-    match served.alias {
-        None => o.bytes.clone(),
-        Some(_) => Bytes::from(render_value(served, o.value()).to_string()),
+    match (served.alias, &served.custom) {
+        (None, None) => o.bytes.clone(),
+        (None, Some(held)) if held.custom.is_stored_as(served) && !held.custom.webhook => o.bytes.clone(),
+        _ => Bytes::from(render_value(served, o.value()).to_string()),
     }
 }
 
 pub(crate) fn render_value(served: &Served, mut v: Value) -> Value {
+    if let Some(held) = &served.custom {
+        return held.renamed(v);
+    }
     if let Some(alias) = served.alias {
         (alias.from_storage)(&mut v);
         v["apiVersion"] = served.api_version().into();
@@ -108,8 +113,8 @@ impl ApiServer {
             Shape::Metadata => table::partial(v),
             Shape::Table => {
                 let metadata = json!({"resourceVersion": v["metadata"]["resourceVersion"]});
-                let row = table::row(served.kind, v, include, self.now());
-                table::table(served.kind, metadata, vec![row], true)
+                let row = table::row(served, v, include, self.now());
+                table::table(served, metadata, vec![row], true)
             }
         }
     }
@@ -124,7 +129,7 @@ impl ApiServer {
     ) -> Result<Bytes> {
         let filter = Filter::new(served.clone(), namespace, options)?;
         let mut page = self.page(&filter, options).await?;
-        if served.kind.resource == "events"
+        if served.kind.builtin() == "events"
             && page.continue_after.is_none()
             && options.resource_version.is_empty()
         {
@@ -143,12 +148,12 @@ impl ApiServer {
             let rows = page
                 .objects
                 .iter()
-                .map(|o| table::row(served.kind, render_value(served, o.value()), include, now));
-            return Ok(Bytes::from(table::table(served.kind, metadata, rows.collect(), true).to_string()));
+                .map(|o| table::row(served, render_value(served, o.value()), include, now));
+            return Ok(Bytes::from(table::table(served, metadata, rows.collect(), true).to_string()));
         }
         let (kind, version) = match shape {
             Shape::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
-            _ => (format!("{}List", served.kind.kind), served.api_version()),
+            _ => (served.list_kind(), served.api_version()),
         };
         let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":["#);
         let size: usize = page.objects.iter().map(|o| o.bytes.len() + 1).sum();
@@ -206,14 +211,14 @@ impl ApiServer {
         match pinned {
             // The snapshot has moved on: the store still knows what was then.
             Some(revision) if snapshot.changed > revision => {
-                let mut prefix = format!("{PREFIX}{}/", filter.served.kind.resource);
+                let mut prefix = cache::store_prefix(filter.served.kind);
                 if let Some(ns) = filter.namespace() {
                     prefix.push_str(&format!("{ns}/"));
                 }
                 let range = Range { revision: Some(revision), ..Range::prefix(prefix) };
                 let then = self.store.range(range).await?;
                 let objects =
-                    then.items.iter().filter_map(|kv| cache::from_store(index, kv)).map(Arc::new).collect();
+                    then.items.iter().filter_map(|kv| self.cache.read_stored(kv)).map(Arc::new).collect();
                 Ok(Page::cut(objects, after, filter, options.limit, revision))
             }
             pinned => {

@@ -17,7 +17,7 @@ use crate::kinds::{Kind, Served};
 use crate::request::WriteOptions;
 use crate::server::ApiServer;
 use crate::validation::Errors;
-use crate::{managed, object};
+use crate::{custom, managed, object};
 
 pub(crate) use delete::{DeleteOptions, Deleted};
 pub(crate) use metadata::validate_labels;
@@ -98,6 +98,7 @@ impl ApiServer {
         if kind.generation {
             object::metadata(&mut o).insert("generation".to_owned(), 1.into());
         }
+        self.check_definition(served)?;
         validate(served, &o)?;
         if let Some(user) = &ctx.user {
             self.check_escalation(served, user, None, &o)?;
@@ -117,7 +118,11 @@ impl ApiServer {
                     return Ok(o);
                 }
             } else {
-                match self.store.create(store_key(kind, &key), o.to_string()).await {
+                let stored = match &served.custom {
+                    Some(_) => self.to_storage(served, o.clone()).await?.to_string(),
+                    None => o.to_string(),
+                };
+                match self.store.create(store_key(kind, &key), stored).await {
                     Ok(revision) => return Ok(with_revision(o, revision)),
                     Err(store::Error::Exists { .. }) => {}
                     Err(e) => return Err(e.into()),
@@ -167,6 +172,17 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Nothing is made of a kind that goes away.
+    fn check_definition(&self, served: &Served) -> Result<()> {
+        match &served.custom {
+            Some(held) if held.custom.terminating => {
+                let why = "create not allowed while custom resource definition is terminating";
+                Err(ApiError::new(405, "MethodNotAllowed", why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Nothing is made in a namespace that is missing or going away.
     async fn check_namespace(&self, served: &Served, namespace: &str, name: &str) -> Result<()> {
         self.cache.fresh().await?;
@@ -201,7 +217,7 @@ impl ApiServer {
     ) -> Result<Value> {
         for _ in 0..RETRIES {
             let current = self.get(served, namespace, name).await?;
-            let old = current.value();
+            let old = self.to_served(served, current.value()).await?;
             let new = change(&old)?;
             let named = object::text(&new, "metadata.resourceVersion").unwrap_or_default();
             let unconditional = named.is_empty() || named == current.revision.to_string();
@@ -267,6 +283,9 @@ impl ApiServer {
         if part == Part::Main {
             (kind.validate_update)(&new, old, &mut errors);
         }
+        if let Some(held) = &served.custom {
+            custom::validate(held, &new, Some(old), &mut errors);
+        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(served, name, &errors));
         }
@@ -303,9 +322,13 @@ impl ApiServer {
                 Err(e) => Err(e.into()),
             };
         }
-        let stored = without_revision(new);
-        match self.store.update(key, stored.to_string(), revision).await {
-            Ok(r) => Ok(Some(with_revision(stored, r))),
+        let new = without_revision(new);
+        let stored = match &served.custom {
+            Some(_) => self.to_storage(served, new.clone()).await?.to_string(),
+            None => new.to_string(),
+        };
+        match self.store.update(key, stored, revision).await {
+            Ok(r) => Ok(Some(with_revision(new, r))),
             Err(store::Error::Conflict { .. }) => Ok(None),
             Err(store::Error::NotFound) => Err(ApiError::not_found(served, name)),
             Err(e) => Err(e.into()),
@@ -352,7 +375,7 @@ fn set_annotation(o: &mut Value, key: &str, value: String) {
 /// Kinds whose desired state starts something; the others would only churn.
 fn is_traced(kind: &Kind) -> bool {
     matches!(
-        kind.resource,
+        kind.builtin(),
         "pods"
             | "deployments"
             | "replicasets"
@@ -396,5 +419,8 @@ fn validate(served: &Served, o: &Value) -> Result<()> {
     let mut errors = Errors::default();
     validate_metadata(served.kind, o, &mut errors);
     (served.kind.validate)(o, &mut errors);
+    if let Some(held) = &served.custom {
+        custom::validate(held, o, None, &mut errors);
+    }
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(served, object::name(o), &errors)) }
 }

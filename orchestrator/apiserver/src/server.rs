@@ -18,7 +18,7 @@ use crate::admission::config::AdmissionConfig;
 use crate::cache::Cache;
 use crate::error::{ApiError, Error};
 use crate::history::EventArchive;
-use crate::kinds;
+use crate::kinds::{self, Kind, Served};
 use crate::pki::Pki;
 use crate::proxy::archive::LogArchive;
 use crate::rbac::Rbac;
@@ -26,7 +26,7 @@ use crate::registry::{Part, WriteContext};
 use crate::token::Tokens;
 use crate::webhook::client::Peers;
 use crate::webhook::config::Hooks;
-use crate::{bootstrap, dispatch, expire, object, quota};
+use crate::{bootstrap, custom, dispatch, expire, object, quota};
 
 /// Revisions the cache may be behind the store, before the server counts as not ready.
 const MAX_BEHIND: u64 = 10_000;
@@ -192,6 +192,7 @@ impl ApiServer {
         bootstrap::run(&server).await?;
         telemetry::task::spawn("apiserver-event-ttl", expire::run(server.clone()));
         telemetry::task::spawn("apiserver-quota", quota::run(server.clone()));
+        telemetry::task::spawn("apiserver-crd", custom::lifecycle::run(server.clone()));
         Ok(server)
     }
 
@@ -230,6 +231,23 @@ impl ApiServer {
 
     pub fn pki(&self) -> &Arc<Pki> {
         &self.config.pki
+    }
+
+    /// A kind by its path, ours or a custom one.
+    pub(crate) fn find_kind(&self, group: &str, version: &str, resource: &str) -> Option<Served> {
+        kinds::find(group, version, resource).or_else(|| self.cache.customs.find(group, version, resource))
+    }
+
+    /// Every kind in every group-version, custom ones behind ours.
+    pub(crate) fn served(&self) -> Vec<Served> {
+        kinds::served().chain(self.cache.customs.served()).collect()
+    }
+
+    /// Every kind once, with its number.
+    pub(crate) fn stored_kinds(&self) -> Vec<(usize, &'static Kind)> {
+        let customs = self.cache.customs.all();
+        let customs = customs.iter().map(|c| (c.index, c.storage().kind));
+        kinds::ALL.iter().copied().enumerate().chain(customs).collect()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -29,10 +29,10 @@ pub(crate) async fn respond(
     bytes: &[u8],
 ) -> Result<Response> {
     let sub = ctx.info.subresource.clone();
-    match (served.kind.resource, sub.as_str(), method) {
+    match (served.kind.builtin(), sub.as_str(), method) {
         (_, "scale", &Method::GET) if served.kind.scale => {
             let o = server.get(&served, &ctx.info.namespace, &ctx.info.name).await?;
-            Ok(body::json(200, scale_of(&o.value()).to_string()))
+            Ok(body::json(200, scale_of(&served, &server.to_served(&served, o.value()).await?).to_string()))
         }
         (_, "scale", &(Method::PUT | Method::PATCH)) if served.kind.scale => {
             scale(server, ctx, served, method == Method::PATCH, bytes).await
@@ -45,23 +45,38 @@ pub(crate) async fn respond(
 }
 
 /// A workload as an autoscaling/v1 Scale.
-pub(crate) fn scale_of(o: &Value) -> Value {
+pub(crate) fn scale_of(served: &Served, o: &Value) -> Value {
     let meta = &o["metadata"];
     let mut m = json!({});
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         m[key] = meta[key].clone();
     }
-    let selector = match table::selector(object::get(o, "spec.selector")) {
-        Value::String(s) if s != "<none>" => s,
-        _ => String::new(),
+    let (spec, status, selector) = match served.custom.as_ref().and_then(|held| held.scale.as_ref()) {
+        Some(scale) => {
+            let selector = scale.selector.as_ref().and_then(|p| object::text(o, p));
+            (scale.spec.as_str(), scale.status.as_str(), selector.unwrap_or_default().to_owned())
+        }
+        None => match table::selector(object::get(o, "spec.selector")) {
+            Value::String(s) if s != "<none>" => ("spec.replicas", "status.replicas", s),
+            _ => ("spec.replicas", "status.replicas", String::new()),
+        },
     };
     json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": m,
-        "spec": {"replicas": object::int(o, "spec.replicas").unwrap_or(0)},
-        "status": {"replicas": object::int(o, "status.replicas").unwrap_or(0), "selector": selector},
+        "spec": {"replicas": object::int(o, spec).unwrap_or(0)},
+        "status": {"replicas": object::int(o, status).unwrap_or(0), "selector": selector},
     })
+}
+
+/// Writes the number a Scale asks for where the kind keeps it.
+pub(crate) fn set_replicas(served: &Served, o: &mut Value, replicas: Value) {
+    let path = served.custom.as_ref().and_then(|held| held.scale.as_ref());
+    let path = path.map_or("spec.replicas", |scale| &scale.spec);
+    let (outer, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let holder = outer.split('.').filter(|p| !p.is_empty()).fold(o, |v, p| object::child(v, p));
+    holder[last] = replicas;
 }
 
 async fn scale(
@@ -77,7 +92,7 @@ async fn scale(
     let mut change = |old: &Value| -> Result<Value> {
         let wanted = match &given {
             Some(s) => s.clone(),
-            None => patch::untyped(&scale_of(old), &media, bytes)?,
+            None => patch::untyped(&scale_of(&served, old), &media, bytes)?,
         };
         let replicas = object::int(&wanted, "spec.replicas").unwrap_or(0);
         if replicas < 0 {
@@ -91,14 +106,14 @@ async fn scale(
             return Err(refused);
         }
         let mut new = old.clone();
-        object::child(&mut new, "spec")["replicas"] = replicas.into();
+        set_replicas(&served, &mut new, replicas.into());
         let named = object::text(&wanted, "metadata.resourceVersion").unwrap_or_default();
         object::metadata(&mut new).insert("resourceVersion".to_owned(), named.into());
         Ok(new)
     };
     let (ns, name) = (&ctx.info.namespace, &ctx.info.name);
     let o = server.update(&served, ns, name, &write, Part::Main, &mut change).await?;
-    Ok(body::json(200, scale_of(&o).to_string()))
+    Ok(body::json(200, scale_of(&served, &o).to_string()))
 }
 
 /// Gives a pod its node (kubernetes: pkg/registry/core/pod/storage BindingREST).

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use crate::kinds::{Column, Kind};
+use crate::custom;
+use crate::kinds::{Column, Served};
 use crate::object;
 
 /// How much of each object stands in a row.
@@ -35,8 +36,11 @@ pub(crate) fn columns(columns: &[Column]) -> Value {
 }
 
 /// One row. `object` is in the version the client asked for.
-pub(crate) fn row(kind: &Kind, object: Value, include: Include, now: Timestamp) -> Value {
-    let cells = (kind.row)(&object, now);
+pub(crate) fn row(served: &Served, object: Value, include: Include, now: Timestamp) -> Value {
+    let cells = match &served.custom {
+        Some(held) => custom::columns::row(&held.columns, &object, now),
+        None => (served.kind.row)(&object, now),
+    };
     let mut row = json!({ "cells": cells });
     match include {
         Include::None => {}
@@ -47,8 +51,12 @@ pub(crate) fn row(kind: &Kind, object: Value, include: Include, now: Timestamp) 
 }
 
 /// A table of rows. Watches give the columns only once.
-pub(crate) fn table(kind: &Kind, metadata: Value, rows: Vec<Value>, with_columns: bool) -> Value {
-    let definitions = if with_columns { columns(kind.columns) } else { Value::Array(Vec::new()) };
+pub(crate) fn table(served: &Served, metadata: Value, rows: Vec<Value>, with_columns: bool) -> Value {
+    let definitions = match &served.custom {
+        _ if !with_columns => Value::Array(Vec::new()),
+        Some(held) => custom::columns::definitions(&held.columns),
+        None => columns(served.kind.columns),
+    };
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",

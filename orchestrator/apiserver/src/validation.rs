@@ -54,6 +54,55 @@ impl Errors {
         self.add(field, "FieldValueNotFound", format!("Not found: {}", value.text()));
     }
 
+    /// A value of the wrong type.
+    pub(crate) fn type_invalid(&mut self, field: impl Into<String>, value: impl ToValue, detail: &str) {
+        self.add(field, "FieldValueTypeInvalid", format!("Invalid value: {}: {detail}", value.text()));
+    }
+
+    /// As [`Errors::not_supported`], for what need not be text.
+    pub(crate) fn not_supported_value(
+        &mut self,
+        field: impl Into<String>,
+        value: &Value,
+        supported: &[&str],
+    ) {
+        let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let body = format!("Unsupported value: {value}: supported values: {}", list.join(", "));
+        self.add(field, "FieldValueNotSupported", body);
+    }
+
+    pub(crate) fn too_long(&mut self, field: impl Into<String>, max: u64) {
+        let unit = if max == 1 { "byte" } else { "bytes" };
+        self.add(field, "FieldValueTooLong", format!("Too long: may not be more than {max} {unit}"));
+    }
+
+    pub(crate) fn too_many(&mut self, field: impl Into<String>, actual: u64, max: u64) {
+        let unit = if max == 1 { "item" } else { "items" };
+        self.add(field, "FieldValueTooMany", format!("Too many: {actual}: must have at most {max} {unit}"));
+    }
+
+    pub(crate) fn append(&mut self, other: Errors) {
+        self.findings.extend(other.findings);
+    }
+
+    /// What was found in a part that stands at `at`.
+    pub(crate) fn append_under(&mut self, at: &str, other: Errors) {
+        self.findings.extend(other.findings.into_iter().map(|f| {
+            let field = match f.field.as_str() {
+                "" | crate::custom::values::NOWHERE => at.to_owned(),
+                inside => format!("{at}.{inside}"),
+            };
+            Finding { field, ..f }
+        }));
+    }
+
+    /// Of several judgements the mildest.
+    pub(crate) fn append_best(&mut self, all: Vec<Errors>) {
+        if let Some(best) = all.into_iter().min_by_key(|e| e.findings.len()) {
+            self.append(best);
+        }
+    }
+
     /// A value that may not change.
     pub(crate) fn immutable(&mut self, field: impl Into<String>, new: Option<&Value>, old: Option<&Value>) {
         if new != old {

@@ -101,6 +101,14 @@ async fn reached(published: &mut tokio::sync::watch::Receiver<u64>, cursor: u64)
     published.wait_for(|r| *r > cursor).await.ok().map(|r| *r)
 }
 
+/// Until a custom kind is defined anew: its watchers come back and see it.
+async fn redefined(served: &Served) {
+    match &served.custom {
+        Some(held) => held.custom.ended.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Watcher {
     /// The next line, or `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
@@ -147,6 +155,7 @@ impl Watcher {
                     return Some(self.bookmark(false));
                 }
                 () = server.stop.cancelled() => return None,
+                () = redefined(&self.served) => return None,
             }
         }
     }
@@ -176,13 +185,13 @@ impl Watcher {
             Shape::Table => {
                 let metadata = json!({"resourceVersion": o.revision.to_string()});
                 let row = table::row(
-                    self.served.kind,
+                    &self.served,
                     render_value(&self.served, o.value()),
                     self.include,
                     self.server.now(),
                 );
                 let first = !std::mem::replace(&mut self.columns_sent, true);
-                Bytes::from(table::table(self.served.kind, metadata, vec![row], first).to_string())
+                Bytes::from(table::table(&self.served, metadata, vec![row], first).to_string())
             }
         };
         let mut out = Vec::with_capacity(body.len() + 40);
@@ -200,7 +209,7 @@ impl Watcher {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object: Value = match self.shape {
-            Shape::Table => table::table(self.served.kind, metadata, Vec::new(), false),
+            Shape::Table => table::table(&self.served, metadata, Vec::new(), false),
             Shape::Metadata => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }

@@ -20,6 +20,7 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Error};
@@ -30,6 +31,7 @@ const ORPHAN: &str = "orphan";
 const SETTLE: Duration = Duration::from_millis(500);
 /// Kinds that nobody owns and that change often: not worth a watch.
 const IGNORED: [&str; 2] = ["events", "leases"];
+const DEFINITIONS: &str = "customresourcedefinitions";
 
 /// A kind that can be listed, watched and deleted.
 #[derive(Clone, Debug)]
@@ -180,38 +182,98 @@ enum Decision {
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
     let queue = WorkQueue::new("garbage-collector");
     let graph = Arc::new(Mutex::new(Graph::default()));
-    let resources = loop {
-        match deletable_resources(&context).await {
-            Ok(r) => break r,
-            Err(e) => {
-                tracing::warn!(error = %e, "kinds cannot be listed, trying again");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                }
-            }
-        }
-    };
-    for r in resources.into_iter().filter(|r| !IGNORED.contains(&r.resource.plural.as_str())) {
-        let watch = watch(context.clone(), Arc::new(r), graph.clone(), queue.clone());
-        let stop = stop.clone();
-        telemetry::task::spawn("garbage-watch", async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = watch => {}
-            }
-        });
-    }
+    let watching = watch_all(context.clone(), graph.clone(), queue.clone(), stop.clone());
+    telemetry::task::spawn("garbage-kinds", watching);
     queue.run(2, stop, move |uid| reconcile(context.clone(), graph.clone(), uid)).await;
 }
 
-async fn watch(context: Context, r: Arc<Deletable>, graph: Arc<Mutex<Graph>>, queue: Arc<WorkQueue<String>>) {
+/// Watches every kind there is; kinds come and go with their definitions.
+async fn watch_all(
+    context: Context,
+    graph: Arc<Mutex<Graph>>,
+    queue: Arc<WorkQueue<String>>,
+    stop: CancellationToken,
+) {
+    // The watch of definitions itself tells that there may be other kinds.
+    let changed = Arc::new(Notify::new());
+    let mut watched: HashMap<String, CancellationToken> = HashMap::new();
+    loop {
+        let again = match deletable_resources(&context).await {
+            Ok(found) => {
+                let path = |r: &Deletable| format!("{}/{}", r.resource.api_version, r.resource.plural);
+                let there: HashSet<String> = found.iter().map(path).collect();
+                watched.retain(|path, ends| {
+                    let keep = there.contains(path);
+                    if !keep {
+                        ends.cancel();
+                    }
+                    keep
+                });
+                for r in found.into_iter().filter(|r| !is_ignored(r)) {
+                    let ends = stop.child_token();
+                    if watched.contains_key(&path(&r)) {
+                        continue;
+                    }
+                    watched.insert(path(&r), ends.clone());
+                    let r = Arc::new(r);
+                    let notify = (r.resource.plural == DEFINITIONS).then(|| changed.clone());
+                    let watch = watch(context.clone(), r.clone(), graph.clone(), queue.clone(), notify);
+                    let graph = graph.clone();
+                    telemetry::task::spawn("garbage-watch", async move {
+                        tokio::select! {
+                            () = ends.cancelled() => {}
+                            () = watch => {}
+                        }
+                        let mut g = graph.lock();
+                        let gone = g.objects.iter().filter(|(_, o)| Arc::ptr_eq(&o.resource, &r));
+                        for uid in gone.map(|(u, _)| u.clone()).collect::<Vec<_>>() {
+                            g.remove(&uid);
+                        }
+                    });
+                }
+                None
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "kinds cannot be listed, trying again");
+                Some(Duration::from_secs(1))
+            }
+        };
+        let pause = async {
+            match again {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = changed.notified() => {}
+            () = pause => {}
+        }
+    }
+}
+
+fn is_ignored(r: &Deletable) -> bool {
+    // Others may name their kinds so, too.
+    let ours = !r.resource.group.contains('.') || r.resource.group.ends_with(".k8s.io");
+    ours && IGNORED.contains(&r.resource.plural.as_str())
+}
+
+async fn watch(
+    context: Context,
+    r: Arc<Deletable>,
+    graph: Arc<Mutex<Graph>>,
+    queue: Arc<WorkQueue<String>>,
+    changed: Option<Arc<Notify>>,
+) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(context.client(), &r.resource);
     let config = watcher::Config::default().any_semantic();
     let mut stream = pin!(watcher(api, config).default_backoff());
     let mut listed: Option<HashSet<String>> = None;
     let look = |uids: Vec<String>| uids.into_iter().for_each(|u| queue.add(u));
     while let Some(event) = stream.next().await {
+        if let Some(changed) = &changed {
+            changed.notify_one();
+        }
         match event {
             Ok(watcher::Event::Init) => listed = Some(HashSet::new()),
             Ok(watcher::Event::InitApply(o)) => {

@@ -219,7 +219,8 @@ impl ApiServer {
             }
             let text = |k: &str| r[k].as_str().unwrap_or_default();
             let (group, _) = text("apiVersion").split_once('/').unwrap_or_default();
-            let Some(owner) = kinds::served().find(|s| s.group == group && s.kind.kind == text("kind"))
+            let Some(owner) =
+                self.served().into_iter().find(|s| s.group == group && s.kind.kind == text("kind"))
             else {
                 continue;
             };

@@ -2,6 +2,7 @@
 //!
 //! To add a kind, write its file with a `KIND` row and name it in [`ALL`].
 
+pub(crate) mod apiextensions;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -29,6 +30,7 @@ mod webhook;
 use serde_json::Value;
 use signal::Timestamp;
 
+use crate::custom::Held;
 use crate::validation::Errors;
 
 /// A table's column.
@@ -62,6 +64,8 @@ pub(crate) struct Alias {
 
 /// A kind as it is stored.
 pub(crate) struct Kind {
+    /// Made by a CustomResourceDefinition: what else there is of it stands in [`Served::custom`].
+    pub(crate) custom: bool,
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
     /// The plural, as in paths and keys.
@@ -92,6 +96,13 @@ pub(crate) struct Kind {
     pub(crate) row: fn(&Value, Timestamp) -> Vec<Value>,
 }
 
+impl Kind {
+    /// The resource's name where it is one of ours; others may have the same in their groups.
+    pub(crate) fn builtin(&self) -> &'static str {
+        if self.custom { "" } else { self.resource }
+    }
+}
+
 fn nothing(_: &mut Value) {}
 fn nothing_update(_: &mut Value, _: &Value) {}
 fn valid(_: &Value, _: &mut Errors) {}
@@ -102,7 +113,8 @@ fn plain_row(o: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 /// What a row leaves out.
-const BASE: Kind = Kind {
+pub(crate) const BASE: Kind = Kind {
+    custom: false,
     group: "",
     version: "v1",
     resource: "",
@@ -128,7 +140,7 @@ const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 37] = [
+pub(crate) static ALL: [&Kind; 38] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -166,20 +178,31 @@ pub(crate) static ALL: [&Kind; 37] = [
     &webhook::MUTATING,
     &webhook::VALIDATING,
     &runtimeclass::KIND,
+    &apiextensions::DEFINITION,
 ];
 
 /// A kind under one of the group-versions it is served in.
 #[derive(Clone)]
 pub(crate) struct Served {
     pub(crate) kind: &'static Kind,
-    /// Its number in [`ALL`].
+    /// Its number in [`ALL`], or behind.
     pub(crate) index: usize,
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
     pub(crate) alias: Option<&'static Alias>,
+    /// What makes it a custom resource.
+    pub(crate) custom: Option<Held>,
 }
 
 impl Served {
+    /// The kind of its lists.
+    pub(crate) fn list_kind(&self) -> String {
+        match &self.custom {
+            Some(held) => held.custom.list_kind.clone(),
+            None => format!("{}List", self.kind.kind),
+        }
+    }
+
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() {
             self.version.to_owned()
@@ -201,13 +224,14 @@ impl Served {
 /// Every kind in every group-version, preferred ones first.
 pub(crate) fn served() -> impl Iterator<Item = Served> {
     ALL.iter().enumerate().flat_map(|(index, kind)| {
-        let own = Served { kind, index, group: kind.group, version: kind.version, alias: None };
+        let own = Served { kind, index, group: kind.group, version: kind.version, alias: None, custom: None };
         std::iter::once(own).chain(kind.aliases.iter().map(move |a| Served {
             kind,
             index,
             group: a.group,
             version: a.version,
             alias: Some(a),
+            custom: None,
         }))
     })
 }

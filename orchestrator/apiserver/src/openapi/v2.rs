@@ -1,7 +1,7 @@
 //! OpenAPI v2: one document of everything, as JSON and as gnostic's protobuf, which client-go asks for.
 //! kubectl validates kind List by it, and older clients everything.
 //!
-//! Made at the first question, kept compressed.
+//! Made at the first question, kept compressed until a custom kind comes or goes.
 //! Source: github.com/google/gnostic-models: openapiv2/OpenAPIv2.proto (the numbers of its fields).
 
 use std::io::{Read, Write};
@@ -26,9 +26,12 @@ const PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+pr
 /// The document in both forms, gzipped.
 #[derive(Default)]
 pub(crate) struct Cached {
-    json: tokio::sync::OnceCell<Bytes>,
-    protobuf: tokio::sync::OnceCell<Bytes>,
+    json: Form,
+    protobuf: Form,
 }
+
+/// Which set of kinds it was made for, and what it is.
+type Form = tokio::sync::Mutex<Option<(u64, Bytes)>>;
 
 pub(crate) async fn respond(server: &ApiServer, headers: &HeaderMap) -> Result<Response> {
     let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("*/*");
@@ -42,14 +45,19 @@ pub(crate) async fn respond(server: &ApiServer, headers: &HeaderMap) -> Result<R
         let message = format!("only the following media types are accepted: {JSON}, {PROTOBUF}");
         return Err(ApiError::new(406, "NotAcceptable", message));
     };
-    let small = cell
-        .get_or_try_init(|| async {
+    let epoch = server.cache.customs.epoch();
+    let mut kept = cell.lock().await;
+    let small = match &*kept {
+        Some((made, bytes)) if *made == epoch => bytes.clone(),
+        _ => {
             let document = document(server)?;
             let bytes = if media == JSON { document.to_string().into_bytes() } else { encode(&document) };
-            compress(&bytes).map_err(ApiError::internal)
-        })
-        .await?
-        .clone();
+            let small = compress(&bytes).map_err(ApiError::internal)?;
+            *kept = Some((epoch, small.clone()));
+            small
+        }
+    };
+    drop(kept);
     let etag = discovery::etag(&small);
     let takes = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
     let compressed = takes.is_some_and(|v| v.contains("gzip"));
@@ -82,6 +90,7 @@ fn compress(bytes: &[u8]) -> std::io::Result<Bytes> {
 /// The JSON form: all definitions, and the paths of all group-versions.
 fn document(server: &ApiServer) -> Result<Value> {
     let mut definitions = super::definitions()?;
+    definitions.extend(crate::custom::publish::definitions(server, None));
     let mut paths = Map::new();
     for (_, group, version) in discovery::group_versions(server) {
         let (found, _) = super::paths(server, &definitions, &group, &version);

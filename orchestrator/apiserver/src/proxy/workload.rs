@@ -60,7 +60,7 @@ pub(crate) async fn respond(
         return Err(bad(format!("scheme {scheme:?} is not proxied: only http is")));
     }
     let o = server.get(&served, &info.namespace, name).await?.value();
-    let (ip, port) = match served.kind.resource {
+    let (ip, port) = match served.kind.builtin() {
         "pods" => pod_address(&o, port)?,
         _ => service_address(&server.cache, &o, port)?,
     };

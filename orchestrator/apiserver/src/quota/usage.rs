@@ -75,10 +75,10 @@ pub(super) fn of(kind: &Kind, o: &Value) -> Amounts {
     if !kind.group.is_empty() {
         return out;
     }
-    if LEGACY.contains(&kind.resource) && !(kind.resource == "pods" && is_over(o)) {
+    if LEGACY.contains(&kind.resource) && !(kind.builtin() == "pods" && is_over(o)) {
         out.insert(kind.resource.to_owned(), one());
     }
-    match kind.resource {
+    match kind.builtin() {
         "pods" if !is_over(o) => {
             for (k, v) in of_pod(o, "requests") {
                 if matches!(k.as_str(), "cpu" | "memory" | "ephemeral-storage") {
@@ -110,7 +110,7 @@ pub(super) fn of(kind: &Kind, o: &Value) -> Amounts {
 
 /// `cpu for: a,b`: amounts a quota limits and containers do not say.
 pub(super) fn lacking<'a>(kind: &Kind, o: &Value, hard: impl Iterator<Item = &'a String>) -> Vec<String> {
-    if kind.resource != "pods" {
+    if kind.builtin() != "pods" {
         return Vec::new();
     }
     let lacks = |key: &String| -> Option<String> {
@@ -135,7 +135,7 @@ pub(super) fn lacking<'a>(kind: &Kind, o: &Value, hard: impl Iterator<Item = &'a
 pub(super) fn is_in_scope(quota: &Value, kind: &Kind, o: &Value) -> bool {
     let scopes = object::list(quota, "spec.scopes").iter().filter_map(Value::as_str);
     let selectors = object::list(quota, "spec.scopeSelector.matchExpressions");
-    let is_pod = kind.resource == "pods";
+    let is_pod = kind.builtin() == "pods";
     let plain = |scope: &str| {
         let terminating = object::get(o, "spec.activeDeadlineSeconds").is_some();
         let best_effort = of_pod(o, "requests").is_empty() && of_pod(o, "limits").is_empty();

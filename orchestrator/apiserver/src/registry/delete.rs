@@ -56,7 +56,7 @@ impl ApiServer {
             propagate(&mut new, options.propagation.as_deref());
             let grace = self.grace(kind, &new, options);
             let held = !object::list(&new, "metadata.finalizers").is_empty()
-                || kind.resource == "namespaces" && !object::list(&new, "spec.finalizers").is_empty();
+                || kind.builtin() == "namespaces" && !object::list(&new, "spec.finalizers").is_empty();
             if grace == 0 && !held {
                 if options.dry_run {
                     return Ok(Deleted::Gone(old));
@@ -80,7 +80,7 @@ impl ApiServer {
                     let n = object::int(&old, "metadata.generation").unwrap_or(0);
                     object::metadata(&mut new).insert("generation".to_owned(), (n + 1).into());
                 }
-                if kind.resource == "namespaces" {
+                if kind.builtin() == "namespaces" {
                     object::child(&mut new, "status")["phase"] = "Terminating".into();
                 }
             }
@@ -103,7 +103,7 @@ impl ApiServer {
     fn grace(&self, kind: &Kind, o: &Value, options: &DeleteOptions) -> i64 {
         let bound = object::text(o, "spec.nodeName").is_some_and(|n| !n.is_empty());
         let over = matches!(object::text(o, "status.phase"), Some("Succeeded" | "Failed"));
-        if kind.resource != "pods" || !bound || over {
+        if kind.builtin() != "pods" || !bound || over {
             return 0;
         }
         let own = object::int(o, "spec.terminationGracePeriodSeconds").unwrap_or(30);
@@ -118,7 +118,7 @@ pub(super) fn is_finished(kind: &Kind, o: &Value) -> bool {
     object::is_deleting(o)
         && object::list(o, "metadata.finalizers").is_empty()
         && object::int(o, "metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
-        && (kind.resource != "namespaces" || object::list(o, "spec.finalizers").is_empty())
+        && (kind.builtin() != "namespaces" || object::list(o, "spec.finalizers").is_empty())
 }
 
 fn check_preconditions(served: &Served, name: &str, o: &Value, options: &DeleteOptions) -> Result<()> {

@@ -128,7 +128,11 @@ impl Hook {
             Some(s) => s,
             None if self.exact => return None,
             // The same object under another name.
-            None => kinds::served().filter(|s| s.index == a.served.index).find_map(|s| matches(&s))?,
+            None => {
+                let customs = a.served.custom.iter().flat_map(|held| held.custom.served());
+                let own = kinds::served().filter(|s| s.index == a.served.index);
+                own.chain(customs).find_map(|s| matches(&s))?
+            }
         };
         (self.selects_namespace(cache, a, new) && self.selects_object(a, new)).then_some(served)
     }

@@ -2,6 +2,7 @@
 
 mod access;
 mod apply;
+mod crd;
 mod https;
 mod kubectl;
 mod objects;
