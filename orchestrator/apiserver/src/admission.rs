@@ -3,6 +3,7 @@
 
 pub(crate) mod attributes;
 pub(crate) mod config;
+mod noderestriction;
 mod plugins;
 pub(crate) mod podsecurity;
 
@@ -47,6 +48,9 @@ impl ApiServer {
     /// The admission that only says no: what is written is valid and will not change any more. A deletion has no
     /// new object.
     pub(crate) async fn admit_valid(&self, attributes: &Attributes<'_>, o: Option<&Value>) -> Result<()> {
+        if self.config.admission.is_on("NodeRestriction") {
+            self.restrict_node(attributes, o)?;
+        }
         self.judge_by_plugins(attributes, o)?;
         if attributes.subresource == "scale" {
             let of = |o: &Value| scale_of(attributes.served, o);
@@ -72,6 +76,9 @@ impl ApiServer {
         let attributes = Attributes::new(operation, served, &ctx.info.namespace, &ctx.info.name, &write);
         let subject = Some((group, version, kind));
         self.call_mutating(&attributes, Some(&mut *o), subject).await?;
+        if self.config.admission.is_on("NodeRestriction") {
+            self.restrict_node(&attributes, Some(&*o))?;
+        }
         self.call_validating(&attributes, Some(o), subject).await
     }
 

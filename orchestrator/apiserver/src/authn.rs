@@ -1,12 +1,17 @@
 //! Who is asking: a client certificate, the admin's token or a service account's.
 
-use apimachinery::user::{AUTHENTICATED, MASTERS, UserInfo};
-use http::{HeaderMap, header};
+use std::collections::BTreeMap;
+
+use apimachinery::user::{AUTHENTICATED, MASTERS, UNAUTHENTICATED, UserInfo};
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::{ApiError, Result};
 use crate::server::{Access, ApiServer};
+
+const ANONYMOUS: &str = "system:anonymous";
 
 /// A verified client certificate: the common name is the user, organizations are groups.
 pub(crate) fn from_certificate(der: &[u8]) -> Option<UserInfo> {
@@ -48,46 +53,129 @@ impl ApiServer {
         }
     }
 
-    /// `kubectl --as`: another identity, for those who may take it.
+    /// `kubectl --as`: another identity, for those who may take it
+    /// (apiserver: pkg/endpoints/filters/impersonation).
     pub(crate) fn impersonate(&self, user: UserInfo, headers: &HeaderMap) -> Result<UserInfo> {
-        let one = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-        let Some(name) = one("impersonate-user") else { return Ok(user) };
-        let groups: Vec<&str> =
-            headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).collect();
-        let mut questions = Vec::new();
-        match name.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':')) {
-            Some((ns, sa)) => questions.push(("serviceaccounts", ns, sa)),
-            None => questions.push(("users", "", name)),
-        }
-        questions.extend(groups.iter().map(|g| ("groups", "", *g)));
-        for (resource, namespace, name) in questions {
+        let Some(wanted) = Wanted::read(headers)? else { return Ok(user) };
+        for (group, resource, subresource, namespace, name) in wanted.questions() {
             let access = Access {
                 verb: "impersonate".to_owned(),
+                group: group.to_owned(),
                 resource: resource.to_owned(),
+                subresource: subresource.to_owned(),
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
-                ..Access::default()
             };
-            if !self.rbac.allows(&user, &access) {
-                let message = format!(
-                    "{resource} \"{name}\" is forbidden: User \"{}\" cannot impersonate resource \"{resource}\" in API group \"\" at the cluster scope",
-                    user.name
-                );
-                return Err(ApiError::new(403, "Forbidden", message));
+            if self.decide(&user, &access, None).allowed {
+                continue;
+            }
+            let what = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+            let full = if subresource.is_empty() {
+                resource.to_owned()
+            } else {
+                format!("{resource}/{subresource}")
+            };
+            let place = if namespace.is_empty() {
+                "at the cluster scope".to_owned()
+            } else {
+                format!("in the namespace {namespace:?}")
+            };
+            let message = format!(
+                "{what} {name:?} is forbidden: User {:?} cannot impersonate resource {full:?} in API group {group:?} {place}",
+                user.name
+            );
+            let mut e = ApiError::new(403, "Forbidden", message);
+            e.details = Some(json!({"kind": resource, "name": name}));
+            if let Some(d) = e.details.as_mut().filter(|_| !group.is_empty()) {
+                d["group"] = group.into();
+            }
+            return Err(e);
+        }
+        Ok(wanted.user())
+    }
+}
+
+/// Whom a request wants to be.
+#[derive(Debug, Default)]
+struct Wanted {
+    name: String,
+    uid: String,
+    groups: Vec<String>,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+impl Wanted {
+    const EXTRA: &str = "impersonate-extra-";
+
+    fn read(headers: &HeaderMap) -> Result<Option<Wanted>> {
+        let text = |v: &HeaderValue| {
+            let bad = |_| ApiError::bad_request("an impersonation header is no visible ASCII text");
+            v.to_str().map(str::to_owned).map_err(bad)
+        };
+        let mut wanted = Wanted::default();
+        let mut any = false;
+        for (key, v) in headers {
+            let key = key.as_str();
+            if !key.starts_with("impersonate-") {
+                continue;
+            }
+            any = true;
+            match key {
+                "impersonate-user" if wanted.name.is_empty() => wanted.name = text(v)?,
+                "impersonate-uid" if wanted.uid.is_empty() => wanted.uid = text(v)?,
+                // A second one would be another user than the one that is checked.
+                "impersonate-user" | "impersonate-uid" => {
+                    return Err(ApiError::bad_request(format!("{key} is given more than once")));
+                }
+                "impersonate-group" => wanted.groups.push(text(v)?),
+                _ => match key.strip_prefix(Self::EXTRA) {
+                    Some(of) => wanted.extra.entry(crate::request::decode(of)).or_default().push(text(v)?),
+                    // client-go sends no other; what is unknown is not silently dropped.
+                    None => return Err(ApiError::bad_request(format!("unknown header {key}"))),
+                },
             }
         }
-        let mut other = match name.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':')) {
-            Some((ns, sa)) if groups.is_empty() => crate::token::service_account(ns, sa),
-            _ => UserInfo {
-                name: name.to_owned(),
-                groups: groups.iter().map(|g| (*g).to_owned()).collect(),
-                ..UserInfo::default()
-            },
-        };
-        if !other.in_group(AUTHENTICATED) && name != "system:anonymous" {
-            other.groups.push(AUTHENTICATED.to_owned());
+        if any && wanted.name.is_empty() {
+            return Err(ApiError::internal(
+                "requested impersonation of groups, uids or extra without impersonating a user",
+            ));
         }
-        Ok(other)
+        Ok(any.then_some(wanted))
+    }
+
+    fn account(&self) -> Option<(&str, &str)> {
+        self.name.strip_prefix("system:serviceaccount:")?.split_once(':')
+    }
+
+    /// What must be allowed: group, resource, subresource, namespace, name.
+    fn questions(&self) -> Vec<(&str, &str, &str, &str, &str)> {
+        const AUTHENTICATION: &str = "authentication.k8s.io";
+        let mut all = vec![match self.account() {
+            Some((ns, name)) => ("", "serviceaccounts", "", ns, name),
+            None => ("", "users", "", "", self.name.as_str()),
+        }];
+        all.extend(self.groups.iter().map(|g| ("", "groups", "", "", g.as_str())));
+        for (key, values) in &self.extra {
+            let each = values.iter().map(|v| (AUTHENTICATION, "userextras", key.as_str(), "", v.as_str()));
+            all.extend(each);
+        }
+        if !self.uid.is_empty() {
+            all.push((AUTHENTICATION, "uids", "", "", self.uid.as_str()));
+        }
+        all
+    }
+
+    fn user(self) -> UserInfo {
+        let mut groups = self.groups.clone();
+        if let (Some((ns, name)), true) = (self.account(), groups.is_empty()) {
+            groups = crate::token::service_account(ns, name).groups;
+        }
+        let anonymous = self.name == ANONYMOUS;
+        let everyone = if anonymous { UNAUTHENTICATED } else { AUTHENTICATED };
+        if !groups.iter().any(|g| g == AUTHENTICATED || g == UNAUTHENTICATED) {
+            groups.push(everyone.to_owned());
+        }
+        UserInfo { name: self.name, uid: self.uid, groups, extra: self.extra }
     }
 }
 

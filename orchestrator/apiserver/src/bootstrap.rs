@@ -20,6 +20,10 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), Error> {
     for (role, kind, subject) in BINDINGS {
         server.put(RBAC, "clusterrolebindings", "", binding(role, kind, subject)).await?;
     }
+    // Nodes are the Node authorizer's; the binding is there as upstream's is, for nobody.
+    let mut nodes = binding("system:node", "Group", "");
+    nodes["subjects"] = json!([]);
+    server.put(RBAC, "clusterrolebindings", "", nodes).await?;
     for (name, value, what) in PRIORITIES {
         let class = json!({"metadata": {"name": name}, "value": value, "description": what});
         server.put("scheduling.k8s.io", "priorityclasses", "", class).await?;
@@ -50,7 +54,7 @@ const PRIORITIES: [(&str, i64, &str); 2] = [
 ];
 
 /// Role, kind of subject, subject.
-const BINDINGS: [(&str, &str, &str); 9] = [
+const BINDINGS: [(&str, &str, &str); 8] = [
     ("cluster-admin", "Group", "system:masters"),
     ("system:basic-user", "Group", "system:authenticated"),
     ("system:discovery", "Group", "system:authenticated"),
@@ -58,7 +62,6 @@ const BINDINGS: [(&str, &str, &str); 9] = [
     ("system:service-account-issuer-discovery", "Group", "system:serviceaccounts"),
     ("system:kube-scheduler", "User", "system:kube-scheduler"),
     ("system:kube-controller-manager", "User", "system:kube-controller-manager"),
-    ("system:node", "Group", "system:nodes"),
     ("system:node-proxier", "User", "system:kube-proxy"),
 ];
 

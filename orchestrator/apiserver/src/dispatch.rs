@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apimachinery::selector::FieldSelector;
 use apimachinery::user::UserInfo;
 use axum::Router;
 use axum::body::Body;
@@ -20,7 +21,7 @@ use crate::registry::{DeleteOptions, Deleted, Part, WriteContext};
 use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_run};
 use crate::server::{Access, ApiServer};
 use crate::table::Include;
-use crate::{body, discovery, object, openapi, patch, proxy, read, review, subresource, watch};
+use crate::{body, discovery, node, object, openapi, patch, proxy, read, review, subresource, watch};
 
 /// A verified client certificate's user, put on a request by the TLS door.
 #[derive(Clone, Debug)]
@@ -169,7 +170,7 @@ async fn serve(
     };
     let user = server.impersonate(user, req.headers())?;
     tracing::Span::current().record("user", user.name.as_str());
-    authorize(&server, &user, &info)?;
+    authorize(&server, &user, &info, &query)?;
     if let Some(local) = server
         .config
         .local_apis
@@ -184,7 +185,7 @@ async fn serve(
     if ctx.info.is_resource { resource(server, ctx, req).await } else { other(&server, &ctx).await }
 }
 
-fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<()> {
+fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<()> {
     if !info.is_resource {
         if server.rbac.allows_url(user, &info.verb, &info.path) {
             return Ok(());
@@ -203,7 +204,13 @@ fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<
         namespace: info.namespace.clone(),
         name: info.name.clone(),
     };
-    if server.rbac.allows(user, &access) {
+    // Only nodes are judged by what they select.
+    let fields = query
+        .get("fieldSelector")
+        .filter(|_| user.in_group(node::GROUP) && matches!(info.verb.as_str(), "list" | "watch"))
+        .and_then(|f| FieldSelector::parse(f).ok());
+    let verdict = server.decide(user, &access, fields.as_ref());
+    if verdict.allowed {
         return Ok(());
     }
     let what = if info.group.is_empty() {
@@ -231,6 +238,7 @@ fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<
         "{what}{name} is forbidden: User \"{}\" cannot {} resource \"{full}\" in API group \"{}\" {place}",
         user.name, info.verb, info.group
     );
+    let message = if verdict.reason.is_empty() { message } else { format!("{message}: {}", verdict.reason) };
     let mut e = ApiError::new(403, "Forbidden", message);
     let mut details = json!({"kind": info.resource});
     for (k, v) in [("name", &info.name), ("group", &info.group)] {

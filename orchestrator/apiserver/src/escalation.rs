@@ -38,7 +38,7 @@ impl ApiServer {
                 name: name.to_owned(),
                 ..Access::default()
             };
-            self.rbac.allows(user, &access)
+            self.decide(user, &access, None).allowed
         };
         let granted = match kind {
             "roles" | "clusterroles" => {

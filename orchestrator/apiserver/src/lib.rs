@@ -5,7 +5,7 @@
 //! order or ends with 410.
 //! Does not know: flags, the environment, controllers, containers.
 //!
-//! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`rbac`] (and [`escalation`] for roles) →
+//! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`authz`] ([`node`], [`rbac`], and [`escalation`] for roles) →
 //! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
 //! [`registry`] with [`admission`], [`webhook`] and [`quota`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
 //! Kinds that CustomResourceDefinitions make have their room in [`custom`].
@@ -18,6 +18,7 @@
 mod admission;
 mod apply;
 mod authn;
+mod authz;
 mod body;
 mod bootstrap;
 mod cache;
@@ -32,6 +33,7 @@ mod history;
 mod kinds;
 mod managed;
 mod metrics;
+mod node;
 mod object;
 mod openapi;
 mod patch;

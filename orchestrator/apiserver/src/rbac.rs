@@ -48,7 +48,7 @@ impl Rule {
         }
     }
 
-    fn allows(&self, a: &Access) -> bool {
+    pub(crate) fn allows(&self, a: &Access) -> bool {
         let resource = |r: &String| {
             if a.subresource.is_empty() {
                 return r == "*" || *r == a.resource;
@@ -82,6 +82,8 @@ type Rules = Arc<[Rule]>;
 
 #[derive(Debug)]
 struct Binding {
+    /// `ClusterRoleBinding "b" of ClusterRole "r"`, as upstream tells of it.
+    says: String,
     users: Vec<String>,
     groups: Vec<String>,
     rules: Rules,
@@ -167,7 +169,12 @@ impl Rbac {
                     _ => {}
                 }
             }
-            Some(Binding { users, groups, rules: rules.clone() })
+            let role = format!("{} {name:?}", object::text(b, "roleRef.kind").unwrap_or_default());
+            let says = match object::namespace(b) {
+                "" => format!("ClusterRoleBinding {:?} of {role}", object::name(b)),
+                ns => format!("RoleBinding \"{}/{ns}\" of {role}", object::name(b)),
+            };
+            Some(Binding { says, users, groups, rules: rules.clone() })
         };
         let mut compiled =
             Compiled { cluster: all(3).iter().filter_map(bind).collect(), ..Default::default() };
@@ -188,6 +195,23 @@ impl Rbac {
         let local = compiled.namespaced.get(&a.namespace).filter(|_| !a.namespace.is_empty());
         let bindings = compiled.cluster.iter().chain(local.into_iter().flatten());
         bindings.filter(|b| b.binds(user)).any(|b| b.rules.iter().any(|r| r.allows(a)))
+    }
+
+    /// Which binding allows it, in upstream's words.
+    pub(crate) fn why(&self, user: &UserInfo, a: &Access) -> Option<String> {
+        let compiled = self.current();
+        let local = compiled.namespaced.get(&a.namespace).filter(|_| !a.namespace.is_empty());
+        let mut bindings = compiled.cluster.iter().chain(local.into_iter().flatten());
+        let by = bindings.find(|b| b.binds(user) && b.rules.iter().any(|r| r.allows(a)))?;
+        let whom = match by.groups.iter().find(|g| user.in_group(g)) {
+            _ if by.users.contains(&user.name) => match user.name.strip_prefix("system:serviceaccount:") {
+                Some(account) => format!("ServiceAccount {:?}", account.replace(':', "/")),
+                None => format!("User {:?}", user.name),
+            },
+            Some(group) => format!("Group {group:?}"),
+            None => String::new(),
+        };
+        Some(format!("RBAC: allowed by {} to {whom}", by.says))
     }
 
     pub(crate) fn allows_url(&self, user: &UserInfo, verb: &str, path: &str) -> bool {

@@ -132,7 +132,7 @@ impl Query {
 }
 
 /// Percent-decoding; what is no escape stays.
-fn decode(s: &str) -> String {
+pub(crate) fn decode(s: &str) -> String {
     let b = s.as_bytes();
     let mut out = Vec::with_capacity(b.len());
     let mut i = 0;

@@ -8,9 +8,11 @@ use axum::response::Response;
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use crate::authz::Verdict;
 use crate::body;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
+use crate::node;
 use crate::object;
 use crate::server::{Access, ApiServer};
 use crate::subresource;
@@ -112,7 +114,7 @@ async fn access_review(server: &ApiServer, ctx: &Context, bytes: &[u8], own: boo
         }
     };
     server.cache.fresh().await?;
-    let allowed = if let Some(r) = object::get(&o, "spec.resourceAttributes") {
+    let verdict = if let Some(r) = object::get(&o, "spec.resourceAttributes") {
         let text = |k: &str| object::text(r, k).unwrap_or_default().to_owned();
         let access = Access {
             verb: text("verb"),
@@ -122,10 +124,15 @@ async fn access_review(server: &ApiServer, ctx: &Context, bytes: &[u8], own: boo
             namespace: text("namespace"),
             name: text("name"),
         };
-        server.rbac.allows(&user, &access)
+        let mut verdict = server.decide(&user, &access, None);
+        if verdict.allowed {
+            verdict.reason = server.allowed_by(&user, &access);
+        }
+        verdict
     } else if let Some(r) = object::get(&o, "spec.nonResourceAttributes") {
         let text = |k: &str| object::text(r, k).unwrap_or_default();
-        server.rbac.allows_url(&user, text("verb"), text("path"))
+        let allowed = server.rbac.allows_url(&user, text("verb"), text("path"));
+        Verdict { allowed, reason: String::new() }
     } else {
         return Err(ApiError::new(
             422,
@@ -138,7 +145,11 @@ async fn access_review(server: &ApiServer, ctx: &Context, bytes: &[u8], own: boo
         "subjectaccessreviews" => "SubjectAccessReview",
         _ => "LocalSubjectAccessReview",
     };
-    Ok(created(o, kind, "authorization.k8s.io", json!({"allowed": allowed})))
+    let mut status = json!({"allowed": verdict.allowed});
+    if !verdict.reason.is_empty() {
+        status["reason"] = verdict.reason.into();
+    }
+    Ok(created(o, kind, "authorization.k8s.io", status))
 }
 
 async fn rules_review(server: &ApiServer, ctx: &Context, bytes: &[u8]) -> Result<Response> {
@@ -146,7 +157,11 @@ async fn rules_review(server: &ApiServer, ctx: &Context, bytes: &[u8]) -> Result
     server.cache.fresh().await?;
     let (resources, urls) =
         server.rbac.rules(&ctx.user, object::text(&o, "spec.namespace").unwrap_or_default());
-    let status = json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false});
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false});
+    if node::identity(&ctx.user).is_some() {
+        status["incomplete"] = true.into();
+        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+    }
     Ok(created(o, "SelfSubjectRulesReview", "authorization.k8s.io", status))
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn start(
         ..kubelet_config(c)
     };
     let user = format!("system:node:{}", c.node_name);
-    let node_client = control.client(&user, &["system:nodes", "system:masters"]);
+    let node_client = control.client(&user, &["system:nodes"]);
     let kubelet = Kubelet::new(kubelet_config, node_client, shared.node.clone())
         .await
         .context("start the node: `binnacle doctor` checks this machine")?;

@@ -9,7 +9,7 @@ use super::podsecurity::PodSecurity;
 use crate::object;
 
 /// Every plugin, and whether it is on unless told otherwise.
-const PLUGINS: [(&str, bool); 17] = [
+const PLUGINS: [(&str, bool); 18] = [
     ("AlwaysPullImages", false),
     ("DefaultIngressClass", true),
     ("DefaultStorageClass", true),
@@ -19,6 +19,7 @@ const PLUGINS: [(&str, bool); 17] = [
     ("LimitRanger", true),
     ("MutatingAdmissionWebhook", true),
     ("NamespaceLifecycle", true),
+    ("NodeRestriction", true),
     ("OwnerReferencesPermissionEnforcement", false),
     ("PersistentVolumeClaimResize", true),
     ("PodSecurity", true),

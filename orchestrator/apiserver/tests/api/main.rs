@@ -5,6 +5,7 @@ mod apply;
 mod crd;
 mod https;
 mod kubectl;
+mod nodes;
 mod objects;
 mod plugins;
 mod restart;
