@@ -125,6 +125,39 @@ pub(crate) struct ConfigArgs {
     /// How admission plugins are set: an AdmissionConfiguration of apiserver.config.k8s.io/v1
     #[arg(long, env = "BINNACLE_ADMISSION_CONTROL_CONFIG_FILE")]
     pub(crate) admission_control_config_file: Option<PathBuf>,
+    /// An OpenID provider whose id tokens are taken: https://…, as in the tokens' `iss`
+    #[arg(long, env = "BINNACLE_OIDC_ISSUER_URL")]
+    pub(crate) oidc_issuer_url: Option<String>,
+    /// For whom such tokens must be (`aud`), with commas between
+    #[arg(long, env = "BINNACLE_OIDC_CLIENT_ID")]
+    pub(crate) oidc_client_id: Option<String>,
+    /// The claim that is the user's name
+    #[arg(long, env = "BINNACLE_OIDC_USERNAME_CLAIM")]
+    pub(crate) oidc_username_claim: Option<String>,
+    /// Before each such name; the default is the issuer's URL and #, unless the claim is email; "-" is none
+    #[arg(long, env = "BINNACLE_OIDC_USERNAME_PREFIX")]
+    pub(crate) oidc_username_prefix: Option<String>,
+    /// The claim that holds the user's groups
+    #[arg(long, env = "BINNACLE_OIDC_GROUPS_CLAIM")]
+    pub(crate) oidc_groups_claim: Option<String>,
+    /// Before each such group
+    #[arg(long, env = "BINNACLE_OIDC_GROUPS_PREFIX")]
+    pub(crate) oidc_groups_prefix: Option<String>,
+    /// What the provider's certificate is checked with (PEM); the default are the machine's roots
+    #[arg(long, env = "BINNACLE_OIDC_CA_FILE")]
+    pub(crate) oidc_ca_file: Option<PathBuf>,
+    /// Claims that must be there: NAME=VALUE, with commas between
+    #[arg(long, env = "BINNACLE_OIDC_REQUIRED_CLAIM")]
+    pub(crate) oidc_required_claim: Option<String>,
+    /// Signature algorithms that are taken, with commas between
+    #[arg(long, env = "BINNACLE_OIDC_SIGNING_ALGS")]
+    pub(crate) oidc_signing_algs: Option<String>,
+    /// A kubeconfig that says who is asked about tokens nobody else knows, by TokenReview
+    #[arg(long, env = "BINNACLE_AUTHENTICATION_TOKEN_WEBHOOK_CONFIG_FILE")]
+    pub(crate) authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How long its answers count
+    #[arg(long, env = "BINNACLE_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL")]
+    pub(crate) authentication_token_webhook_cache_ttl: Option<String>,
     /// Recording and alerting rules (*.yaml, *.yml); the default is `rules` in the data directory
     #[arg(long, env = "BINNACLE_RULES_DIR")]
     pub(crate) rules_dir: Option<PathBuf>,
@@ -220,6 +253,8 @@ pub(crate) struct Config {
     pub(crate) traces_retention: Retention,
     pub(crate) enable_admin_api: bool,
     pub(crate) admission: apiserver::AdmissionConfig,
+    pub(crate) oidc: Option<apiserver::OidcConfig>,
+    pub(crate) token_webhook: Option<apiserver::TokenWebhook>,
     pub(crate) rules_dir: PathBuf,
     pub(crate) rules_interval: Duration,
     pub(crate) external_url: Option<String>,
@@ -272,6 +307,17 @@ pub(crate) fn defaults() -> ConfigArgs {
         enable_admission_plugins: some(""),
         disable_admission_plugins: some(""),
         admission_control_config_file: None,
+        oidc_issuer_url: None,
+        oidc_client_id: None,
+        oidc_username_claim: some("sub"),
+        oidc_username_prefix: None,
+        oidc_groups_claim: None,
+        oidc_groups_prefix: some(""),
+        oidc_ca_file: None,
+        oidc_required_claim: some(""),
+        oidc_signing_algs: some("RS256"),
+        authentication_token_webhook_config_file: None,
+        authentication_token_webhook_cache_ttl: some("2m"),
         rules_dir: None,
         rules_interval: some("1m"),
         external_url: None,
@@ -418,6 +464,28 @@ impl Config {
             logs_retention: retention(&must!(logs_retention), "--logs-retention")?,
             traces_retention: retention(&must!(traces_retention), "--traces-retention")?,
             enable_admin_api: must!(enable_admin_api),
+            oidc: match pick!(oidc_issuer_url) {
+                None => None,
+                Some(issuer_url) => Some(apiserver::OidcConfig {
+                    issuer_url,
+                    client_ids: words(&pick!(oidc_client_id).unwrap_or_default()),
+                    username_claim: must!(oidc_username_claim),
+                    username_prefix: pick!(oidc_username_prefix),
+                    groups_claim: pick!(oidc_groups_claim),
+                    groups_prefix: must!(oidc_groups_prefix),
+                    required_claims: claims(&must!(oidc_required_claim))?,
+                    ca_pem: match pick!(oidc_ca_file) {
+                        None => String::new(),
+                        Some(path) => std::fs::read_to_string(&path)
+                            .with_context(|| format!("--oidc-ca-file {}", path.display()))?,
+                    },
+                    signing_algs: words(&must!(oidc_signing_algs)),
+                }),
+            },
+            token_webhook: match pick!(authentication_token_webhook_config_file) {
+                None => None,
+                Some(path) => Some(token_webhook(&path, &must!(authentication_token_webhook_cache_ttl))?),
+            },
             admission: admission(
                 &must!(enable_admission_plugins),
                 &must!(disable_admission_plugins),
@@ -496,6 +564,35 @@ fn yaml_file(path: &Path) -> Result<serde_json::Value> {
     serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))
 }
 
+fn words(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+}
+
+/// `a=b,c=d`
+fn claims(text: &str) -> Result<BTreeMap<String, String>> {
+    let pair = |w: String| {
+        let (k, v) =
+            w.split_once('=').with_context(|| format!("--oidc-required-claim {w:?}: use NAME=VALUE"))?;
+        anyhow::Ok((k.to_owned(), v.to_owned()))
+    };
+    words(text).into_iter().map(pair).collect()
+}
+
+/// A file beside another, unless its path is whole.
+fn beside(of: &Path, name: &str) -> PathBuf {
+    of.parent().unwrap_or(Path::new("")).join(name)
+}
+
+fn token_webhook(path: &Path, ttl: &str) -> Result<apiserver::TokenWebhook> {
+    let ttl = duration(ttl, "--authentication-token-webhook-cache-ttl")?;
+    let read = |name: &str| {
+        let file = beside(path, name);
+        std::fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))
+    };
+    apiserver::TokenWebhook::from_kubeconfig(&yaml_file(path)?, ttl, read)
+        .map_err(|e| anyhow::anyhow!("--authentication-token-webhook-config-file {}: {e}", path.display()))
+}
+
 fn admission(enable: &str, disable: &str, file: Option<&Path>) -> Result<apiserver::AdmissionConfig> {
     let mut all = apiserver::AdmissionConfig::default();
     let bad = |flag: &str| {
@@ -506,8 +603,8 @@ fn admission(enable: &str, disable: &str, file: Option<&Path>) -> Result<apiserv
     all.switch(disable.split(','), false).map_err(bad("--disable-admission-plugins"))?;
     if let Some(path) = file {
         // Paths in the file are relative to it, as upstream's.
-        let beside = |name: &str| yaml_file(&path.with_file_name(name)).map_err(|e| format!("{e:#}"));
-        all.apply(&yaml_file(path)?, beside).map_err(bad("--admission-control-config-file"))?;
+        let read = |name: &str| yaml_file(&beside(path, name)).map_err(|e| format!("{e:#}"));
+        all.apply(&yaml_file(path)?, read).map_err(bad("--admission-control-config-file"))?;
     }
     Ok(all)
 }

@@ -1,4 +1,9 @@
-//! Who is asking: a client certificate, the admin's token or a service account's.
+//! Who is asking: a client certificate, the admin's token or a service account's, a bootstrap token, an OpenID
+//! provider's, one that a webhook knows. Nothing a client writes into a header says who it is.
+
+pub(crate) mod bootstrap;
+pub(crate) mod oidc;
+pub(crate) mod review;
 
 use std::collections::BTreeMap;
 
@@ -44,12 +49,34 @@ impl ApiServer {
         if self.cache.fresh().await.is_err() {
             return None;
         }
-        match self.tokens.authenticate(token, &[], &self.cache, self.now()) {
-            Ok((user, _)) => Some(user),
+        match self.known(token).await {
+            Ok(user) => Some(user),
             Err(reason) => {
                 tracing::debug!(reason, "a bearer token was refused");
                 None
             }
+        }
+    }
+
+    /// The authenticators in their order; each knows at once whether a token is for it.
+    async fn known(&self, token: &str) -> std::result::Result<UserInfo, String> {
+        if let Some(judged) = bootstrap::authenticate(&self.cache, token, self.now()) {
+            return judged;
+        }
+        let reason = match self.tokens.authenticate(token, &[], &self.cache, self.now()) {
+            Ok((user, _)) => return Ok(user),
+            Err(reason) => reason,
+        };
+        if let Some(oidc) = &self.oidc
+            && let Some(judged) = oidc.authenticate(&self.peers, token, self.now()).await
+        {
+            return judged;
+        }
+        match &self.reviewer {
+            Some(r) => {
+                r.authenticate(&self.peers, token, &self.tokens.issuer, self.config.clock.monotonic()).await
+            }
+            None => Err(reason),
         }
     }
 

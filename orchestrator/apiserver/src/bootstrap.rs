@@ -238,6 +238,21 @@ fn cluster_roles() -> Vec<Value> {
     roles
 }
 
+/// Whose kubelet certificates are approved without a person.
+fn for_requests(subresource: &str) -> Value {
+    let resource = format!("certificatesigningrequests/{subresource}");
+    role(
+        &format!("system:certificates.k8s.io:certificatesigningrequests:{subresource}"),
+        vec![rule(&["create"], &["certificates.k8s.io"], &[&resource])],
+    )
+}
+
+fn approver(signer: &str) -> Value {
+    let mut may = rule(&["approve"], &["certificates.k8s.io"], &["signers"]);
+    may["resourceNames"] = json!([format!("kubernetes.io/{signer}")]);
+    role(&format!("system:certificates.k8s.io:{signer}-approver"), vec![may])
+}
+
 fn system_roles(any: &[&str], write: &[&str]) -> Vec<Value> {
     let events = || rule(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]);
     let discovery = [
@@ -271,6 +286,20 @@ fn system_roles(any: &[&str], write: &[&str]) -> Vec<Value> {
             "system:service-account-issuer-discovery",
             vec![urls(&["/.well-known/openid-configuration", "/openid/v1/jwks"])],
         ),
+        role(
+            "system:node-bootstrapper",
+            vec![rule(
+                &["create", "get", "list", "watch"],
+                &["certificates.k8s.io"],
+                &["certificatesigningrequests"],
+            )],
+        ),
+        for_requests("nodeclient"),
+        for_requests("selfnodeclient"),
+        approver("kube-apiserver-client"),
+        approver("kube-apiserver-client-kubelet"),
+        approver("kubelet-serving"),
+        approver("legacy-unknown"),
         role("system:monitoring", vec![urls(&["/metrics", "/healthz", "/livez", "/readyz"])]),
         role(
             "system:auth-delegator",

@@ -21,7 +21,9 @@ use crate::registry::{DeleteOptions, Deleted, Part, WriteContext};
 use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_run};
 use crate::server::{Access, ApiServer};
 use crate::table::Include;
-use crate::{body, discovery, node, object, openapi, patch, proxy, read, review, subresource, watch};
+use crate::{
+    body, certificates, discovery, node, object, openapi, patch, proxy, read, review, subresource, watch,
+};
 
 /// A verified client certificate's user, put on a request by the TLS door.
 #[derive(Clone, Debug)]
@@ -42,7 +44,7 @@ impl Context {
     pub(crate) fn write(&self) -> Result<WriteContext> {
         let options = WriteOptions::parse(&self.query, &self.headers)?;
         let subresource = match self.info.subresource.as_str() {
-            "status" | "finalize" => String::new(),
+            "status" | "finalize" | "approval" => String::new(),
             own => own.to_owned(),
         };
         let (user, trail) = (Some(self.user.clone()), self.trail.clone());
@@ -125,7 +127,8 @@ fn labels(server: &ApiServer, info: &RequestInfo) -> RequestLabels {
         ("list", "LIST"),
         ("watch", "WATCH"),
     ];
-    const SUBS: [&str; 12] = [
+    const SUBS: [&str; 13] = [
+        "approval",
         "status",
         "scale",
         "binding",
@@ -313,6 +316,29 @@ fn version() -> Value {
     })
 }
 
+/// What others need to check our service accounts' tokens by themselves (OpenID Connect Discovery 1.0).
+fn issuer(server: &ApiServer, path: &str) -> Option<Response> {
+    let (media, body) = match path {
+        "/openid/v1/jwks" => ("application/jwk-set+json", server.tokens.jwks.to_string()),
+        "/.well-known/openid-configuration" => {
+            let issuer = &server.tokens.issuer;
+            let o = json!({
+                "issuer": issuer,
+                "jwks_uri": format!("{issuer}/openid/v1/jwks"),
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"],
+            });
+            ("application/json", o.to_string())
+        }
+        _ => return None,
+    };
+    let mut r = body::json(200, body);
+    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    r.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    Some(r)
+}
+
 async fn other(server: &Arc<ApiServer>, ctx: &Context) -> Result<Response> {
     let path = ctx.info.path.as_str();
     if path == "/" {
@@ -322,6 +348,9 @@ async fn other(server: &Arc<ApiServer>, ctx: &Context) -> Result<Response> {
         let mut r = body::text(200, telemetry::metrics::encode());
         r.headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(telemetry::metrics::CONTENT_TYPE));
+        return Ok(r);
+    }
+    if let Some(r) = issuer(server, path) {
         return Ok(r);
     }
     if path == "/openapi/v2" {
@@ -367,12 +396,12 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
             let bytes = body::read(req.into_body()).await?;
             create(&server, &mut ctx, served, &bytes).await
         }
-        (Method::PUT | Method::PATCH, "" | "status" | "finalize") if !info.name.is_empty() => {
+        (Method::PUT | Method::PATCH, "" | "status" | "finalize" | "approval") if !info.name.is_empty() => {
             let patching = req.method() == Method::PATCH;
             let bytes = body::read(req.into_body()).await?;
             update(&server, &mut ctx, served, &bytes, patching).await
         }
-        (Method::GET, "status") => get_one(&server, &ctx, served).await,
+        (Method::GET, "status" | "approval") => get_one(&server, &ctx, served).await,
         (Method::DELETE, "") => {
             let bytes = body::read(req.into_body()).await?;
             delete(&server, &ctx, served, &bytes).await
@@ -456,6 +485,7 @@ async fn update(
     let part = match ctx.info.subresource.as_str() {
         "status" if served.kind.status => Part::Status,
         "finalize" if served.kind.builtin() == "namespaces" => Part::Finalize,
+        "approval" if certificates::is_request(served.kind) => Part::Approval,
         "" => Part::Main,
         _ => return Err(ApiError::no_such_path()),
     };

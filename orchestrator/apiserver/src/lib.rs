@@ -11,6 +11,8 @@
 //! Kinds that CustomResourceDefinitions make have their room in [`custom`].
 //! Beside it: [`subresource`], [`eviction`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
+//! [`certificates`] approves and signs what nodes ask for.
+//!
 //! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one shows
 //! what quotas count ([`quota`]), one per connection. State is the cache, a lock per kind;
 //! the compiled roles, one lock; the allocation lock, held over a service's write.
@@ -22,6 +24,7 @@ mod authz;
 mod body;
 mod bootstrap;
 mod cache;
+mod certificates;
 mod custom;
 mod discovery;
 mod dispatch;
@@ -57,6 +60,8 @@ mod webhook;
 
 pub use admission::config::AdmissionConfig;
 pub use admission::podsecurity::{Level, LevelVersion, PodSecurity, Policy};
+pub use authn::oidc::OidcConfig;
+pub use authn::review::TokenWebhook;
 pub use error::Error;
 pub use history::{EventArchive, Follow, Op, PastEvent, PastEvents, Revision};
 pub use proxy::archive::{LogArchive, PastLogQuery, PastPod};

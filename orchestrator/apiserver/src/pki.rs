@@ -4,6 +4,8 @@
 //! The directory is 0700, each file 0600. What exists is loaded; what is missing, expired or lacks an address
 //! is made again.
 
+pub(crate) mod request;
+
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};

@@ -17,7 +17,7 @@ use crate::kinds::{Kind, Served};
 use crate::request::WriteOptions;
 use crate::server::ApiServer;
 use crate::validation::Errors;
-use crate::{custom, managed, object};
+use crate::{certificates, custom, managed, object};
 
 pub(crate) use delete::{DeleteOptions, Deleted};
 pub(crate) use metadata::validate_labels;
@@ -51,6 +51,8 @@ pub(crate) enum Part {
     Status,
     /// `spec.finalizers` of a Namespace.
     Finalize,
+    /// The conditions of a CertificateSigningRequest.
+    Approval,
     /// What a subresource with its own rules changed (binding, scale): everything counts.
     Internal,
 }
@@ -95,6 +97,7 @@ impl ApiServer {
         let attributes = Attributes::new(Operation::Create, served, namespace, &given, ctx);
         self.admit(&attributes, &mut o).await?;
         (kind.prepare_create)(&mut o);
+        certificates::stamp_requester(kind, ctx.user.as_ref(), &mut o);
         if kind.generation {
             object::metadata(&mut o).insert("generation".to_owned(), 1.into());
         }
@@ -256,6 +259,10 @@ impl ApiServer {
         }
         keep_metadata(served, &mut new, old)?;
         keep_other_part(kind, part, &mut new, old);
+        let request = certificates::is_request(kind);
+        if request {
+            certificates::settle(part, &mut new, old, &object::rfc3339(self.now()));
+        }
         if part != Part::Status {
             (kind.default)(&mut new);
         }
@@ -280,7 +287,10 @@ impl ApiServer {
         if part != Part::Status {
             (kind.validate)(&new, &mut errors);
         }
-        if part == Part::Main {
+        if request && part == Part::Status {
+            (kind.validate)(&new, &mut errors);
+        }
+        if part == Part::Main || request {
             (kind.validate_update)(&new, old, &mut errors);
         }
         if let Some(held) = &served.custom {

@@ -82,7 +82,16 @@ async fn token_review(server: &ApiServer, ctx: &Context, bytes: &[u8]) -> Result
     server.cache.fresh().await?;
     let status = match server.tokens.authenticate(&token, &audiences, &server.cache, server.now()) {
         Ok((user, claims)) => {
-            json!({"authenticated": true, "user": user_json(&user), "audiences": claims.aud})
+            let both: Vec<&String> = claims
+                .aud
+                .iter()
+                .filter(|a| audiences.is_empty() && **a == server.tokens.issuer || audiences.contains(a))
+                .collect();
+            json!({"authenticated": true, "user": user_json(&user), "audiences": both})
+        }
+        // Tokens of others are for this server, and say nothing of more.
+        Err(reason) if !audiences.is_empty() && !audiences.contains(&server.tokens.issuer) => {
+            json!({"authenticated": false, "user": {}, "error": reason})
         }
         Err(reason) => match server.bearer(&token).await {
             Some(user) => json!({"authenticated": true, "user": user_json(&user)}),

@@ -15,6 +15,8 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::config::AdmissionConfig;
+use crate::authn::oidc::{Oidc, OidcConfig};
+use crate::authn::review::{Reviewer, TokenWebhook};
 use crate::cache::Cache;
 use crate::error::{ApiError, Error};
 use crate::history::EventArchive;
@@ -26,7 +28,7 @@ use crate::registry::{Part, WriteContext};
 use crate::token::Tokens;
 use crate::webhook::client::Peers;
 use crate::webhook::config::Hooks;
-use crate::{bootstrap, custom, dispatch, expire, object, quota};
+use crate::{bootstrap, certificates, custom, dispatch, expire, object, quota};
 
 /// Revisions the cache may be behind the store, before the server counts as not ready.
 const MAX_BEHIND: u64 = 10_000;
@@ -108,6 +110,10 @@ pub struct Config {
     pub readiness: Vec<(String, Check)>,
     pub remarks: Remarks,
     pub local_apis: Vec<LocalApi>,
+    /// An OpenID provider whose tokens are taken.
+    pub oidc: Option<OidcConfig>,
+    /// Who is asked about tokens that nobody else knows.
+    pub token_webhook: Option<TokenWebhook>,
     /// Which admission plugins are on, and how they are set.
     pub admission: AdmissionConfig,
     /// Where lists of events find those that are older than the store keeps them.
@@ -133,6 +139,8 @@ impl Config {
             readiness: Vec::new(),
             remarks: Arc::new(Vec::new),
             local_apis: Vec::new(),
+            oidc: None,
+            token_webhook: None,
             admission: AdmissionConfig::default(),
             past_events: None,
             past_logs: None,
@@ -159,6 +167,8 @@ pub struct ApiServer {
     pub(crate) cache: Arc<Cache>,
     pub(crate) rbac: Rbac,
     pub(crate) tokens: Tokens,
+    pub(crate) oidc: Option<Oidc>,
+    pub(crate) reviewer: Option<Reviewer>,
     pub(crate) hooks: Hooks,
     /// Connections to webhooks and other servers that others run.
     pub(crate) peers: Peers,
@@ -176,7 +186,10 @@ impl ApiServer {
         let stop = config.stop.clone();
         let cache = Cache::open(store.clone(), stop.clone()).await?;
         let tokens = Tokens::new(&config.pki, &config.cluster_domain)?;
+        let oidc = config.oidc.clone().map(|c| Oidc::new(c, config.clock.clone()));
         let server = Arc::new(ApiServer {
+            oidc: oidc.transpose().map_err(Error::Config)?,
+            reviewer: config.token_webhook.clone().map(Reviewer::new),
             rbac: Rbac::new(cache.clone()),
             hooks: Hooks::new(cache.clone()),
             peers: Peers::new(cache.clone()),
@@ -193,6 +206,7 @@ impl ApiServer {
         telemetry::task::spawn("apiserver-event-ttl", expire::run(server.clone()));
         telemetry::task::spawn("apiserver-quota", quota::run(server.clone()));
         telemetry::task::spawn("apiserver-crd", custom::lifecycle::run(server.clone()));
+        telemetry::task::spawn("apiserver-certificates", certificates::run(server.clone()));
         Ok(server)
     }
 

@@ -15,7 +15,7 @@ use crate::patch;
 use crate::registry::Part;
 use crate::server::ApiServer;
 use crate::table;
-use crate::token::{Claims, KubernetesClaims, bound};
+use crate::token::{Bound, Claims, KubernetesClaims, bound};
 use crate::validation::Errors;
 
 const TOKEN_MIN_S: i64 = 600;
@@ -185,37 +185,10 @@ async fn token(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) 
     if audiences.is_empty() {
         audiences.push(server.tokens.issuer.clone());
     }
-    let (mut pod, mut node) = (None, None);
-    if let Some(r) = object::get(&request, "spec.boundObjectRef") {
-        let name = object::text(r, "name").unwrap_or_default();
-        if object::text(r, "kind") != Some("Pod") {
-            return Err(ApiError::bad_request(
-                "cannot bind token for serviceaccount to an object that is no Pod",
-            ));
-        }
-        let pods = kinds::by_resource("", "pods").expect("pods are a kind");
-        let o = server.get(&pods, &ctx.info.namespace, name).await?.value();
-        if object::text(r, "uid")
-            .is_some_and(|u| !u.is_empty() && Some(u) != object::text(&o, "metadata.uid"))
-        {
-            return Err(ApiError::conflict(
-                &pods,
-                name,
-                "the UID in the bound object reference does not match the UID in record. The object might have been deleted and then recreated",
-            ));
-        }
-        if object::text(&o, "spec.serviceAccountName") != Some(&ctx.info.name) {
-            return Err(ApiError::bad_request(format!(
-                "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
-                ctx.info.name
-            )));
-        }
-        if let Some(n) = object::text(&o, "spec.nodeName").filter(|n| !n.is_empty()) {
-            let nodes = kinds::by_resource("", "nodes").expect("nodes are a kind");
-            node = server.cache.get(nodes.index, n).map(|n| bound(&n.value()));
-        }
-        pod = Some(bound(&o));
-    }
+    let to = match object::get(&request, "spec.boundObjectRef") {
+        Some(r) => bind_token(server, ctx, r).await?,
+        None => BoundTo::default(),
+    };
     let now = server.now();
     let seconds_now = now.millis() / 1000;
     let claims = Claims {
@@ -226,8 +199,9 @@ async fn token(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) 
         jti: uuid::Uuid::new_v4().to_string(),
         kubernetes: KubernetesClaims {
             namespace: ctx.info.namespace.clone(),
-            node,
-            pod,
+            node: to.node,
+            pod: to.pod,
+            secret: to.secret,
             serviceaccount: bound(&account),
         },
         nbf: seconds_now,
@@ -243,6 +217,55 @@ async fn token(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) 
     request["metadata"] = json!({"name": ctx.info.name, "namespace": ctx.info.namespace, "creationTimestamp": object::rfc3339(now)});
     request["status"] = json!({"token": signed, "expirationTimestamp": until});
     Ok(body::json(201, request.to_string()))
+}
+
+/// What a token ends with.
+#[derive(Default)]
+struct BoundTo {
+    pod: Option<Bound>,
+    node: Option<Bound>,
+    secret: Option<Bound>,
+}
+
+async fn bind_token(server: &ApiServer, ctx: &Context, reference: &Value) -> Result<BoundTo> {
+    let text = |k: &str| object::text(reference, k).unwrap_or_default();
+    let (kind, name) = (text("kind"), text("name"));
+    let (served, namespace) = match (text("apiVersion"), kind) {
+        ("v1" | "", "Pod") => (kinds::by_resource("", "pods"), ctx.info.namespace.as_str()),
+        ("v1" | "", "Secret") => (kinds::by_resource("", "secrets"), ctx.info.namespace.as_str()),
+        ("v1" | "", "Node") => (kinds::by_resource("", "nodes"), ""),
+        (version, kind) => {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token for serviceaccount to object of type {group}/{version}, Kind={kind}"
+            )));
+        }
+    };
+    let served = served.expect("pods, secrets and nodes are kinds");
+    let o = server.get(&served, namespace, name).await?.value();
+    if !text("uid").is_empty() && Some(text("uid")) != object::text(&o, "metadata.uid") {
+        return Err(ApiError::conflict(
+            &served,
+            name,
+            "the UID in the bound object reference does not match the UID in record. The object might have been deleted and then recreated",
+        ));
+    }
+    match kind {
+        "Secret" => Ok(BoundTo { secret: Some(bound(&o)), ..BoundTo::default() }),
+        "Node" => Ok(BoundTo { node: Some(bound(&o)), ..BoundTo::default() }),
+        _ => {
+            if object::text(&o, "spec.serviceAccountName") != Some(&ctx.info.name) {
+                return Err(ApiError::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    ctx.info.name
+                )));
+            }
+            let nodes = kinds::by_resource("", "nodes").expect("nodes are a kind");
+            let node = object::text(&o, "spec.nodeName").filter(|n| !n.is_empty());
+            let node = node.and_then(|n| server.cache.get(nodes.index, n)).map(|n| bound(&n.value()));
+            Ok(BoundTo { pod: Some(bound(&o)), node, secret: None })
+        }
+    }
 }
 
 pub(crate) fn success(code: u16) -> Response {

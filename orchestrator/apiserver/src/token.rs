@@ -1,12 +1,17 @@
 //! Service account tokens: ES256 JWTs, signed with our own key, bound to an account and maybe a pod.
 
 use apimachinery::user::UserInfo;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use signal::Timestamp;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, object_key};
 use crate::error::Error;
 use crate::kinds;
 use crate::object;
@@ -41,12 +46,18 @@ pub(crate) struct KubernetesClaims {
     pub(crate) node: Option<Bound>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) pod: Option<Bound>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) secret: Option<Bound>,
     pub(crate) serviceaccount: Bound,
 }
 
 pub(crate) struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
+    /// Names the key, as upstream does: the digest of its public half.
+    key_id: String,
+    /// The public half as others read it.
+    pub(crate) jwks: Value,
     /// Issuer and default audience.
     pub(crate) issuer: String,
 }
@@ -54,7 +65,10 @@ pub(crate) struct Tokens {
 impl Tokens {
     pub(crate) fn new(pki: &Pki, cluster_domain: &str) -> Result<Self, Error> {
         let bad = |e: jsonwebtoken::errors::Error| Error::Certificate(format!("service-account.key: {e}"));
+        let (key_id, jwks) = jwks(pki.service_account_public_pem())?;
         Ok(Tokens {
+            key_id,
+            jwks,
             encoding: EncodingKey::from_ec_pem(pki.service_account_key_pem.as_bytes()).map_err(bad)?,
             decoding: DecodingKey::from_ec_pem(pki.service_account_public_pem().as_bytes()).map_err(bad)?,
             issuer: format!("https://kubernetes.default.svc.{cluster_domain}"),
@@ -62,8 +76,8 @@ impl Tokens {
     }
 
     pub(crate) fn sign(&self, claims: &Claims) -> Result<String, String> {
-        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.encoding)
-            .map_err(|e| e.to_string())
+        let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, &self.encoding).map_err(|e| e.to_string())
     }
 
     /// The claims of a token that is ours and not over. Its account and pod are the caller's to look at.
@@ -107,7 +121,8 @@ impl Tokens {
         let k = &claims.kubernetes;
         let exists = |resource: &str, bound: &Bound| -> Result<(), String> {
             let served = kinds::by_resource("", resource).expect("tokens are bound to known kinds");
-            let object = cache.get(served.index, &format!("{}/{}", k.namespace, bound.name));
+            let key = object_key(served.kind, &k.namespace, &bound.name);
+            let object = cache.get(served.index, &key);
             let uid =
                 object.map(|o| o.value()).and_then(|v| object::text(&v, "metadata.uid").map(str::to_owned));
             if uid.as_deref() == Some(&bound.uid) {
@@ -128,12 +143,37 @@ impl Tokens {
             extra("pod-name", &pod.name);
             extra("pod-uid", &pod.uid);
         }
+        if let Some(secret) = &k.secret {
+            exists("secrets", secret)?;
+        }
         if let Some(node) = &k.node {
+            // A token for a node alone ends with it; a pod's ends with the pod.
+            if k.pod.is_none() {
+                exists("nodes", node)?;
+            }
             extra("node-name", &node.name);
             extra("node-uid", &node.uid);
         }
         Ok((user, claims))
     }
+}
+
+/// The id of a public key (PEM, P-256), and the set of keys with it alone (RFC 7517).
+fn jwks(pem: &str) -> Result<(String, Value), Error> {
+    let bad = |why: &str| Error::Certificate(format!("service-account.key: {why}"));
+    let der =
+        SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|_| bad("no public key in PEM"))?;
+    let encode = |b: &[u8]| URL_SAFE_NO_PAD.encode(b);
+    let id = encode(&Sha256::digest(der.as_ref()));
+    // An uncompressed point ends the key: 4, x, y.
+    let at = der.as_ref().len().checked_sub(65).ok_or_else(|| bad("the public key is too short"))?;
+    let point = &der.as_ref()[at..];
+    if point[0] != 4 {
+        return Err(bad("the public key is no uncompressed P-256 point"));
+    }
+    let key = json!({"use": "sig", "kty": "EC", "kid": id, "crv": "P-256", "alg": "ES256",
+        "x": encode(&point[1..33]), "y": encode(&point[33..])});
+    Ok((id, json!({"keys": [key]})))
 }
 
 /// A service account as a user.

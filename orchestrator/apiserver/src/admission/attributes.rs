@@ -162,5 +162,6 @@ pub(crate) fn subresource_of(part: Part) -> &'static str {
         Part::Main | Part::Internal => "",
         Part::Status => "status",
         Part::Finalize => "finalize",
+        Part::Approval => "approval",
     }
 }

@@ -9,8 +9,11 @@ use super::podsecurity::PodSecurity;
 use crate::object;
 
 /// Every plugin, and whether it is on unless told otherwise.
-const PLUGINS: [(&str, bool); 18] = [
+const PLUGINS: [(&str, bool); 21] = [
     ("AlwaysPullImages", false),
+    ("CertificateApproval", true),
+    ("CertificateSigning", true),
+    ("CertificateSubjectRestriction", true),
     ("DefaultIngressClass", true),
     ("DefaultStorageClass", true),
     ("DefaultTolerationSeconds", true),

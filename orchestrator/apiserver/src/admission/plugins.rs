@@ -60,6 +60,7 @@ impl ApiServer {
             }
             _ => {}
         }
+        self.judge_certificate(a, o)?;
         if on("OwnerReferencesPermissionEnforcement") {
             self.check_owners(a, o)?;
         }

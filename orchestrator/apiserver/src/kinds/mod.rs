@@ -6,6 +6,7 @@ pub(crate) mod apiextensions;
 mod apps;
 mod autoscaling;
 mod batch;
+pub(crate) mod certificate;
 mod configmap;
 mod coordination;
 mod endpoints;
@@ -140,7 +141,7 @@ pub(crate) const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 38] = [
+pub(crate) static ALL: [&Kind; 39] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -179,6 +180,7 @@ pub(crate) static ALL: [&Kind; 38] = [
     &webhook::VALIDATING,
     &runtimeclass::KIND,
     &apiextensions::DEFINITION,
+    &certificate::KIND,
 ];
 
 /// A kind under one of the group-versions it is served in.

@@ -70,6 +70,17 @@ pub(super) fn keep_other_part(kind: &Kind, part: Part, new: &mut Value, old: &Va
             }
             *new = kept;
         }
+        Part::Approval => {
+            let conditions = object::get(new, "status.conditions").cloned();
+            let mut kept = old.clone();
+            object::copy(object::metadata(&mut kept), &new["metadata"], "managedFields");
+            let status = object::child(&mut kept, "status");
+            match conditions {
+                Some(c) => status["conditions"] = c,
+                None => drop(object::remove(status, "conditions")),
+            }
+            *new = kept;
+        }
         Part::Finalize => {
             let finalizers = object::get(new, "spec.finalizers").cloned().unwrap_or_else(|| json!([]));
             *new = old.clone();

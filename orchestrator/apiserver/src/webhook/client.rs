@@ -14,7 +14,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{Request, Uri, header};
+use http::{Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
@@ -82,8 +82,8 @@ pub(crate) enum CallError {
     #[error("{0}")]
     Config(String),
     /// Go's words, as operators search for them.
-    #[error("Post \"{url}\": {why}")]
-    Unreachable { url: String, why: String },
+    #[error("{verb} \"{url}\": {why}")]
+    Unreachable { verb: &'static str, url: String, why: String },
     #[error("{0}")]
     Answer(String),
 }
@@ -108,19 +108,37 @@ impl Peers {
         if !url.contains('?') {
             url.push_str(&format!("?timeout={}s", within.as_secs()));
         }
+        self.exchange(peer, Method::POST, url, body.to_string(), within).await
+    }
+
+    /// Reads JSON.
+    pub(crate) async fn get(&self, peer: &Peer, within: Duration) -> Result<Value, CallError> {
+        self.exchange(peer, Method::GET, peer.url.clone(), String::new(), within).await
+    }
+
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        method: Method,
+        url: String,
+        body: String,
+        within: Duration,
+    ) -> Result<Value, CallError> {
         let uri: Uri = url.parse().map_err(|e| CallError::Config(format!("{url:?} is no URL: {e}")))?;
         let client = self.client(peer)?;
-        let mut request = Request::post(uri)
+        let verb = if method == Method::GET { "Get" } else { "Post" };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, "kube-apiserver-admission");
         if let Some(token) = &peer.bearer {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request
-            .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|e| CallError::Config(e.to_string()))?;
-        let unreachable = |why: String| CallError::Unreachable { url: url.clone(), why };
+        let request =
+            request.body(Full::new(Bytes::from(body))).map_err(|e| CallError::Config(e.to_string()))?;
+        let unreachable = |why: String| CallError::Unreachable { verb, url: url.clone(), why };
         let exchange = async {
             let answer = client.request(request).await.map_err(|e| unreachable(reason(&e)))?;
             let status = answer.status();

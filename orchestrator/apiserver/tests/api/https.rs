@@ -1,6 +1,6 @@
 //! A real HTTPS server for tests, with a certificate of the cluster's authority.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use apiserver::pki::Request;
@@ -13,8 +13,14 @@ use tokio::net::TcpListener;
 
 use crate::Cluster;
 
-/// Serves `router` until the cluster stops; gives its port.
-pub(crate) async fn serve(c: &Cluster, names: &[&str], router: Router) -> u16 {
+/// An address to serve at, before it is served.
+pub(crate) async fn at() -> (SocketAddr, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    (listener.local_addr().expect("an address"), listener)
+}
+
+/// Serves `router` until the cluster stops.
+pub(crate) fn serve(c: &Cluster, names: &[&str], listener: TcpListener, router: Router) {
     let request = Request {
         common_name: "hook".to_owned(),
         dns_names: names.iter().map(|n| (*n).to_owned()).collect(),
@@ -31,8 +37,6 @@ pub(crate) async fn serve(c: &Cluster, names: &[&str], router: Router) -> u16 {
         .with_single_cert(certs, key)
         .expect("a configuration");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
     let stop = c.stop.clone();
     telemetry::task::spawn("test-https", async move {
         loop {
@@ -52,7 +56,13 @@ pub(crate) async fn serve(c: &Cluster, names: &[&str], router: Router) -> u16 {
             });
         }
     });
-    port
+}
+
+/// The same at any port, which it gives.
+pub(crate) async fn serve_anywhere(c: &Cluster, names: &[&str], router: Router) -> u16 {
+    let (addr, listener) = at().await;
+    serve(c, names, listener, router);
+    addr.port()
 }
 
 /// The answer to an AdmissionReview.

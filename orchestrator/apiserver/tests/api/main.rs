@@ -4,6 +4,7 @@ mod access;
 mod apply;
 mod crd;
 mod https;
+mod identity;
 mod kubectl;
 mod nodes;
 mod objects;

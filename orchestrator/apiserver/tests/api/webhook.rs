@@ -17,7 +17,7 @@ use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::https::{reviewed, serve};
+use crate::https::{reviewed, serve_anywhere};
 use crate::{Cluster, cluster, deployment, from, pod, status};
 
 fn hook(c: &Cluster, name: &str, url: String, resource: &str, operations: &[&str]) -> Value {
@@ -66,7 +66,7 @@ async fn validating_webhooks_refuse_and_see_everything() {
             reviewed(&review, answer)
         }),
     );
-    let port = serve(&c, &["localhost"], router).await;
+    let port = serve_anywhere(&c, &["localhost"], router).await;
     let url = format!("https://localhost:{port}/check");
     let all = ["CREATE", "UPDATE", "DELETE"];
     validating(&c, json!([hook(&c, "check.example.com", url, "configmaps", &all)])).await;
@@ -111,7 +111,7 @@ async fn mutating_webhooks_patch_in_order_and_again() {
         patched(&review, &json!([{"op": "add", "path": "/data/second", "value": "here"}]))
     };
     let router = Router::new().route("/first", post(first)).route("/second", post(second));
-    let port = serve(&c, &["localhost"], router).await;
+    let port = serve_anywhere(&c, &["localhost"], router).await;
     let at = |path: &str| format!("https://localhost:{port}/{path}");
     let mut a = hook(&c, "a.example.com", at("first"), "configmaps", &["CREATE"]);
     a["reinvocationPolicy"] = "IfNeeded".into();
@@ -135,7 +135,7 @@ async fn failures_close_or_open_as_the_policy_says() {
     let broken = || async { (http::StatusCode::INTERNAL_SERVER_ERROR, "oops") };
     let router =
         Router::new().route("/slow", post(slow)).route("/wrong", post(wrong)).route("/broken", post(broken));
-    let port = serve(&c, &["localhost"], router).await;
+    let port = serve_anywhere(&c, &["localhost"], router).await;
     let api: Api<ValidatingWebhookConfiguration> = Api::all(c.client());
     let maps: Api<ConfigMap> = Api::namespaced(c.client(), "default");
     let closed = |hook: Value, expect: String| {
@@ -202,7 +202,7 @@ async fn services_selectors_and_dry_runs() {
         "/deny",
         post(|Json(review): Json<Value>| async move { reviewed(&review, json!({"allowed": false})) }),
     );
-    let port = serve(&c, &["hook.default.svc"], router).await;
+    let port = serve_anywhere(&c, &["hook.default.svc"], router).await;
     let raw = |o: Value| -> Value { o };
     let client = c.client();
     for (path, o) in [
@@ -263,7 +263,7 @@ async fn subresources_have_kinds_of_their_own() {
             reviewed(&review, json!({"allowed": true}))
         }),
     );
-    let port = serve(&c, &["localhost"], router).await;
+    let port = serve_anywhere(&c, &["localhost"], router).await;
     let url = format!("https://localhost:{port}/see");
     let mut h = hook(&c, "see.example.com", url, "*/*", &["*"]);
     h["rules"][0]["resources"] = json!(["pods/binding", "pods/eviction", "deployments/scale", "pods/exec"]);
