@@ -1,5 +1,6 @@
 //! Assembly: builds every room from the configuration, in order, and takes them down again.
 
+pub(crate) mod audit;
 pub(crate) mod control;
 pub(crate) mod directory;
 mod engine_metrics;

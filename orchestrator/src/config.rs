@@ -158,6 +158,9 @@ pub(crate) struct ConfigArgs {
     /// How long its answers count
     #[arg(long, env = "BINNACLE_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL")]
     pub(crate) authentication_token_webhook_cache_ttl: Option<String>,
+    /// What of the API's requests is audited: a Policy of audit.k8s.io/v1; the default is every write, as metadata
+    #[arg(long, env = "BINNACLE_AUDIT_POLICY_FILE")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
     /// Recording and alerting rules (*.yaml, *.yml); the default is `rules` in the data directory
     #[arg(long, env = "BINNACLE_RULES_DIR")]
     pub(crate) rules_dir: Option<PathBuf>,
@@ -253,6 +256,7 @@ pub(crate) struct Config {
     pub(crate) traces_retention: Retention,
     pub(crate) enable_admin_api: bool,
     pub(crate) admission: apiserver::AdmissionConfig,
+    pub(crate) audit_policy: Arc<apiserver::AuditPolicy>,
     pub(crate) oidc: Option<apiserver::OidcConfig>,
     pub(crate) token_webhook: Option<apiserver::TokenWebhook>,
     pub(crate) rules_dir: PathBuf,
@@ -307,6 +311,7 @@ pub(crate) fn defaults() -> ConfigArgs {
         enable_admission_plugins: some(""),
         disable_admission_plugins: some(""),
         admission_control_config_file: None,
+        audit_policy_file: None,
         oidc_issuer_url: None,
         oidc_client_id: None,
         oidc_username_claim: some("sub"),
@@ -464,6 +469,7 @@ impl Config {
             logs_retention: retention(&must!(logs_retention), "--logs-retention")?,
             traces_retention: retention(&must!(traces_retention), "--traces-retention")?,
             enable_admin_api: must!(enable_admin_api),
+            audit_policy: Arc::new(crate::assemble::audit::policy(pick!(audit_policy_file).as_deref())?),
             oidc: match pick!(oidc_issuer_url) {
                 None => None,
                 Some(issuer_url) => Some(apiserver::OidcConfig {
@@ -559,7 +565,7 @@ impl Config {
 }
 
 /// A YAML file as a value.
-fn yaml_file(path: &Path) -> Result<serde_json::Value> {
+pub(crate) fn yaml_file(path: &Path) -> Result<serde_json::Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))
 }

@@ -1,5 +1,6 @@
 //! The road of a request: who, what, may they, then to its handler. One span and one count per request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use apimachinery::selector::FieldSelector;
@@ -14,6 +15,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::admission::attributes::Trail;
+use crate::audit::{Outcome, Stage};
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
 use crate::metrics::{Inflight, METRICS, RequestLabels, Watching};
@@ -22,12 +24,17 @@ use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_r
 use crate::server::{Access, ApiServer};
 use crate::table::Include;
 use crate::{
-    body, certificates, discovery, node, object, openapi, patch, proxy, read, review, subresource, watch,
+    audit, body, certificates, discovery, node, object, openapi, patch, proxy, read, review, subresource,
+    watch,
 };
 
 /// A verified client certificate's user, put on a request by the TLS door.
 #[derive(Clone, Debug)]
 pub(crate) struct CertificateUser(pub(crate) UserInfo);
+
+/// Where a connection comes from, put on a request by the TLS door.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
 /// What handlers get.
 pub(crate) struct Context {
@@ -96,6 +103,7 @@ async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Res
     let code = code(&answer);
     let took = server.config.clock.monotonic().saturating_duration_since(started);
     METRICS.observe(RequestLabels { code, ..labels }, took, streamed);
+    let answer = audited(&server, &trail, answer, streamed).await;
     let mut answer = answer.unwrap_or_else(IntoResponse::into_response);
     body::warn(&mut answer, &trail.warnings());
     if let Ok(v) = HeaderValue::from_str(&trail.id) {
@@ -106,6 +114,38 @@ async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Res
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-cache, private"));
     answer
+}
+
+/// Tells the audit log of an answer; streams are told of when they begin.
+async fn audited(
+    server: &ApiServer,
+    trail: &Trail,
+    answer: Result<Response>,
+    streamed: bool,
+) -> Result<Response> {
+    let (Some(audit), Some(watched)) = (&server.config.audit, trail.watched()) else { return answer };
+    let now = server.now();
+    let (answer, outcome) = match answer {
+        Err(e) => {
+            audit.record(&watched, Stage::ResponseComplete, Some(&Outcome::Refused(&e)), trail, now);
+            return Err(e);
+        }
+        Ok(r) if streamed || watched.level < audit::Level::RequestResponse => {
+            let code = r.status().as_u16();
+            (r, Outcome::Answered { code, body: None })
+        }
+        Ok(r) => {
+            let (parts, body) = r.into_parts();
+            // What is answered whole lies in memory already.
+            let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+            let code = parts.status.as_u16();
+            let told = serde_json::from_slice(&bytes).ok();
+            (Response::from_parts(parts, Body::from(bytes)), Outcome::Answered { code, body: told })
+        }
+    };
+    let stage = if streamed { Stage::ResponseStarted } else { Stage::ResponseComplete };
+    audit.record(&watched, stage, Some(&outcome), trail, now);
+    Ok(answer)
 }
 
 fn code(answer: &Result<Response>) -> u16 {
@@ -155,7 +195,7 @@ fn labels(server: &ApiServer, info: &RequestInfo) -> RequestLabels {
 
 async fn serve(
     server: Arc<ApiServer>,
-    mut req: Request<Body>,
+    req: Request<Body>,
     info: RequestInfo,
     query: Query,
     trail: Arc<Trail>,
@@ -168,12 +208,32 @@ async fn serve(
         Some(user) => user.clone(),
         None => {
             let certificate = req.extensions().get::<CertificateUser>().map(|c| c.0.clone());
-            server.authenticate(req.headers(), certificate).await?
+            match server.authenticate(req.headers(), certificate).await {
+                Ok(user) => user,
+                Err(e) => {
+                    begin_audit(&server, &trail, &UserInfo::default(), &info, &req);
+                    return Err(e);
+                }
+            }
         }
     };
-    let user = server.impersonate(user, req.headers())?;
+    begin_audit(&server, &trail, &user, &info, &req);
+    let original = user.name.clone();
+    let user = match server.impersonate(user.clone(), req.headers()) {
+        // A role that was just given counts at once.
+        Err(e) if e.code == 403 => {
+            server.cache.fresh().await?;
+            server.impersonate(user, req.headers())?
+        }
+        judged => judged?,
+    };
+    if user.name != original {
+        trail.tell(|w| w.impersonated = Some(user.clone()));
+    }
     tracing::Span::current().record("user", user.name.as_str());
-    authorize(&server, &user, &info, &query)?;
+    authorize(&server, &user, &info, &query, &trail).await?;
+    let req = told(&trail, &info, req).await?;
+    let mut req = req;
     if let Some(local) = server
         .config
         .local_apis
@@ -188,9 +248,55 @@ async fn serve(
     if ctx.info.is_resource { resource(server, ctx, req).await } else { other(&server, &ctx).await }
 }
 
-fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<()> {
+fn begin_audit(server: &ApiServer, trail: &Trail, user: &UserInfo, info: &RequestInfo, req: &Request<Body>) {
+    let Some(audit) = &server.config.audit else { return };
+    let uri = req.uri().path_and_query().map_or("/", |p| p.as_str());
+    let from = req.extensions().get::<PeerAddress>().map(|p| p.0.to_string());
+    let watched = audit.begin(user, info, uri, req.headers(), from, server.now());
+    if let Some(w) = &watched {
+        audit.record(w, Stage::RequestReceived, None, trail, server.now());
+    }
+    trail.watch(watched);
+}
+
+/// Keeps what a request brings, where the audit log wants it.
+async fn told(trail: &Trail, info: &RequestInfo, req: Request<Body>) -> Result<Request<Body>> {
+    let wanted = trail.watched().is_some_and(|w| w.level >= audit::Level::Request);
+    let stream = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
+    if !wanted || stream || matches!(*req.method(), Method::GET | Method::HEAD) {
+        return Ok(req);
+    }
+    let (parts, body) = req.into_parts();
+    let bytes = body::read(body).await?;
+    let o = body::decode(&bytes, body::media_type(&parts.headers)).ok();
+    // A patch is no object, and is told as it is.
+    let o = o.or_else(|| serde_json::from_slice(&bytes).ok());
+    trail.tell(|w| w.request = o);
+    Ok(Request::from_parts(parts, Body::from(bytes)))
+}
+
+async fn authorize(
+    server: &ApiServer,
+    user: &UserInfo,
+    info: &RequestInfo,
+    query: &Query,
+    trail: &Trail,
+) -> Result<()> {
+    let decided = |allowed: bool, reason: String| {
+        trail.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
+        trail.annotate("authorization.k8s.io/reason", reason);
+    };
+    let watched = trail.watched().is_some();
     if !info.is_resource {
-        if server.rbac.allows_url(user, &info.verb, &info.path) {
+        let mut allowed = server.rbac.allows_url(user, &info.verb, &info.path);
+        if !allowed {
+            server.cache.fresh().await?;
+            allowed = server.rbac.allows_url(user, &info.verb, &info.path);
+        }
+        if watched {
+            decided(allowed, String::new());
+        }
+        if allowed {
             return Ok(());
         }
         let message =
@@ -212,7 +318,16 @@ fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo, query: &Qu
         .get("fieldSelector")
         .filter(|_| user.in_group(node::GROUP) && matches!(info.verb.as_str(), "list" | "watch"))
         .and_then(|f| FieldSelector::parse(f).ok());
-    let verdict = server.decide(user, &access, fields.as_ref());
+    let mut verdict = server.decide(user, &access, fields.as_ref());
+    if !verdict.allowed {
+        // What was just allowed counts at once: a refusal is never older than what was acknowledged.
+        server.cache.fresh().await?;
+        verdict = server.decide(user, &access, fields.as_ref());
+    }
+    if watched {
+        let reason = if verdict.allowed { server.allowed_by(user, &access) } else { verdict.reason.clone() };
+        decided(verdict.allowed, reason);
+    }
     if verdict.allowed {
         return Ok(());
     }
@@ -471,6 +586,7 @@ async fn create(server: &ApiServer, ctx: &mut Context, served: Served, bytes: &[
     let o = body::decode(bytes, body::media_type(&ctx.headers))?;
     let o = patch::conform(&served, o, write.options.field_validation, &mut ctx.warnings)?;
     let o = server.create(&served, &ctx.info.namespace, o, &write).await?;
+    ctx.trail.tell(|w| w.name = Some(object::name(&o).to_owned()));
     written(server, ctx, &served, 201, o)
 }
 

@@ -11,7 +11,7 @@
 //! Kinds that CustomResourceDefinitions make have their room in [`custom`].
 //! Beside it: [`subresource`], [`eviction`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
-//! [`certificates`] approves and signs what nodes ask for.
+//! [`audit`] tells who did what. [`certificates`] approves and signs what nodes ask for.
 //!
 //! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one shows
 //! what quotas count ([`quota`]), one per connection. State is the cache, a lock per kind;
@@ -19,6 +19,7 @@
 
 mod admission;
 mod apply;
+mod audit;
 mod authn;
 mod authz;
 mod body;
@@ -60,9 +61,11 @@ mod webhook;
 
 pub use admission::config::AdmissionConfig;
 pub use admission::podsecurity::{Level, LevelVersion, PodSecurity, Policy};
+pub use audit::{Audit, AuditEvent, AuditPolicy, AuditSink, Level as AuditLevel, Stage as AuditStage};
 pub use authn::oidc::OidcConfig;
 pub use authn::review::TokenWebhook;
 pub use error::Error;
 pub use history::{EventArchive, Follow, Op, PastEvent, PastEvents, Revision};
+pub use metrics::audit_dropped;
 pub use proxy::archive::{LogArchive, PastLogQuery, PastPod};
 pub use server::{Access, ApiServer, Check, Cidr, Config, LocalApi, Remarks};

@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     duration: Family<DurationLabels, Histogram>,
     inflight: Family<InflightLabels, Gauge>,
     watches: Gauge,
+    audited: Counter,
+    audit_errors: Counter,
 }
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
@@ -49,6 +51,8 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         }),
         inflight: Family::default(),
         watches: Gauge::default(),
+        audited: Counter::default(),
+        audit_errors: Counter::default(),
     };
     telemetry::metrics::register(|r| {
         r.register("apiserver_request", "Requests answered, by verb, resource and code", m.requests.clone());
@@ -58,12 +62,23 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             m.duration.clone(),
         );
         r.register("apiserver_current_inflight_requests", "Requests being answered now", m.inflight.clone());
+        r.register("apiserver_audit_event", "Audit records made", m.audited.clone());
+        r.register("apiserver_audit_error", "Audit records that were lost", m.audit_errors.clone());
         r.register("apiserver_registered_watchers", "Watches open now", m.watches.clone());
     });
     m
 });
 
+/// An audit record was lost on its way.
+pub fn audit_dropped() {
+    METRICS.audit_errors.inc();
+}
+
 impl Metrics {
+    pub(crate) fn audited(&self) {
+        self.audited.inc();
+    }
+
     pub(crate) fn observe(&self, labels: RequestLabels, took: Duration, streamed: bool) {
         if !streamed {
             let l = DurationLabels {

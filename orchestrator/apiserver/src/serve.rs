@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::authn::from_certificate;
-use crate::dispatch::{self, CertificateUser};
+use crate::dispatch::{self, CertificateUser, PeerAddress};
 use crate::error::Error;
 use crate::pki::Pki;
 use crate::server::ApiServer;
@@ -43,10 +43,10 @@ impl ApiServer {
                 () = stop.cancelled() => break,
                 slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
             };
-            let tcp = tokio::select! {
+            let (tcp, from) = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((tcp, _)) => tcp,
+                    Ok(accepted) => accepted,
                     Err(e) => {
                         // Out of file descriptors, most likely: connections that end free some.
                         tracing::warn!(error = %e, "accept failed");
@@ -57,7 +57,7 @@ impl ApiServer {
             };
             let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
             let connection = open.track_future(async move {
-                connection(tcp, acceptor, router, stop).await;
+                connection(tcp, PeerAddress(from.ip()), acceptor, router, stop).await;
                 drop(slot);
             });
             telemetry::task::spawn("apiserver-connection", connection);
@@ -71,7 +71,13 @@ impl ApiServer {
     }
 }
 
-async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
+async fn connection(
+    tcp: TcpStream,
+    from: PeerAddress,
+    acceptor: TlsAcceptor,
+    router: Router,
+    stop: CancellationToken,
+) {
     if let Err(e) = tcp.set_nodelay(true) {
         tracing::debug!(error = %e, "no TCP_NODELAY");
     }
@@ -84,6 +90,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, stop:
     let user = certificate.and_then(|c| from_certificate(c)).map(CertificateUser);
     let service = hyper::service::service_fn(move |req: Request<Incoming>| {
         let mut req = req.map(Body::new);
+        req.extensions_mut().insert(from);
         if let Some(user) = &user {
             req.extensions_mut().insert(user.clone());
         }

@@ -15,6 +15,7 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::config::AdmissionConfig;
+use crate::audit::Audit;
 use crate::authn::oidc::{Oidc, OidcConfig};
 use crate::authn::review::{Reviewer, TokenWebhook};
 use crate::cache::Cache;
@@ -110,6 +111,8 @@ pub struct Config {
     pub readiness: Vec<(String, Check)>,
     pub remarks: Remarks,
     pub local_apis: Vec<LocalApi>,
+    /// What is audited, and where to.
+    pub audit: Option<Audit>,
     /// An OpenID provider whose tokens are taken.
     pub oidc: Option<OidcConfig>,
     /// Who is asked about tokens that nobody else knows.
@@ -139,6 +142,7 @@ impl Config {
             readiness: Vec::new(),
             remarks: Arc::new(Vec::new),
             local_apis: Vec::new(),
+            audit: None,
             oidc: None,
             token_webhook: None,
             admission: AdmissionConfig::default(),

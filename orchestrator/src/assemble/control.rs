@@ -86,6 +86,7 @@ pub(super) async fn open(
         past_logs: Some(super::past_logs::archive(engines.logs.clone())),
         past_events: Some(super::history::past_events(engines.history.clone(), shared.clock.clone())),
         admission: c.admission.clone(),
+        audit: Some(super::audit::start(shared, engines.sink.clone())),
         oidc: c.oidc.clone(),
         token_webhook: c.token_webhook.clone(),
         stop: shared.stop.clone(),

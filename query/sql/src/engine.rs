@@ -358,6 +358,7 @@ fn session(
     ctx.register_table("logs", table(What::Logs))?;
     ctx.register_table("spans", table(What::Spans))?;
     ctx.register_table("decisions", table(What::Decisions))?;
+    ctx.register_table("audit", table(What::Audit))?;
     match &objects {
         Some(source) => {
             ctx.register_table("objects", table(What::Objects(source.clone())))?;

@@ -1,5 +1,6 @@
 //! A table: what a plan wants of it, and the scan that reads it.
 
+pub(crate) mod audit;
 pub(crate) mod decisions;
 pub(crate) mod history;
 pub(crate) mod logql;
@@ -74,6 +75,7 @@ pub(crate) enum What {
     Logs,
     Spans,
     Decisions,
+    Audit,
     Objects(Arc<dyn objects::ObjectSource>),
     History(Arc<dyn objects::ObjectSource>),
     Events(Arc<dyn objects::ObjectSource>),
@@ -94,6 +96,7 @@ impl What {
             What::Logs => "logs",
             What::Spans => "spans",
             What::Decisions => "decisions",
+            What::Audit => "audit",
             What::Objects(_) => "objects",
             What::History(_) => "object_history",
             What::Events(_) => "events",
@@ -119,6 +122,7 @@ impl What {
             What::Logs => logs::SCHEMA.clone(),
             What::Spans => spans::SCHEMA.clone(),
             What::Decisions => decisions::SCHEMA.clone(),
+            What::Audit => audit::SCHEMA.clone(),
             What::Objects(_) | What::ObjectsAt(..) => objects::SCHEMA.clone(),
             What::History(_) => history::SCHEMA.clone(),
             What::Events(_) => history::EVENTS.clone(),
@@ -266,6 +270,7 @@ impl Scan {
             What::Promql(q) => promql::read(self, q, out),
             What::Logql { question, .. } => logql::read(self, question, out),
             What::Decisions => decisions::read(self, out),
+            What::Audit => audit::read(self, out),
             What::Objects(_) | What::History(_) | What::Events(_) | What::ObjectsAt(..) => Ok(()),
         }
     }

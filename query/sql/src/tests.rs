@@ -220,6 +220,7 @@ async fn every_table_answers() {
     check(
         "select table_name from information_schema.tables where table_schema = 'public' order by 1",
         json!([
+            ["audit"],
             ["decisions"],
             ["events"],
             ["logs"],

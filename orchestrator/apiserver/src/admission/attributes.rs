@@ -6,6 +6,7 @@ use apimachinery::user::UserInfo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::audit::Watched;
 use crate::kinds::Served;
 use crate::registry::{DeleteOptions, Part, WriteContext};
 
@@ -47,6 +48,8 @@ pub(crate) struct Trail {
 struct Kept {
     warnings: Vec<String>,
     annotations: BTreeMap<String, String>,
+    /// What the audit log wants to know, if anything.
+    watched: Option<Watched>,
 }
 
 impl Default for Trail {
@@ -71,6 +74,25 @@ impl Trail {
         if kept.annotations.len() < MAX_ANNOTATIONS {
             kept.annotations.entry(key.into()).or_insert_with(|| value.into());
         }
+    }
+
+    pub(crate) fn watch(&self, watched: Option<Watched>) {
+        self.kept.lock().watched = watched;
+    }
+
+    /// Adds to what the audit log is told.
+    pub(crate) fn tell(&self, add: impl FnOnce(&mut Watched)) {
+        if let Some(w) = &mut self.kept.lock().watched {
+            add(w);
+        }
+    }
+
+    pub(crate) fn watched(&self) -> Option<Watched> {
+        self.kept.lock().watched.clone()
+    }
+
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        self.kept.lock().annotations.clone()
     }
 
     pub(crate) fn warnings(&self) -> Vec<String> {

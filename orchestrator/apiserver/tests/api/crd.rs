@@ -295,8 +295,7 @@ async fn versions_differ_by_name() {
     d["spec"]["versions"].as_array_mut().expect("versions").push(second);
     r.define(&d).await;
     assert_eq!(r.post(CRONTABS, &crontab("a", json!({"cronSpec": "* * * * *"}))).await.0, 201);
-    let (_, headers, second) =
-        r.full(Method::GET, &CRONTABS.replace("/v1/", "/v2/"), &[], "").await;
+    let (_, headers, second) = r.full(Method::GET, &CRONTABS.replace("/v1/", "/v2/"), &[], "").await;
     assert_eq!(second["items"][0]["apiVersion"], "stable.example.com/v2");
     assert_eq!(second["items"][0]["spec"]["extra"], "e");
     assert_eq!(

@@ -76,4 +76,26 @@ async fn the_past_is_asked_for() {
         json!([["shop", "web", 2, 5, "cpu", "web"]]),
     )
     .await;
+    let event = LogRecord {
+        timestamp: before(w.now, 5),
+        body: "{\"auditID\":\"1\"}".to_owned(),
+        attributes: [
+            ("audit_id", "1"),
+            ("verb", "delete"),
+            ("user", "jane"),
+            ("resource", "pods"),
+            ("code", "200"),
+        ]
+        .into_iter()
+        .collect(),
+        ..LogRecord::default()
+    };
+    let labels = Labels::from_pairs([("record", "audit"), ("level", "Metadata")]);
+    let streams = vec![LogStream { labels, records: vec![event] }];
+    w.logs.append_logs(LogBatch { streams, checkpoints: Vec::new() }).await.expect("appended");
+    check(
+        "select level, verb, user, resource, code, json_get(event, 'auditID') from audit where verb = 'delete'",
+        json!([["Metadata", "delete", "jane", "pods", 200, "1"]]),
+    )
+    .await;
 }
