@@ -39,7 +39,7 @@ class Package:
         text = re.sub(r"//[^\n]*", "", text)
         for m in re.finditer(r"^type (\w+) struct \{(.*?)^\}", text, re.M | re.S):
             self.structs[m[1]] = m[2]
-        for m in re.finditer(r"^type (\w+) ([\w.\[\]]+)\s*$", text, re.M):
+        for m in re.finditer(r"^type (\w+) (?:= )?([\w.\[\]]+)\s*$", text, re.M):
             self.others[m[1]] = m[2]
 
 
@@ -114,7 +114,7 @@ class World:
 
 def main():
     world = World(*sys.argv[1:4])
-    queue = [r.removeprefix("io.k8s.") for r in ROOTS if ".apiextensions" not in r]
+    queue = [r.removeprefix("io.k8s.") for r in ROOTS if r.startswith("io.k8s.api.")]
     queue += [META + ".DeleteOptions", META + ".LabelSelector"]
     table = {}
     while queue:

@@ -28,24 +28,36 @@ io.k8s.api.rbac.v1.ClusterRoleBinding io.k8s.api.authentication.v1.TokenRequest
 io.k8s.api.authentication.v1.TokenReview io.k8s.api.authentication.v1.SelfSubjectReview
 io.k8s.api.authorization.v1.SubjectAccessReview io.k8s.api.authorization.v1.SelfSubjectAccessReview
 io.k8s.api.authorization.v1.SelfSubjectRulesReview io.k8s.api.authorization.v1.LocalSubjectAccessReview
+io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration
+io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration
+io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy
+io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding
+io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicy
+io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicyBinding
+io.k8s.api.certificates.v1.CertificateSigningRequest io.k8s.api.flowcontrol.v1.FlowSchema
+io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration io.k8s.api.resource.v1.DeviceClass
+io.k8s.api.resource.v1.ResourceClaim io.k8s.api.resource.v1.ResourceClaimTemplate io.k8s.api.resource.v1.ResourceSlice
+io.k8s.api.storage.v1.CSIStorageCapacity io.k8s.api.storage.v1.VolumeAttributesClass
+io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition
+io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService
 """.split()
 
 
-def clean(node, path=()):
+def clean(node, names=False):
+    """`names`: the keys are names of properties, not words of a schema."""
     if isinstance(node, list):
-        return [clean(n, path) for n in node]
+        return [clean(n) for n in node]
     if not isinstance(node, dict):
         return node
     out = {}
     for key, value in node.items():
-        names = path and path[-1] == "properties"
         if key == "type" and isinstance(value, list) and not names:
             value = next(v for v in value if v != "null")
         if key == "enum" and not names:
             continue
-        if key == "$ref":
+        if key == "$ref" and not names:
             value = value.replace("#/$defs/", "#/components/schemas/")
-        out[key] = clean(value, path + (key,))
+        out[key] = clean(value, key == "properties" and not names)
     return out
 
 

@@ -39,7 +39,12 @@ impl ApiServer {
             if self.call_mutating(&asked, Some(&mut scale), Some(SCALE)).await? {
                 set_replicas(attributes.served, o, scale["spec"]["replicas"].clone());
             }
-        } else if self.call_mutating(attributes, Some(&mut *o), None).await? {
+            return Ok(());
+        }
+        if self.mutate_by_policies(attributes, o)? {
+            self.admit_defaults(attributes, o).await?;
+        }
+        if self.call_mutating(attributes, Some(&mut *o), None).await? {
             self.admit_defaults(attributes, o).await?;
         }
         Ok(())
@@ -56,8 +61,10 @@ impl ApiServer {
             let of = |o: &Value| scale_of(attributes.served, o);
             let (scale, old) = (o.map(of), attributes.old.map(of));
             let asked = Attributes { old: old.as_ref(), ..*attributes };
+            self.judge_by_policies(&asked, scale.as_ref())?;
             return self.call_validating(&asked, scale.as_ref(), Some(SCALE)).await;
         }
+        self.judge_by_policies(attributes, o)?;
         self.call_validating(attributes, o, None).await
     }
 
@@ -79,6 +86,7 @@ impl ApiServer {
         if self.config.admission.is_on("NodeRestriction") {
             self.restrict_node(&attributes, Some(&*o))?;
         }
+        self.judge_by_policies(&attributes, Some(o))?;
         self.call_validating(&attributes, Some(o), subject).await
     }
 

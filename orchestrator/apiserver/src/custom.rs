@@ -3,7 +3,7 @@
 //! The road of a definition: its row is in `kinds/apiextensions.rs`, judged by [`check`] and [`structural`]; [`lifecycle`]
 //! accepts its names, so that it is established; then the watch cache gives it to the [`Table`], which compiles it
 //! ([`schema`], [`columns`], [`names`]) and serves it. An object of such a kind gets its [`shape`] when it comes in
-//! and when it is read from the store, and is judged by [`values`].
+//! and when it is read from the store, is judged by [`values`] and [`rules`].
 //!
 //! A definition that changes is compiled anew, and watches of its objects end: clients come back and see it.
 
@@ -14,6 +14,7 @@ mod format;
 pub(crate) mod lifecycle;
 mod names;
 pub(crate) mod publish;
+pub(crate) mod rules;
 pub(crate) mod schema;
 pub(crate) mod shape;
 mod structural;
@@ -44,8 +45,8 @@ pub(crate) struct Custom {
     pub(crate) versions: Vec<Version>,
     /// The number of the version that is written.
     pub(crate) storage: usize,
-    /// Somebody else knows how versions become each other.
-    pub(crate) webhook: bool,
+    /// Who else knows how versions become each other: a `clientConfig`.
+    pub(crate) webhook: Option<Value>,
     /// Being deleted: nothing new is made.
     pub(crate) terminating: bool,
     /// What it was compiled from.
@@ -62,6 +63,8 @@ pub(crate) struct Version {
     /// What clients are told that use it.
     pub(crate) warning: Option<String>,
     pub(crate) schema: Schema,
+    /// Its rules, if it has any.
+    pub(crate) judge: Option<rules::Judge>,
     /// The schema as it was written.
     pub(crate) raw: Value,
     pub(crate) types: (Schemas, Type),
@@ -129,6 +132,7 @@ impl Custom {
         fields.dedup();
         let version = |v: &Value| {
             let raw = v["schema"]["openAPIV3Schema"].clone();
+            let schema = Schema::read(&raw);
             let scale = v["subresources"].get("scale").filter(|s| s.is_object());
             let kind = names::row(names::Row {
                 group: text(spec, "group"),
@@ -150,7 +154,8 @@ impl Custom {
                 served: v["served"] == true,
                 warning: (v["deprecated"] == true)
                     .then(|| v["deprecationWarning"].as_str().map_or(default_warning, str::to_owned)),
-                schema: Schema::read(&raw),
+                judge: rules::Judge::compile(&schema, true),
+                schema,
                 types: Schemas::of_structural(&raw),
                 raw,
                 columns: columns::read(object::list(v, "additionalPrinterColumns")),
@@ -168,7 +173,8 @@ impl Custom {
             list_kind: text(accepted, "listKind"),
             storage: all.iter().position(|v| v["storage"] == true)?,
             versions,
-            webhook: spec["conversion"]["strategy"] == "Webhook",
+            webhook: (spec["conversion"]["strategy"] == "Webhook")
+                .then(|| spec["conversion"]["webhook"]["clientConfig"].clone()),
             terminating: is_terminating(o),
             generation: object::int(o, "metadata.generation").unwrap_or(0),
             uid: text(&o["metadata"], "uid"),
@@ -197,7 +203,7 @@ impl Custom {
         shape::prune(schema, o);
         shape::default(schema, o);
         let storage = self.storage();
-        if !self.webhook && version.is_some_and(|v| v != self.storage) {
+        if self.webhook.is_none() && version.is_some_and(|v| v != self.storage) {
             o["apiVersion"] = format!("{}/{}", storage.kind.group, storage.kind.version).into();
             shape::prune(&storage.schema, o);
             shape::default(&storage.schema, o);
@@ -297,6 +303,10 @@ pub(crate) fn validate(held: &Held, o: &Value, old: Option<&Value>, errors: &mut
     values::validate(&held.schema, o, old, &mut wrong);
     if old.is_none_or(|old| old != o) {
         values::validate_lists(&held.schema, o, "", &mut wrong);
+    }
+    // Rules may rely on the schema.
+    if let Some(judge) = held.judge.as_ref().filter(|_| wrong.is_empty()) {
+        judge.judge(o, old, &mut wrong);
     }
     if let Some(scale) = &held.scale {
         let replicas = object::int(o, &scale.spec).unwrap_or(0);

@@ -559,6 +559,7 @@ async fn get_one(server: &ApiServer, ctx: &Context, served: Served) -> Result<Re
     let shape = Shape::negotiate(&ctx.headers)?;
     match server.get(&served, &ctx.info.namespace, &ctx.info.name).await {
         Ok(o) => {
+            let o = server.all_served(&served, vec![o]).await?.pop().expect("as many come back as went");
             let bytes = server.shape_one(&served, &o, shape, ctx.include());
             let mut r = body::json_for(&ctx.headers, 200, bytes);
             body::warn(&mut r, &ctx.warnings);
@@ -573,7 +574,14 @@ async fn get_one(server: &ApiServer, ctx: &Context, served: Served) -> Result<Re
 }
 
 /// A written object, as the client wants to see it.
-fn written(server: &ApiServer, ctx: &Context, served: &Served, status: u16, o: Value) -> Result<Response> {
+async fn written(
+    server: &ApiServer,
+    ctx: &Context,
+    served: &Served,
+    status: u16,
+    o: Value,
+) -> Result<Response> {
+    let o = server.to_served(served, o).await?;
     let shape = Shape::negotiate(&ctx.headers)?;
     let v = server.shape_value(served, read::render_value(served, o), shape, ctx.include());
     let mut r = body::json(status, v.to_string());
@@ -587,7 +595,7 @@ async fn create(server: &ApiServer, ctx: &mut Context, served: Served, bytes: &[
     let o = patch::conform(&served, o, write.options.field_validation, &mut ctx.warnings)?;
     let o = server.create(&served, &ctx.info.namespace, o, &write).await?;
     ctx.trail.tell(|w| w.name = Some(object::name(&o).to_owned()));
-    written(server, ctx, &served, 201, o)
+    written(server, ctx, &served, 201, o).await
 }
 
 async fn update(
@@ -606,15 +614,14 @@ async fn update(
         _ => return Err(ApiError::no_such_path()),
     };
     if patching {
-        return patch::respond(server, ctx, served.clone(), part, write, bytes)
-            .await
-            .and_then(|(status, o)| written(server, ctx, &served, status, o));
+        let (status, o) = patch::respond(server, ctx, served.clone(), part, write, bytes).await?;
+        return written(server, ctx, &served, status, o).await;
     }
     let o = body::decode(bytes, body::media_type(&ctx.headers))?;
     let o = patch::conform(&served, o, write.options.field_validation, &mut ctx.warnings)?;
     let (ns, name) = (ctx.info.namespace.clone(), ctx.info.name.clone());
     let o = server.update(&served, &ns, &name, &write, part, &mut |_| Ok(o.clone())).await?;
-    written(server, ctx, &served, 200, o)
+    written(server, ctx, &served, 200, o).await
 }
 
 /// DeleteOptions from the body and the query; the body wins.
@@ -669,7 +676,9 @@ async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8])
         for o in chosen {
             match server.delete(&served, o.namespace().unwrap_or_default(), o.name(), &options, &write).await
             {
-                Ok(Deleted::Gone(v) | Deleted::Pending(v)) => items.push(read::render_value(&served, v)),
+                Ok(Deleted::Gone(v) | Deleted::Pending(v)) => {
+                    items.push(read::render_value(&served, server.to_served(&served, v).await?));
+                }
                 // Gone meanwhile: what was wanted.
                 Err(e) if e.code == 404 => {}
                 Err(e) => return Err(e),
@@ -684,7 +693,7 @@ async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8])
         return Ok(body::json(200, list.to_string()));
     }
     match server.delete(&served, &info.namespace, &info.name, &options, &write).await? {
-        Deleted::Pending(o) => written(server, ctx, &served, 200, o),
+        Deleted::Pending(o) => written(server, ctx, &served, 200, o).await,
         Deleted::Gone(o) => {
             let mut details =
                 json!({"name": info.name, "kind": served.kind.resource, "uid": o["metadata"]["uid"]});
@@ -693,7 +702,7 @@ async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8])
             }
             // Pods come back as objects, everything else as a word.
             if served.kind.builtin() == "pods" {
-                return written(server, ctx, &served, 200, o);
+                return written(server, ctx, &served, 200, o).await;
             }
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             Ok(body::json(200, status.to_string()))

@@ -42,6 +42,7 @@ mod object;
 mod openapi;
 mod patch;
 pub mod pki;
+mod policies;
 mod protobuf;
 mod proxy;
 mod quota;

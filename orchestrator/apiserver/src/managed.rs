@@ -78,7 +78,7 @@ fn storage_version(served: &Served) -> String {
     if k.group.is_empty() { k.version.to_owned() } else { format!("{}/{}", k.group, k.version) }
 }
 
-fn storage_type(served: &Served) -> Option<(&Schemas, Type)> {
+pub(crate) fn storage_type(served: &Served) -> Option<(&Schemas, Type)> {
     if let Some(held) = &served.custom {
         return Some((&held.types.0, held.types.1.clone()));
     }

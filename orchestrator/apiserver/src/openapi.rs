@@ -103,8 +103,11 @@ fn paths(
         let gvk = json!({"group": g, "version": v, "kind": kind});
         let verbs: Vec<&str> =
             r["verbs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        // kubectl asks here which patches a kind takes.
+        let plural = name.split('/').next().unwrap_or_default();
+        let custom = server.cache.customs.named(&format!("{group}/{plural}")).is_some();
         let mut add = |path: String, methods: &[(&str, &str)]| {
-            paths.insert(path, operations(methods, &verbs, schema.as_deref(), &gvk));
+            paths.insert(path, operations(methods, &verbs, schema.as_deref(), &gvk, custom));
         };
         match name.split_once('/') {
             None => {
@@ -123,7 +126,13 @@ fn paths(
 }
 
 /// Method and the verb that allows it → operations.
-fn operations(methods: &[(&str, &str)], verbs: &[&str], schema: Option<&str>, gvk: &Value) -> Value {
+fn operations(
+    methods: &[(&str, &str)],
+    verbs: &[&str],
+    schema: Option<&str>,
+    gvk: &Value,
+    custom: bool,
+) -> Value {
     let mut out = Map::new();
     let content = || match schema {
         Some(s) => json!({"application/json": {"schema": {"$ref": format!("{PREFIX}{s}")}}}),
@@ -161,7 +170,8 @@ fn operations(methods: &[(&str, &str)], verbs: &[&str], schema: Option<&str>, gv
                 "application/merge-patch+json",
                 "application/strategic-merge-patch+json",
             ];
-            let content: Map<String, Value> = media.iter().map(|m| ((*m).to_owned(), json!({}))).collect();
+            let taken = media.iter().filter(|m| !(custom && m.contains("strategic")));
+            let content: Map<String, Value> = taken.map(|m| ((*m).to_owned(), json!({}))).collect();
             op["requestBody"] = json!({"content": content});
         }
         out.insert((*method).to_owned(), op);

@@ -79,7 +79,9 @@ impl Filter {
 pub(crate) fn render(served: &Served, o: &Object) -> Bytes {
     match (served.alias, &served.custom) {
         (None, None) => o.bytes.clone(),
-        (None, Some(held)) if held.custom.is_stored_as(served) && !held.custom.webhook => o.bytes.clone(),
+        (None, Some(held)) if held.custom.is_stored_as(served) && held.custom.webhook.is_none() => {
+            o.bytes.clone()
+        }
         _ => Bytes::from(render_value(served, o.value()).to_string()),
     }
 }
@@ -136,6 +138,7 @@ impl ApiServer {
             page.objects.extend(self.past_events(&filter).await?);
             page.objects.sort_by(|a, b| a.key.cmp(&b.key));
         }
+        page.objects = self.all_served(served, page.objects).await?;
         let mut metadata = json!({"resourceVersion": page.revision.to_string()});
         if let Some(last) = &page.continue_after {
             metadata["continue"] = encode_continue(page.revision, last).into();

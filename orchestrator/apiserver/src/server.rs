@@ -23,6 +23,7 @@ use crate::error::{ApiError, Error};
 use crate::history::EventArchive;
 use crate::kinds::{self, Kind, Served};
 use crate::pki::Pki;
+use crate::policies::Policies;
 use crate::proxy::archive::LogArchive;
 use crate::rbac::Rbac;
 use crate::registry::{Part, WriteContext};
@@ -169,6 +170,7 @@ pub struct ApiServer {
     pub(crate) config: Config,
     pub(crate) store: Arc<Store>,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) policies: Policies,
     pub(crate) rbac: Rbac,
     pub(crate) tokens: Tokens,
     pub(crate) oidc: Option<Oidc>,
@@ -194,6 +196,7 @@ impl ApiServer {
         let server = Arc::new(ApiServer {
             oidc: oidc.transpose().map_err(Error::Config)?,
             reviewer: config.token_webhook.clone().map(Reviewer::new),
+            policies: Policies::new(cache.clone()),
             rbac: Rbac::new(cache.clone()),
             hooks: Hooks::new(cache.clone()),
             peers: Peers::new(cache.clone()),
@@ -206,6 +209,7 @@ impl ApiServer {
             openapi_v2: Default::default(),
             stop,
         });
+        server.policies.belong_to(&server);
         bootstrap::run(&server).await?;
         telemetry::task::spawn("apiserver-event-ttl", expire::run(server.clone()));
         telemetry::task::spawn("apiserver-quota", quota::run(server.clone()));

@@ -59,6 +59,11 @@ impl Errors {
         self.add(field, "FieldValueTypeInvalid", format!("Invalid value: {}: {detail}", value.text()));
     }
 
+    /// As [`Errors::invalid`], where the value is too big to be told.
+    pub(crate) fn invalid_omitted(&mut self, field: impl Into<String>, detail: &str) {
+        self.add(field, "FieldValueInvalid", format!("Invalid value: {detail}"));
+    }
+
     /// As [`Errors::not_supported`], for what need not be text.
     pub(crate) fn not_supported_value(
         &mut self,

@@ -114,14 +114,14 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(o) = self.initial.pop_front() {
-                return Some(self.line("ADDED", &o));
+                return Some(self.converted_line("ADDED", &o).await);
             }
             if std::mem::take(&mut self.mark_end) {
                 return Some(self.bookmark(true));
             }
             while let Some(c) = self.changes.pop_front() {
                 self.cursor = c.revision;
-                if let Some(line) = self.change(&c) {
+                if let Some(line) = self.change(&c).await {
                     return Some(line);
                 }
             }
@@ -161,19 +161,35 @@ impl Watcher {
     }
 
     /// A change as this watcher sees it: an object may enter and leave its selection.
-    fn change(&mut self, c: &Change) -> Option<Bytes> {
+    async fn change(&mut self, c: &Change) -> Option<Bytes> {
         let was = c.old.as_ref().filter(|o| self.filter.matches(o)).cloned();
         let is = c.new.as_ref().filter(|o| self.filter.matches(o)).cloned();
         match (was, is) {
             (None, None) => None,
-            (None, Some(o)) => Some(self.line("ADDED", &o)),
-            (Some(_), Some(o)) => Some(self.line("MODIFIED", &o)),
+            (None, Some(o)) => Some(self.converted_line("ADDED", &o).await),
+            (Some(_), Some(o)) => Some(self.converted_line("MODIFIED", &o).await),
             (Some(o), None) => {
                 // The last state that matched, at the revision that ended it.
                 let mut v = o.value();
                 object::metadata(&mut v).insert("resourceVersion".to_owned(), c.revision.to_string().into());
                 let last = Object::from_value(self.served.kind, &o.key, c.revision, &v);
-                Some(self.line("DELETED", &last))
+                Some(self.converted_line("DELETED", &Arc::new(last)).await)
+            }
+        }
+    }
+
+    /// A line, for which others may have to be asked.
+    async fn converted_line(&mut self, event: &str, o: &Arc<Object>) -> Bytes {
+        if self.served.custom.as_ref().is_none_or(|held| held.custom.webhook.is_none()) {
+            return self.line(event, o);
+        }
+        match self.server.all_served(&self.served, vec![o.clone()]).await {
+            Ok(all) => self.line(event, all.first().unwrap_or(o)),
+            Err(e) => {
+                self.ended = true;
+                self.changes.clear();
+                self.initial.clear();
+                error_line(&e)
             }
         }
     }

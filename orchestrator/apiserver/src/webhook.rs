@@ -87,6 +87,9 @@ impl ApiServer {
         subject: Option<Subject>,
     ) -> Result<Option<bool>> {
         let Some(served) = turn.hook.concerns(&self.cache, a, o.as_deref()) else { return Ok(None) };
+        if !self.is_asked(turn.hook, a, o.as_deref())? {
+            return Ok(None);
+        }
         let Some(answer) = self.ask(a, turn, &served, o.as_deref(), subject).await? else {
             return Ok(Some(false));
         };
@@ -129,11 +132,33 @@ impl ApiServer {
                 Some((Turn { hook, round: 0, index, phase: VALIDATING }, served))
             })
             .collect();
-        let asked = turns.iter().map(|(turn, served)| self.ask(a, turn, served, o, subject));
+        let mut asked = Vec::with_capacity(turns.len());
+        for turn in turns {
+            if self.is_asked(turn.0.hook, a, o)? {
+                asked.push(turn);
+            }
+        }
+        let asked = asked.iter().map(|(turn, served)| self.ask(a, turn, served, o, subject));
         for answer in futures::future::join_all(asked).await {
             answer?;
         }
         Ok(())
+    }
+
+    /// Whether a webhook's conditions hold; where one fails, its failure policy decides.
+    fn is_asked(&self, hook: &Hook, a: &Attributes<'_>, o: Option<&Value>) -> Result<bool> {
+        match self.conditions_hold(&hook.conditions, a, o) {
+            Ok(holds) => Ok(holds),
+            Err(why) if hook.ignore_failure => {
+                tracing::warn!(
+                    webhook = hook.name,
+                    error = why,
+                    "a match condition failed, the webhook is left out"
+                );
+                Ok(false)
+            }
+            Err(why) => Err(ApiError::forbidden(a.served, a.name, &why)),
+        }
     }
 
     /// One question. `None` is a failure that the webhook's policy ignores.

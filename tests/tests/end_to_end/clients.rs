@@ -159,3 +159,10 @@ fn scrape(server: &Server, port: u16) -> Result<()> {
         Ok(server.values("{job=\"exporter\",__name__=~\"node_.*\"}")?.is_empty().then_some(()))
     })
 }
+
+#[test]
+fn operators() -> Result<()> {
+    let server = Server::start("")?;
+    let kubeconfig = server.data_dir().join("admin.kubeconfig").display().to_string();
+    server.python("operator.py", &[&kubeconfig]).context("kopf")
+}

@@ -24,6 +24,7 @@ pub fn layers() -> Vec<Room> {
         room("wal", &["signal", "telemetry"], "bytes and clocks only"),
         room("collector", FLOOR_1, "knows nothing of Kubernetes nor of the engines: it writes to a Sink"),
         room("apimachinery", &[], "object rules without I/O"),
+        room("expression", &["apimachinery"], "a language over values; who asks brings them"),
         room("store", &["signal", "telemetry"], "bytes and revisions, no objects"),
         room("client", &["signal", "telemetry", "apimachinery"], "the only way to the cluster"),
         room("tsdb", FLOOR_1, "knows neither collector nor query nor log-index"),
@@ -53,7 +54,7 @@ pub fn layers() -> Vec<Room> {
         ),
         room(
             "apiserver",
-            &["signal", "telemetry", "apimachinery", "store", "client"],
+            &["signal", "telemetry", "apimachinery", "expression", "store", "client"],
             "objects over the store",
         ),
         room("scheduler", control, "reaches the cluster through client only"),
@@ -133,6 +134,7 @@ pub fn doors() -> Vec<Door> {
         door("parquet", &["exchange", "log-index", "sql"]),
         door("anyhow", &["orchestrator", "tests"]),
         door("hickory-server", &["network"]),
+        door("cel", &["expression"]),
         door("clap", &["orchestrator"]),
     ]
 }

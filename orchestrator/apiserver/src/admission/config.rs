@@ -9,7 +9,7 @@ use super::podsecurity::PodSecurity;
 use crate::object;
 
 /// Every plugin, and whether it is on unless told otherwise.
-const PLUGINS: [(&str, bool); 21] = [
+const PLUGINS: [(&str, bool); 23] = [
     ("AlwaysPullImages", false),
     ("CertificateApproval", true),
     ("CertificateSigning", true),
@@ -20,6 +20,7 @@ const PLUGINS: [(&str, bool); 21] = [
     ("DenyServiceExternalIPs", false),
     ("ExtendedResourceToleration", false),
     ("LimitRanger", true),
+    ("MutatingAdmissionPolicy", true),
     ("MutatingAdmissionWebhook", true),
     ("NamespaceLifecycle", true),
     ("NodeRestriction", true),
@@ -30,6 +31,7 @@ const PLUGINS: [(&str, bool); 21] = [
     ("ResourceQuota", true),
     ("RuntimeClass", true),
     ("ServiceAccount", true),
+    ("ValidatingAdmissionPolicy", true),
     ("ValidatingAdmissionWebhook", true),
 ];
 

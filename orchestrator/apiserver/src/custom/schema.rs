@@ -58,6 +58,17 @@ pub(crate) struct Bound {
     pub(crate) exclusive: bool,
 }
 
+/// A CEL rule as written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rule {
+    pub(crate) rule: String,
+    pub(crate) message: String,
+    pub(crate) message_expression: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) field_path: String,
+    pub(crate) optional_old_self: Option<bool>,
+}
+
 /// One node of a schema.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Schema {
@@ -92,6 +103,7 @@ pub(crate) struct Schema {
     pub(crate) any_of: Vec<Schema>,
     pub(crate) one_of: Vec<Schema>,
     pub(crate) not: Option<Box<Schema>>,
+    pub(crate) rules: Vec<Rule>,
 }
 
 impl Schema {
@@ -142,6 +154,7 @@ impl Schema {
             any_of: list("anyOf"),
             one_of: list("oneOf"),
             not: one("not"),
+            rules: v["x-kubernetes-validations"].as_array().into_iter().flatten().map(rule).collect(),
         }
     }
 
@@ -152,5 +165,17 @@ impl Schema {
             || self.additional.as_ref().is_some_and(|s| s.any(is))
             || self.items.as_ref().is_some_and(|s| s.any(is))
             || self.all_of.iter().any(|s| s.any(is))
+    }
+}
+
+fn rule(v: &Value) -> Rule {
+    let text = |k: &str| v[k].as_str().unwrap_or_default().to_owned();
+    Rule {
+        rule: text("rule"),
+        message: text("message"),
+        message_expression: text("messageExpression"),
+        reason: v["reason"].as_str().map(str::to_owned),
+        field_path: text("fieldPath"),
+        optional_old_self: v["optionalOldSelf"].as_bool(),
     }
 }

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::rules;
 use super::schema::Schema;
 use super::{shape, values};
 use crate::object;
@@ -78,6 +79,9 @@ pub(crate) fn check(schema: &Value, at: &str, status: bool, errors: &mut Errors)
         defaults(schema, &root, true, &mut found);
     }
     openapi(schema, true, &root, &Place::default(), &mut found);
+    if found.is_empty() {
+        rules::check(schema, &root, &mut found);
+    }
     errors.append(found);
 }
 

@@ -16,9 +16,11 @@ mod networking;
 mod node;
 pub(crate) mod pod;
 mod pod_validation;
+pub(crate) mod policies;
 mod policy;
 mod quota;
 mod rbac;
+mod resource;
 mod runtimeclass;
 mod scheduling;
 mod secret;
@@ -141,7 +143,7 @@ pub(crate) const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 39] = [
+pub(crate) static ALL: [&Kind; 47] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -181,6 +183,14 @@ pub(crate) static ALL: [&Kind; 39] = [
     &runtimeclass::KIND,
     &apiextensions::DEFINITION,
     &certificate::KIND,
+    &policies::VALIDATING,
+    &policies::VALIDATING_BINDING,
+    &policies::MUTATING,
+    &policies::MUTATING_BINDING,
+    &resource::CLASS,
+    &resource::CLAIM,
+    &resource::TEMPLATE,
+    &resource::SLICE,
 ];
 
 /// A kind under one of the group-versions it is served in.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use signal::Timestamp;
 
 use super::{AGE, BASE, Kind, NAME, column};
+use crate::policies::compile;
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -114,9 +115,12 @@ fn validate(o: &Value, errors: &mut Errors) {
             }
         }
         validate_client(hook, &at, errors);
-        if !object::list(hook, "matchConditions").is_empty() {
-            errors.forbidden(format!("{at}.matchConditions"), "match conditions are not evaluated here yet");
-        }
+        compile::check_conditions(
+            object::list(hook, "matchConditions"),
+            &format!("{at}.matchConditions"),
+            false,
+            errors,
+        );
     }
 }
 

@@ -13,6 +13,7 @@ use crate::admission::attributes::{Attributes, Operation};
 use crate::cache::Cache;
 use crate::kinds::{self, Served};
 use crate::object;
+use crate::policies::compile::{self, Named};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -79,6 +80,7 @@ pub(crate) struct Hook {
     pub(crate) review: &'static str,
     /// Called again when others changed the object after it.
     pub(crate) again: bool,
+    pub(crate) conditions: Vec<Named>,
     exact: bool,
     rules: Vec<Rule>,
     namespaces: Selector,
@@ -109,6 +111,11 @@ impl Hook {
             timeout: Duration::from_secs(seconds),
             review: first.unwrap_or("admission.k8s.io/v1"),
             again: object::text(v, "reinvocationPolicy") == Some("IfNeeded"),
+            conditions: compile::list(
+                object::list(v, "matchConditions"),
+                "expression",
+                &compile::environment(&[], false),
+            ),
             exact: object::text(v, "matchPolicy") == Some("Exact"),
             rules: object::list(v, "rules").iter().map(Rule::parse).collect(),
             namespaces: selector("namespaceSelector"),
@@ -221,7 +228,7 @@ impl Hooks {
 }
 
 /// Configurations are never judged by what they configure: a webhook could lock itself in.
-pub(super) fn is_exempt(a: &Attributes<'_>) -> bool {
+pub(crate) fn is_exempt(a: &Attributes<'_>) -> bool {
     a.served.group == GROUP
         && matches!(
             a.served.kind.resource,

@@ -356,3 +356,170 @@ async fn definitions_that_are_none() {
     check(&|d| schema(d)["properties"]["spec"]["oneOf"] = json!([{"properties": {"nope": {"minimum": 1}}}]),
         "spec.validation.openAPIV3Schema.properties[spec].properties[nope]: Required value: because it is defined in a value validation").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_of_the_schema_hold() {
+    let c = cluster().await;
+    let r = Raw::of(&c);
+    let mut d = crontabs();
+    let spec = &mut d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["x-kubernetes-validations"] = json!([
+        {"rule": "self.image != 'bad'", "messageExpression": "'no image ' + self.image"},
+        {"rule": "self.cronSpec == oldSelf.cronSpec", "message": "cronSpec is fixed", "fieldPath": ".cronSpec", "reason": "FieldValueForbidden"},
+    ]);
+    let mut wrong = d.clone();
+    wrong["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] =
+        json!([{"rule": "self.nope == 1"}]);
+    let (status, refused) = r.post(DEFINITIONS, &wrong).await;
+    let said = refused["message"].as_str().unwrap_or_default();
+    assert_eq!(status, 422);
+    let at =
+        "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {";
+    assert!(
+        said.contains(at) && said.contains("compilation failed: ERROR: <input>:1:5: undefined field 'nope'"),
+        "{said}"
+    );
+    r.define(&d).await;
+    let (_, refused) =
+        r.post(CRONTABS, &crontab("a", json!({"cronSpec": "* * * * *", "image": "bad"}))).await;
+    assert_eq!(
+        refused["message"],
+        "CronTab.stable.example.com \"a\" is invalid: spec: Invalid value: no image bad"
+    );
+    assert_eq!(r.post(CRONTABS, &crontab("a", json!({"cronSpec": "* * * * *"}))).await.0, 201);
+    let change = r#"{"spec":{"cronSpec":"1 * * * *"}}"#;
+    let (_, refused) =
+        r.send(Method::PATCH, &format!("{CRONTABS}/a"), "application/merge-patch+json", change).await;
+    assert_eq!(
+        refused["message"],
+        "CronTab.stable.example.com \"a\" is invalid: spec.cronSpec: Forbidden: cronSpec is fixed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_converts() {
+    let c = cluster().await;
+    let r = Raw::of(&c);
+    let convert = |axum::Json(review): axum::Json<Value>| async move {
+        let wanted = review["request"]["desiredAPIVersion"].clone();
+        let objects = review["request"]["objects"].as_array().cloned().unwrap_or_default();
+        let made: Vec<Value> = objects
+            .into_iter()
+            .map(|mut o| {
+                // v1 has cronSpec, v2 has schedule.
+                let (from, to) = if wanted == "stable.example.com/v2" {
+                    ("cronSpec", "schedule")
+                } else {
+                    ("schedule", "cronSpec")
+                };
+                o["apiVersion"] = wanted.clone();
+                let value = o["spec"].as_object_mut().and_then(|s| s.shift_remove(from)).unwrap_or_default();
+                o["spec"][to] = value;
+                o
+            })
+            .collect();
+        let response = json!({"uid": review["request"]["uid"], "result": {"status": "Success"}, "convertedObjects": made});
+        axum::Json(
+            json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": response}),
+        )
+    };
+    let router = axum::Router::new().route("/convert", axum::routing::post(convert));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    crate::https::serve(&c, &["localhost"], listener, router);
+    let ca = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, c.server.pki().ca_pem());
+    let mut d = crontabs();
+    let mut second = d["spec"]["versions"][0].clone();
+    (second["name"], second["storage"]) = ("v2".into(), false.into());
+    let spec = &mut second["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["required"] = json!(["schedule"]);
+    spec["properties"]["schedule"] =
+        spec["properties"].as_object_mut().and_then(|p| p.shift_remove("cronSpec")).expect("a field");
+    second["additionalPrinterColumns"] =
+        json!([{"name": "Schedule", "type": "string", "jsonPath": ".spec.schedule"}]);
+    d["spec"]["versions"].as_array_mut().expect("versions").push(second);
+    d["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": format!("https://localhost:{port}/convert"), "caBundle": ca}}});
+    r.define(&d).await;
+    assert_eq!(r.post(CRONTABS, &crontab("a", json!({"cronSpec": "* * * * *"}))).await.0, 201);
+    let two = CRONTABS.replace("/v1/", "/v2/");
+    assert_eq!(r.get(&format!("{two}/a")).await["spec"]["schedule"], "* * * * *");
+    assert_eq!(r.get(&two).await["items"][0]["spec"]["schedule"], "* * * * *");
+    let change = r#"{"spec":{"schedule":"1 * * * *"}}"#;
+    let (status, o) =
+        r.send(Method::PATCH, &format!("{two}/a"), "application/merge-patch+json", change).await;
+    assert_eq!(
+        (status.as_u16(), &o["spec"]["schedule"], &o["metadata"]["generation"]),
+        (200, &json!("1 * * * *"), &json!(2)),
+        "{o}"
+    );
+    assert_eq!(r.get(&format!("{CRONTABS}/a")).await["spec"]["cronSpec"], "1 * * * *");
+    let mut made = crontab("b", json!({"schedule": "2 * * * *"}));
+    made["apiVersion"] = "stable.example.com/v2".into();
+    assert_eq!(r.post(&two, &made).await.0, 201);
+    assert_eq!(r.get(&format!("{CRONTABS}/b")).await["spec"]["cronSpec"], "2 * * * *");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_as_operators_write_them() {
+    let c = cluster().await;
+    let r = Raw::of(&c);
+    r.define(&serde_json::from_str(include_str!("crd/monitors.json")).expect("a definition")).await;
+    let path = "/apis/monitoring.example.com/v1/namespaces/default/monitors";
+    let monitor = |spec: Value| json!({"apiVersion": "monitoring.example.com/v1", "kind": "Monitor", "metadata": {"name": "a"}, "spec": spec});
+    let good = json!({
+        "selector": {"matchLabels": {"app": "x"}}, "storage": "10Gi", "attach": null, "scrapeProtocols": ["PrometheusProto"],
+        "endpoints": [{"port": "web", "targetPort": 8080, "interval": "1m30s", "params": {"a": ["b"]},
+            "relabelings": [{"sourceLabels": ["a"]}], "bearerTokenSecret": {"key": "k"}}],
+        "containers": [{"name": "c", "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}, "ports": [{"containerPort": 80}]}],
+        "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "t", "bogus": 1}, "spec": {"anything": true}},
+    });
+    let (status, made) = r.post(path, &monitor(good.clone())).await;
+    assert_eq!(status, 201, "{made}");
+    let spec = &made["spec"];
+    assert_eq!(spec["endpoints"][0]["relabelings"][0]["action"], "replace");
+    assert_eq!(spec["endpoints"][0]["bearerTokenSecret"]["name"], "");
+    assert_eq!(spec["containers"][0]["ports"][0]["protocol"], "TCP");
+    assert_eq!(
+        spec["template"],
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "t"}, "spec": {"anything": true}})
+    );
+    assert_eq!(spec["attach"], Value::Null);
+    let refused = async |change: &dyn Fn(&mut Value), expect: &str| {
+        let mut spec = good.clone();
+        change(&mut spec);
+        let mut o = monitor(spec);
+        o["metadata"]["name"] = "b".into();
+        let (_, body) = r.post(path, &o).await;
+        let head = "Monitor.monitoring.example.com \"b\" is invalid: ";
+        assert_eq!(body["message"].as_str().and_then(|m| m.strip_prefix(head)), Some(expect), "{body}");
+    };
+    refused(&|s| s["sampleLimit"] = (-1).into(), "spec: Invalid value: sampleLimit must not be negative")
+        .await;
+    refused(&|s| s["storage"] = "much".into(), "spec.storage: Invalid value: \"much\": spec.storage in body should match '^(\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))))?$'").await;
+    refused(
+        &|s| s["scrapeProtocols"] = json!(["PrometheusProto", "PrometheusProto"]),
+        "spec.scrapeProtocols[1]: Duplicate value: \"PrometheusProto\"",
+    )
+    .await;
+    refused(
+        &|s| s["endpoints"][0]["scheme"] = "ftp".into(),
+        "spec.endpoints[0].scheme: Unsupported value: \"ftp\": supported values: \"http\", \"https\"",
+    )
+    .await;
+    refused(&|s| s["endpoints"][0]["targetPort"] = true.into(),
+        "[spec.endpoints[0].targetPort: Invalid value: \"boolean\": spec.endpoints[0].targetPort in body must be of type integer,string: \"boolean\", <nil>: Invalid value: \"\": \"spec.endpoints[0].targetPort\" must validate at least one schema (anyOf), spec.endpoints[0].targetPort: Invalid value: \"boolean\": spec.endpoints[0].targetPort in body must be of type integer: \"boolean\"]").await;
+    let condition = json!({"status": {"conditions": [{"type": "Available", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    let (status, _) = r
+        .send(
+            Method::PATCH,
+            &format!("{path}/a/status"),
+            "application/merge-patch+json",
+            &condition.to_string(),
+        )
+        .await;
+    assert_eq!(status, 200);
+    let (_, _, table) =
+        r.full(Method::GET, path, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], "").await;
+    assert_eq!(table["rows"][0]["cells"], json!(["a", "True"]));
+}

@@ -10,6 +10,7 @@ mod kubectl;
 mod nodes;
 mod objects;
 mod plugins;
+mod policies;
 mod restart;
 mod webhook;
 mod workloads;

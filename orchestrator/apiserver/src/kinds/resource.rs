@@ -1,0 +1,77 @@
+//! resource.k8s.io: what devices there are and who claims them. Kept as objects; nothing allocates them yet.
+
+use serde_json::Value;
+use signal::Timestamp;
+
+use super::{AGE, BASE, Kind, NAME, column};
+use crate::{object, table};
+
+const RESOURCE: Kind = Kind { group: "resource.k8s.io", generation: true, ..BASE };
+
+pub(crate) static CLASS: Kind = Kind {
+    resource: "deviceclasses",
+    singular: "deviceclass",
+    kind: "DeviceClass",
+    namespaced: false,
+    ..RESOURCE
+};
+
+pub(crate) static CLAIM: Kind = Kind {
+    resource: "resourceclaims",
+    singular: "resourceclaim",
+    kind: "ResourceClaim",
+    generation: false,
+    status: true,
+    validate_update: |new, old, errors| {
+        errors.immutable("spec", new.get("spec"), old.get("spec"));
+    },
+    columns: &[NAME, column("State"), AGE],
+    row: |o: &Value, now: Timestamp| vec![object::name(o).into(), state(o).into(), table::age(o, now)],
+    ..RESOURCE
+};
+
+pub(crate) static TEMPLATE: Kind = Kind {
+    resource: "resourceclaimtemplates",
+    singular: "resourceclaimtemplate",
+    kind: "ResourceClaimTemplate",
+    generation: false,
+    validate_update: |new, old, errors| {
+        errors.immutable("spec", new.get("spec"), old.get("spec"));
+    },
+    ..RESOURCE
+};
+
+pub(crate) static SLICE: Kind = Kind {
+    resource: "resourceslices",
+    singular: "resourceslice",
+    kind: "ResourceSlice",
+    namespaced: false,
+    fields: &["spec.driver", "spec.nodeName"],
+    columns: &[NAME, column("Node"), column("Driver"), column("Pool"), AGE],
+    row: |o: &Value, now: Timestamp| {
+        let text = |p: &str| object::text(o, p).unwrap_or_default().into();
+        vec![
+            object::name(o).into(),
+            text("spec.nodeName"),
+            text("spec.driver"),
+            text("spec.pool.name"),
+            table::age(o, now),
+        ]
+    },
+    ..RESOURCE
+};
+
+/// `pending`, or what has become of it (kubernetes: pkg/printers/internalversion/printers.go).
+fn state(o: &Value) -> String {
+    let mut all = Vec::new();
+    if object::is_deleting(o) {
+        all.push("deleted");
+    }
+    if object::get(o, "status.allocation").is_some() {
+        all.push("allocated");
+    }
+    if !object::list(o, "status.reservedFor").is_empty() {
+        all.push("reserved");
+    }
+    if all.is_empty() { "pending".to_owned() } else { all.join(",") }
+}
