@@ -1,3 +1,5 @@
+//! What expressions come to, and what is said of those that are wrong.
+
 use serde_json::{Value as Json, json};
 
 use super::*;
