@@ -4,10 +4,13 @@ Usage: operator.py KUBECONFIG
 """
 import base64
 import json
+import os
 import ssl
 import sys
+import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 
 import kopf
@@ -46,11 +49,14 @@ class Cluster:
         self.url = cluster["server"]
         ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self.context = ssl.create_default_context(cadata=ca)
-        self.token = user["token"]
+        with tempfile.NamedTemporaryFile() as pair:
+            for part in ["client-certificate-data", "client-key-data"]:
+                pair.write(base64.b64decode(user[part]))
+            pair.flush()
+            self.context.load_cert_chain(pair.name)
 
     def call(self, method, path, body=None, media="application/json"):
         request = urllib.request.Request(self.url + path, method=method)
-        request.add_header("Authorization", f"Bearer {self.token}")
         data = None
         if body is not None:
             request.add_header("Content-Type", media)
@@ -67,6 +73,11 @@ def until(what, wish, seconds=60):
     while not wish():
         assert time.monotonic() < end, f"{what} did not come"
         time.sleep(0.05)
+
+
+@kopf.on.login()
+def login(**known):
+    return kopf.login_with_kubeconfig(**known)
 
 
 @kopf.on.create(GROUP, "v1", "greetings")
@@ -90,6 +101,7 @@ def leave(name, **_):
 def main():
     status, made = cluster.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", CRD)
     assert status == 201, made
+    os.environ["KUBECONFIG"] = sys.argv[1]
     stop, ready = threading.Event(), threading.Event()
     operator = threading.Thread(
         target=lambda: kopf.run(standalone=True, namespaces=["default"], stop_flag=stop, ready_flag=ready), daemon=True)
@@ -116,6 +128,8 @@ def main():
     cluster.call("DELETE", one)
     until("the end", lambda: cluster.call("GET", one)[0] == 404)
     assert left == ["world"], left
+    # What it owned is collected.
+    until("the end of its own", lambda: cluster.call("GET", "/api/v1/namespaces/default/configmaps/world")[0] == 404)
     stop.set()
     operator.join(30)
     print("ok")
