@@ -20,7 +20,7 @@ PYTHON := $(TOOLS)/python
 PACKAGES_RUN := protobuf-compiler libprotobuf-dev containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
 PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter rsyslog rsyslog-elasticsearch etcd-server
 
-.PHONY: help run build web test lint fuzz bench bench-metrics bench-logs bench-api image kubectl python browser node packages-run packages-test
+.PHONY: help run build web test test-faults lint fuzz bench bench-metrics bench-logs bench-api image kubectl python browser node packages-run packages-test
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -77,6 +77,9 @@ test: packages-run packages-test web kubectl image browser python ## every test,
 lint: packages-run ## formatting, clippy, layers; warnings are errors
 	@cargo fmt --all --check
 	@cargo clippy --release --workspace --all-targets -- -D warnings
+
+test-faults: packages-run packages-test ## the store under 200 kills (BINNACLE_FAULTS_LIVES), every history checked; minutes
+	@BINNACLE_FAULTS_LIVES=$${BINNACLE_FAULTS_LIVES:-200} cargo test --release -p store -p orchestrator --test faults -- --nocapture
 
 fuzz: build ## a minute for each fuzz target (FUZZ_SECONDS), with coverage
 	@./tools/apt-install.sh g++

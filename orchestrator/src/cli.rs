@@ -73,6 +73,16 @@ pub(crate) enum Command {
         after_help = "Example:\n  binnacle export metrics --match '{namespace=\"shop\"}' --start -1d --out shop.parquet\n  duckdb -c \"select name, count(*) from 'shop.parquet' group by name\""
     )]
     Export(ExportArgs),
+    /// Save the cluster's objects and keys in one file while it runs
+    #[command(
+        after_help = "Example:\n  sudo binnacle backup /srv/backups/monday.binnacle\n\nSecrets are in it as they lie in the store: encrypted where --encryption-key-file was given. Metrics, logs and traces are not in it."
+    )]
+    Backup(BackupArgs),
+    /// Make a data directory of a backup; start it afterwards
+    #[command(
+        after_help = "Example:\n  sudo binnacle restore /srv/backups/monday.binnacle --data-dir /var/lib/binnacle"
+    )]
+    Restore(RestoreArgs),
     /// Run test scripts: PromQL in Prometheus' promqltest language, LogQL and TraceQL in ones like it, rule unit tests in
     /// promtool's format
     #[command(
@@ -300,6 +310,22 @@ pub(crate) enum ImportWhat {
         #[command(flatten)]
         data: DataDir,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct BackupArgs {
+    /// The file to make
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Args)]
+pub(crate) struct RestoreArgs {
+    /// A file that `binnacle backup` made
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
 }
 
 #[derive(Args)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod alerts;
+pub(crate) mod backup;
 pub(crate) mod configuration;
 pub(crate) mod doctor;
 pub(crate) mod down;

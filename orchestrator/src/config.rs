@@ -1,6 +1,8 @@
 //! Configuration: flags over `BINNACLE_*` environment over YAML file over defaults. An unknown key is an error
 //! that names the nearest known one.
 
+mod cluster_store;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::assemble::directory::Receivers;
 use crate::cli::Addr;
+
+pub(crate) use cluster_store::ClusterStore;
+use cluster_store::EtcdFiles;
 
 pub(crate) const DATA_DIR: &str = "/var/lib/binnacle";
 
@@ -88,9 +93,21 @@ pub(crate) struct ConfigArgs {
     /// The cgroup above all pods'
     #[arg(long, env = "BINNACLE_CGROUP_ROOT")]
     pub(crate) cgroup_root: Option<String>,
-    /// Cluster store: embedded (etcd://HOST:PORT comes later)
+    /// Cluster store: embedded, or etcd://HOST:PORT[,HOST:PORT…] for several servers on one etcd
     #[arg(long, env = "BINNACLE_STORE")]
     pub(crate) store: Option<String>,
+    /// Who signed etcd's certificate (PEM); with it etcd is spoken to over TLS
+    #[arg(long, env = "BINNACLE_ETCD_CAFILE")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+    /// Our certificate for etcd (PEM)
+    #[arg(long, env = "BINNACLE_ETCD_CERTFILE")]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, env = "BINNACLE_ETCD_KEYFILE")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// Keys that Secrets are encrypted with at rest: 64 hexadecimal digits a line, the first encrypts, all decrypt
+    #[arg(long, env = "BINNACLE_ENCRYPTION_KEY_FILE")]
+    pub(crate) encryption_key_file: Option<PathBuf>,
     /// How long, or how large: 15d, 20GiB
     #[arg(long, env = "BINNACLE_METRICS_RETENTION")]
     pub(crate) metrics_retention: Option<String>,
@@ -247,6 +264,7 @@ pub(crate) struct Config {
     pub(crate) node_ip: Ipv4Addr,
     pub(crate) bridge: String,
     pub(crate) cgroup_root: String,
+    pub(crate) store: ClusterStore,
     pub(crate) metrics_retention: Retention,
     /// `None`: every batch.
     pub(crate) metrics_sync: Option<Duration>,
@@ -299,6 +317,10 @@ pub(crate) fn defaults() -> ConfigArgs {
         bridge: some("bnl0"),
         cgroup_root: some("kubepods"),
         store: some("embedded"),
+        etcd_cafile: None,
+        etcd_certfile: None,
+        etcd_keyfile: None,
+        encryption_key_file: None,
         metrics_retention: some("15d"),
         metrics_sync: some("1s"),
         metrics_out_of_order: some("30m"),
@@ -396,10 +418,6 @@ impl Config {
                 pick!($field).context(concat!("no value for ", stringify!($field)))?
             };
         }
-        let store = must!(store);
-        if store != "embedded" {
-            bail!("--store {store}: only \"embedded\" is served so far; etcd comes with a later release");
-        }
         let kubelet_addr = pick!(kubelet_addr);
         // The API server finds the node's own API on the node's address: they must be the same.
         let node_ip = match kubelet_addr.map(|a| a.ip()) {
@@ -455,6 +473,15 @@ impl Config {
             node_ip,
             bridge: must!(bridge),
             cgroup_root: must!(cgroup_root),
+            store: ClusterStore::new(
+                must!(store),
+                &EtcdFiles {
+                    ca: pick!(etcd_cafile).as_deref(),
+                    cert: pick!(etcd_certfile).as_deref(),
+                    key: pick!(etcd_keyfile).as_deref(),
+                },
+                pick!(encryption_key_file).as_deref(),
+            )?,
             metrics_retention: retention(&must!(metrics_retention), "--metrics-retention")?,
             metrics_sync: match must!(metrics_sync).as_str() {
                 "batch" => None,
@@ -522,6 +549,7 @@ impl Config {
             ("node-name", self.node_name.clone()),
             ("bridge", self.bridge.clone()),
             ("cgroup-root", self.cgroup_root.clone()),
+            ("store", self.store.to_string()),
             ("metrics-retention", kept(self.metrics_retention)),
             ("logs-retention", kept(self.logs_retention)),
             ("traces-retention", kept(self.traces_retention)),

@@ -1,6 +1,7 @@
 //! The door for people and query clients (`--http-addr`): UI, Prometheus, Loki, Tempo, SQL, and the Kubernetes API
 //! as the logged-in user. Nothing answers without credentials but `/livez`, `/readyz` and `/version`.
 
+mod backup;
 mod objects;
 mod session;
 mod view;
@@ -96,12 +97,15 @@ pub(crate) fn serve(
             ..query::Config::default()
         },
     );
+    let source = backup::Source { server: control.server.clone(), data_dir: shared.config.data_dir.clone() };
+    let backups = Router::new().route("/backup", get(backup::backup)).with_state(source);
     let guarded = Router::new()
         .route("/ui/api/session", get(session))
         .route("/k8s/{*path}", any(kubernetes))
         .route("/metrics", get(metrics))
         .route("/graph", get(graph))
         .with_state(door.clone())
+        .merge(backups)
         .merge(queries)
         .merge(receivers.layer(middleware::from_fn(all_may_write)))
         .merge(dashboards::router())

@@ -59,6 +59,8 @@ fn main() -> ExitCode {
             Command::Image(a) => commands::image::run(a).await,
             Command::Import(a) => commands::transfer::import(a).await,
             Command::Export(a) => commands::transfer::export(a).await,
+            Command::Backup(a) => commands::backup::backup(a).await,
+            Command::Restore(a) => commands::backup::restore(&a),
             Command::Test(a) => commands::scripts::run(&a),
             Command::Check(a) => commands::scripts::check(&a),
             Command::Alerts(a) => commands::alerts::run(a).await,

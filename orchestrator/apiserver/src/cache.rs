@@ -366,7 +366,7 @@ impl Cache {
 
     /// Waits until everything acknowledged before this call is here.
     pub(crate) async fn fresh(&self) -> Result<()> {
-        let now = self.store.revision();
+        let now = self.store.latest().await?;
         if self.revision() >= now { Ok(()) } else { self.reach(now).await }
     }
 

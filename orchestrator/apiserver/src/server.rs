@@ -251,6 +251,16 @@ impl ApiServer {
         (self.config.remarks)()
     }
 
+    /// Begins a backup of all objects as they are now, with these files.
+    pub async fn backup(&self, files: Vec<(String, bytes::Bytes)>) -> Result<store::Backup, store::Error> {
+        store::Backup::begin(self.store.clone(), files).await
+    }
+
+    /// Whether other servers serve the same objects: then what acts on them must be elected.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     pub fn pki(&self) -> &Arc<Pki> {
         &self.config.pki
     }
@@ -295,8 +305,11 @@ impl ApiServer {
         let key = crate::cache::object_key(served.kind, namespace, &name);
         self.cache.fresh().await.map_err(failed)?;
         if self.cache.get(served.index, &key).is_none() {
-            self.create(&served, namespace, o, &ctx).await.map_err(failed)?;
-            return Ok(());
+            match self.create(&served, namespace, o.clone(), &ctx).await {
+                // Another server on the same store was quicker.
+                Err(e) if e.code == 409 => self.cache.fresh().await.map_err(failed)?,
+                created => return created.map(drop).map_err(failed),
+            }
         }
         let mut change = |old: &Value| {
             let mut new = old.clone();

@@ -5,14 +5,17 @@
 //! Does not know: what the components do.
 //!
 //! The road of a change: watch → [`Informer`] (one per kind and process, shared by all) → handler →
-//! [`WorkQueue`] → the component's reconcile. Start reading at [`informer`].
+//! [`WorkQueue`] → the component's reconcile. Start reading at [`informer`]. Where several processes serve one
+//! cluster, [`Election`] says which of them acts.
 
+mod election;
 pub mod error;
 mod informer;
 pub mod kinds;
 mod queue;
 mod record;
 
+pub use election::Election;
 pub use informer::{Change, Informer, Informers, Key};
 pub use queue::{Reconcile, WorkQueue};
 pub use record::EventRecorder;

@@ -12,15 +12,18 @@ use apiserver::ApiServer;
 use apiserver::pki::{Pki, PkiConfig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{Informers, Key};
+use client::{Election, Informers, Key};
 use k8s_openapi::api::core::v1::Node;
 use store::Store;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::directory::Directory;
 use super::engines::{Engines, listen};
+use super::{Shared, SharedSink};
 
+/// Below this the API server keeps Secrets.
+const SECRETS: &[u8] = b"/registry/secrets/";
 /// HPAs are looked at this often.
 const HPA_PERIOD: Duration = Duration::from_secs(1);
 /// A node that is not Ready by then has a reason that a person must look at.
@@ -43,11 +46,7 @@ pub(super) async fn open(
     let c = &shared.config;
     let listener = listen(c.api_addr, "--api-addr").await?;
     let api_addr = listener.local_addr().context("the address of the API listener")?;
-    let store = Store::open(store::Config {
-        clock: shared.clock.clone(),
-        ..store::Config::new(directory.path().join("store"))
-    })
-    .context("open the cluster store")?;
+    let store = open_store(shared, directory).await.context("open the cluster store")?;
     let service_cidr: apiserver::Cidr =
         c.service_cidr.to_string().parse().map_err(|e: String| anyhow::anyhow!("--service-cidr: {e}"))?;
     // Pods reach the API on their gateway's address; without a node there are no pods.
@@ -99,6 +98,22 @@ pub(super) async fn open(
     Ok(control)
 }
 
+async fn open_store(shared: &Shared, directory: &Directory) -> Result<Store> {
+    let c = &shared.config.store;
+    let mut store = match &c.etcd {
+        Some(etcd) => Store::open_etcd(etcd.clone()).await?,
+        None => Store::open(store::Config {
+            clock: shared.clock.clone(),
+            ..store::Config::new(directory.path().join("store"))
+        })?,
+    };
+    let sealed = store.protect(c.keys.clone(), vec![bytes::Bytes::from_static(SECRETS)]).await?;
+    if sealed > 0 {
+        tracing::info!(secrets = sealed, "encrypted with the first key");
+    }
+    Ok(store)
+}
+
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
     conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
@@ -114,6 +129,33 @@ fn node_check(informers: Arc<OnceLock<Informers>>, name: String) -> apiserver::C
             None => Err(format!("node {name} has not registered")),
         }
     })
+}
+
+/// What the rooms that act on the cluster are made of.
+#[derive(Clone)]
+struct Parts {
+    clock: signal::time::SharedClock,
+    ca_pem: String,
+    querier: autoscaler::Querier,
+    sink: SharedSink,
+    node: String,
+}
+
+impl Parts {
+    async fn controllers(self, informers: Informers, stop: CancellationToken) {
+        let config = controllers::Config::new(self.ca_pem);
+        controllers::run(controllers::Context { informers, clock: self.clock, config }, stop).await;
+    }
+
+    async fn scheduler(self, informers: Informers, stop: CancellationToken) {
+        let scheduler_name = scheduler::DEFAULT_SCHEDULER.to_owned();
+        scheduler::run(informers, scheduler::Config { scheduler_name, clock: self.clock }, stop).await;
+    }
+
+    async fn autoscaler(self, informers: Informers, stop: CancellationToken) {
+        let config = autoscaler::Config { clock: self.clock, period: HPA_PERIOD, node: self.node };
+        autoscaler::run(informers, self.querier, self.sink, config, stop).await;
+    }
 }
 
 impl Control {
@@ -137,37 +179,55 @@ impl Control {
     pub(super) fn start(&self, shared: &Shared, informers: &Informers, engines: &Engines) {
         // Nobody else sets it.
         let _first = self.informers.set(informers.clone());
-        let context = controllers::Context {
-            informers: informers.clone(),
+        let parts = Parts {
             clock: shared.clock.clone(),
-            config: controllers::Config::new(self.server.pki().ca_pem().to_owned()),
+            ca_pem: self.server.pki().ca_pem().to_owned(),
+            querier: autoscaler::Querier::new(engines.promql.clone()),
+            sink: engines.sink.clone(),
+            node: shared.config.node_name.clone(),
         };
         let mut tasks = self.serving.lock();
-        tasks.push(telemetry::task::spawn("controllers", controllers::run(context, shared.stop.clone())));
+        if !self.server.is_shared() {
+            tasks.push(telemetry::task::spawn(
+                "controllers",
+                parts.clone().controllers(informers.clone(), shared.stop.clone()),
+            ));
+            tasks.push(telemetry::task::spawn(
+                "autoscaler",
+                parts.clone().autoscaler(informers.clone(), shared.stop.clone()),
+            ));
+            tasks.push(telemetry::task::spawn(
+                "scheduler",
+                parts.scheduler(informers.clone(), shared.stop.clone()),
+            ));
+            return;
+        }
+        // Other servers act on the same objects: one of them at a time, with informers that live as long as its term.
+        let identity =
+            format!("{}_{}", shared.config.node_name, super::directory::hex(&rand::random::<[u8; 8]>()));
+        let election = |lease: &str| Election {
+            client: self.client("system:binnacle", &["system:masters"]),
+            lease: lease.to_owned(),
+            identity: identity.clone(),
+            clock: shared.clock.clone(),
+        };
+        let client = self.client("system:binnacle", &["system:masters"]);
+        let (p, c) = (parts.clone(), client.clone());
         tasks.push(telemetry::task::spawn(
-            "scheduler",
-            scheduler::run(
-                informers.clone(),
-                scheduler::Config {
-                    scheduler_name: scheduler::DEFAULT_SCHEDULER.to_owned(),
-                    clock: shared.clock.clone(),
-                },
-                shared.stop.clone(),
-            ),
+            "elect-controllers",
+            election("kube-controller-manager").run(shared.stop.clone(), move |term| {
+                let (p, informers) = (p.clone(), Informers::new(c.clone(), term.clone()));
+                async move {
+                    let controllers = p.clone().controllers(informers.clone(), term.clone());
+                    tokio::join!(controllers, p.autoscaler(informers, term));
+                }
+            }),
         ));
         tasks.push(telemetry::task::spawn(
-            "autoscaler",
-            autoscaler::run(
-                informers.clone(),
-                autoscaler::Querier::new(engines.promql.clone()),
-                engines.sink.clone(),
-                autoscaler::Config {
-                    clock: shared.clock.clone(),
-                    period: HPA_PERIOD,
-                    node: shared.config.node_name.clone(),
-                },
-                shared.stop.clone(),
-            ),
+            "elect-scheduler",
+            election("kube-scheduler").run(shared.stop.clone(), move |term| {
+                parts.clone().scheduler(Informers::new(client.clone(), term.clone()), term)
+            }),
         ));
     }
 

@@ -92,7 +92,16 @@ impl Remote {
 
     /// The same, whose answer is taken as it comes.
     pub(super) async fn stream(&self, path: &str, body: Vec<u8>) -> Result<Incoming> {
-        let response = self.ask(self.packed(path), body).await?;
+        self.taken(self.packed(path), body).await
+    }
+
+    /// GET whose answer is taken as it comes.
+    pub(super) async fn download(&self, path: &str) -> Result<Incoming> {
+        self.taken(http::Request::get(self.uri(path, &[])), Vec::new()).await
+    }
+
+    async fn taken(&self, request: http::request::Builder, body: Vec<u8>) -> Result<Incoming> {
+        let response = self.ask(request, body).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response.into_body());

@@ -20,6 +20,10 @@ pub enum Error {
     Corrupt(String),
     #[error("the store was written by a newer version (format {found}, this one reads {known})")]
     Format { found: u64, known: u64 },
+    #[error(
+        "{name} is encrypted with key {id}, which is not among the given ones: add it to the file of keys (--encryption-key-file)"
+    )]
+    Key { name: String, id: String },
     #[error("the store is closed")]
     Closed,
 }

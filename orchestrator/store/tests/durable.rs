@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use store::{Config, Error, Range, Store};
+use store::{Config, Error, EtcdConfig, Range, Store};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -30,14 +30,45 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 type State = BTreeMap<String, (Vec<u8>, u64)>;
 
-fn key(k: u8) -> String {
-    format!("/registry/{}/{k}", if k.is_multiple_of(2) { "a" } else { "b" })
+/// Where a store comes from, and what distinguishes this case's part of it.
+enum Home {
+    Disk(tempfile::TempDir),
+    /// An etcd that other cases use, too: keys of our own, revisions from where it stands.
+    Etcd {
+        url: String,
+        case: u64,
+    },
 }
 
-async fn run(steps: Vec<Step>) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = || Config { ring_events: 4, ..Config::new(dir.path()) };
-    let mut store = Store::open(config()).expect("a store");
+impl Home {
+    async fn open(&self) -> Store {
+        match self {
+            Home::Disk(dir) => {
+                Store::open(Config { ring_events: 4, ..Config::new(dir.path()) }).expect("a store")
+            }
+            Home::Etcd { url, .. } => {
+                let config = EtcdConfig { ring_events: 4, ..EtcdConfig::new(vec![url.clone()]) };
+                Store::open_etcd(config).await.expect("etcd answers")
+            }
+        }
+    }
+
+    fn root(&self) -> String {
+        match self {
+            Home::Disk(_) => "/registry/".to_owned(),
+            Home::Etcd { case, .. } => format!("/registry-{case}/"),
+        }
+    }
+
+    fn key(&self, k: u8) -> String {
+        format!("{}{}/{k}", self.root(), if k.is_multiple_of(2) { "a" } else { "b" })
+    }
+}
+
+async fn run(home: Home, steps: Vec<Step>) {
+    let key = |k| home.key(k);
+    let mut store = home.open().await;
+    let base = store.latest().await.expect("a revision");
     let mut state = State::new();
     // The state after each revision, and the key each revision wrote.
     let mut history: Vec<State> = vec![State::new()];
@@ -45,7 +76,7 @@ async fn run(steps: Vec<Step>) {
     let mut compacted = 0;
     for (i, step) in steps.into_iter().enumerate() {
         let value = format!("v{i}").into_bytes();
-        let now = history.len() as u64 - 1;
+        let now = base + history.len() as u64 - 1;
         let result = match step {
             Step::Create(k) => {
                 let r = store.create(key(k), value.clone()).await;
@@ -80,14 +111,14 @@ async fn run(steps: Vec<Step>) {
                 }
             }
             Step::Compact(share) => {
-                let at = now * u64::from(share) / 255;
+                let at = base + (now - base) * u64::from(share) / 255;
                 store.compact(at).await.expect("compacted");
                 compacted = compacted.max(at);
                 None
             }
             Step::Reopen => {
                 drop(store);
-                store = Store::open(config()).expect("the store again");
+                store = home.open().await;
                 None
             }
         };
@@ -97,14 +128,16 @@ async fn run(steps: Vec<Step>) {
             changes.push((key, value));
         }
     }
-    let now = history.len() as u64 - 1;
-    assert_eq!(store.revision(), now);
-    for at in 0..=now {
-        for prefix in ["/registry/", "/registry/a/"] {
-            let range = Range { prefix: Bytes::from(prefix), revision: Some(at), limit: 2, after: None };
-            check_range(&store, range, &history[at as usize], at < compacted && at != now).await;
+    let now = base + history.len() as u64 - 1;
+    assert_eq!(store.latest().await.expect("a revision"), now);
+    for (at, state) in (base..=now).zip(&history) {
+        for part in ["", "a/"] {
+            let prefix = Bytes::from(format!("{}{part}", home.root()));
+            let range = Range { prefix, revision: Some(at), limit: 2, after: None };
+            check_range(&store, range, state, at < compacted && at != now).await;
         }
-        check_watch(&store, at, &changes, at < compacted).await;
+        let later = &changes[(at - base) as usize..];
+        check_watch(&store, &home.root(), at, later, at < compacted).await;
     }
 }
 
@@ -132,19 +165,25 @@ async fn check_range(store: &Store, mut range: Range, state: &State, gone: bool)
     assert_eq!(got, expect);
 }
 
-async fn check_watch(store: &Store, after: u64, changes: &[(String, Option<Vec<u8>>)], gone: bool) {
-    let mut watch = store.watch("/registry/", after);
-    let mut next = after;
-    while next < changes.len() as u64 {
+async fn check_watch(
+    store: &Store,
+    root: &str,
+    after: u64,
+    changes: &[(String, Option<Vec<u8>>)],
+    gone: bool,
+) {
+    let mut watch = store.watch(root.to_owned(), after);
+    let mut seen = 0;
+    while seen < changes.len() {
         let events = match watch.next().await {
             // Memory may still hold what the disk forgot.
             Err(Error::Compacted { .. }) if gone => return,
             e => e.expect("events"),
         };
         for e in events {
-            next += 1;
-            assert_eq!(e.revision, next);
-            let (key, value) = &changes[next as usize - 1];
+            let (key, value) = &changes[seen];
+            seen += 1;
+            assert_eq!(e.revision, after + seen as u64);
             assert_eq!((e.key.as_ref(), e.value.as_deref()), (key.as_bytes(), value.as_deref()));
         }
     }
@@ -155,8 +194,105 @@ proptest! {
     #[test]
     fn behaves_as_the_model(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(run(steps));
+        runtime.block_on(run(Home::Disk(tempfile::tempdir().expect("a temporary directory")), steps));
     }
+}
+
+/// Debian's etcd on ports of its own.
+struct Etcd {
+    url: String,
+    process: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Etcd {
+    fn start() -> Etcd {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let free = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            format!("http://{}", listener.local_addr().expect("its address"))
+        };
+        let (url, peer) = (free(), free());
+        let process = Command::new("etcd")
+            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}"), "--unsafe-no-fsync"])
+            .arg("--data-dir")
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd is missing: install Debian's etcd-server, as `make test` does");
+        Etcd { url, process, _dir: dir }
+    }
+
+    async fn ready(&self) {
+        for _ in 0..200 {
+            match Store::open_etcd(EtcdConfig::new(vec![self.url.clone()])).await {
+                Ok(_) => return,
+                Err(e) => assert!(e.retryable(), "{e}"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("etcd does not answer");
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.process.kill().expect("etcd ends");
+        self.process.wait().expect("its end");
+    }
+}
+
+#[test]
+fn etcd_behaves_as_the_model() {
+    let etcd = Etcd::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(etcd.ready());
+    let mut cases = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 12,
+        max_shrink_iters: 0,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let number = std::cell::Cell::new(0);
+    let all = cases.run(&steps(), |steps| {
+        number.set(number.get() + 1);
+        runtime.block_on(run(Home::Etcd { url: etcd.url.clone(), case: number.get() }, steps));
+        Ok(())
+    });
+    all.expect("each case is as the model");
+}
+
+/// What one server acknowledged, the other one's reads and watches see.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_on_one_etcd_see_each_other() {
+    let etcd = Etcd::start();
+    etcd.ready().await;
+    let open = || Store::open_etcd(EtcdConfig::new(vec![etcd.url.clone()]));
+    let (a, b) = (open().await.expect("one"), open().await.expect("another"));
+    let mut watch = b.watch("/registry/", b.latest().await.expect("a revision"));
+    for i in 0..50 {
+        let revision = a.create(format!("/registry/{i:02}"), format!("{i}")).await.expect("created");
+        assert!(b.latest().await.expect("a revision") >= revision);
+        while watch.revision() < revision {
+            watch.next().await.expect("events");
+        }
+        let conflict = b.update(format!("/registry/{i:02}"), "other", revision + 1).await;
+        assert!(
+            matches!(conflict, Err(Error::Conflict { actual, .. }) if actual == revision),
+            "{conflict:?}"
+        );
+    }
+    // More than a page.
+    for i in 0..600 {
+        a.create(format!("/many/{i:04}"), "x").await.expect("created");
+    }
+    let all = b.range(Range::prefix("/many/")).await.expect("a range");
+    assert_eq!((all.items.len(), all.more), (600, false));
+    let some = b.range(Range { limit: 550, ..Range::prefix("/many/") }).await.expect("a range");
+    assert_eq!((some.items.len(), some.more), (550, true));
 }
 
 const CHILD: &str = "BINNACLE_STORE_TEST_DIR";

@@ -9,6 +9,7 @@ mod million;
 mod refusals;
 mod rules;
 mod senders;
+mod servers;
 mod survival;
 mod telemetry;
 mod workloads;

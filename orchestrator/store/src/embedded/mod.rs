@@ -2,6 +2,7 @@
 
 mod format;
 mod read;
+pub(crate) mod restore;
 mod writer;
 
 use std::path::PathBuf;
@@ -14,10 +15,12 @@ use parking_lot::RwLock;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::watch::{Hub, Watch};
+use crate::watch::{Hub, Source, Watch};
 use crate::{Config, Error, KeyValue, Range, RangeResult};
 use writer::{Op, Request};
 
+/// The database in a store's directory.
+pub(crate) const FILE: &str = "store.redb";
 /// How many writes may wait; more make their callers wait.
 const QUEUE: usize = 1024;
 
@@ -72,7 +75,7 @@ impl Embedded {
         let io = |e: std::io::Error| Error::Unavailable(format!("{}: {e}", config.dir.display()));
         std::fs::create_dir_all(&config.dir).map_err(io)?;
         let shared = Arc::new(Shared {
-            path: config.dir.join("store.redb"),
+            path: config.dir.join(FILE),
             cache_bytes: config.cache_bytes,
             db: RwLock::new(None),
             hub: Hub::new(config.ring_events),
@@ -107,11 +110,8 @@ impl Embedded {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    pub(crate) async fn create(&self, key: Bytes, value: Bytes) -> Result<u64, Error> {
-        self.submit(Op::Put { key, value, expected: 0 }).await
-    }
-
-    pub(crate) async fn update(&self, key: Bytes, value: Bytes, expected: u64) -> Result<u64, Error> {
+    /// `expected` 0: the key must not exist.
+    pub(crate) async fn put(&self, key: Bytes, value: Bytes, expected: u64) -> Result<u64, Error> {
         self.submit(Op::Put { key, value, expected }).await
     }
 
@@ -132,7 +132,7 @@ impl Embedded {
     }
 
     pub(crate) fn watch(&self, prefix: Bytes, after: u64) -> Watch {
-        Watch::new(self.shared.clone(), prefix, after)
+        Watch::new(Source::Embedded(self.shared.clone()), prefix, after)
     }
 
     pub(crate) fn stats(&self) -> Stats {
