@@ -29,8 +29,9 @@ const SCALE: Subject = ("autoscaling", "v1", "Scale");
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 impl ApiServer {
-    /// The admission that may change what is written: after defaulting, before validation.
-    pub(crate) async fn admit(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<()> {
+    /// The admission that may change what is written: after defaulting, before validation. Says whether somebody
+    /// outside changed it.
+    pub(crate) async fn admit(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<bool> {
         self.admit_defaults(attributes, o).await?;
         if attributes.subresource == "scale" {
             let of = |o: &Value| scale_of(attributes.served, o);
@@ -39,15 +40,17 @@ impl ApiServer {
             if self.call_mutating(&asked, Some(&mut scale), Some(SCALE)).await? {
                 set_replicas(attributes.served, o, scale["spec"]["replicas"].clone());
             }
-            return Ok(());
+            return Ok(false);
         }
-        if self.mutate_by_policies(attributes, o)? {
+        let by_policies = self.mutate_by_policies(attributes, o)?;
+        if by_policies {
             self.admit_defaults(attributes, o).await?;
         }
-        if self.call_mutating(attributes, Some(&mut *o), None).await? {
+        let changed = self.call_mutating(attributes, Some(&mut *o), None).await?;
+        if changed {
             self.admit_defaults(attributes, o).await?;
         }
-        Ok(())
+        Ok(by_policies || changed)
     }
 
     /// The admission that only says no: what is written is valid and will not change any more. A deletion has no

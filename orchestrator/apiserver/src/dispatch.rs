@@ -261,7 +261,7 @@ fn begin_audit(server: &ApiServer, trail: &Trail, user: &UserInfo, info: &Reques
 
 /// Keeps what a request brings, where the audit log wants it.
 async fn told(trail: &Trail, info: &RequestInfo, req: Request<Body>) -> Result<Request<Body>> {
-    let wanted = trail.watched().is_some_and(|w| w.level >= audit::Level::Request);
+    let wanted = trail.level().is_some_and(|level| level >= audit::Level::Request);
     let stream = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
     if !wanted || stream || matches!(*req.method(), Method::GET | Method::HEAD) {
         return Ok(req);
@@ -286,7 +286,7 @@ async fn authorize(
         trail.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
         trail.annotate("authorization.k8s.io/reason", reason);
     };
-    let watched = trail.watched().is_some();
+    let watched = trail.level().is_some();
     if !info.is_resource {
         let mut allowed = server.rbac.allows_url(user, &info.verb, &info.path);
         if !allowed {

@@ -145,6 +145,11 @@ impl Pki {
         Ok(pki)
     }
 
+    /// The certificate that serves the API, made again if its end is near at `now`; for servers that run for long.
+    pub(crate) fn current_apiserver(&self, now: Timestamp) -> Result<Identity, Error> {
+        self.ensure_at("apiserver", &self.apiserver_request(), now)
+    }
+
     fn apiserver_request(&self) -> Request {
         let c = &self.config;
         let domain = &c.cluster_domain;
@@ -198,6 +203,10 @@ impl Pki {
 
     /// A new certificate that is not kept.
     pub fn issue(&self, request: &Request) -> Result<Identity, Error> {
+        self.issue_at(request, self.config.now)
+    }
+
+    fn issue_at(&self, request: &Request, now: Timestamp) -> Result<Identity, Error> {
         let key = KeyPair::generate().map_err(certificate)?;
         let ca_key = KeyPair::from_pem(&self.ca.key_pem).map_err(certificate)?;
         let issuer = Issuer::from_ca_cert_pem(&self.ca.cert_pem, ca_key).map_err(certificate)?;
@@ -216,30 +225,34 @@ impl Pki {
             params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ClientAuth);
         }
         params.use_authority_key_identifier_extension = true;
-        lifetime(&mut params, self.config.now, LEAF_DAYS);
+        lifetime(&mut params, now, LEAF_DAYS);
         let cert = params.signed_by(&key, &issuer).map_err(certificate)?;
         Ok(Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
 
     /// The kept certificate of this name, made again if it no longer serves.
     pub fn ensure(&self, name: &str, request: &Request) -> Result<Identity, Error> {
+        self.ensure_at(name, request, self.config.now)
+    }
+
+    fn ensure_at(&self, name: &str, request: &Request, now: Timestamp) -> Result<Identity, Error> {
         if let Some(found) = load(&self.config.dir, name)?
-            && self.serves(&found, request)
+            && self.serves(&found, request, now)
         {
             return Ok(found);
         }
-        let made = self.issue(request)?;
+        let made = self.issue_at(request, now)?;
         save(&self.config.dir, name, &made)?;
         Ok(made)
     }
 
     /// Whether a certificate is ours, lasts, and covers what is asked.
-    fn serves(&self, identity: &Identity, request: &Request) -> bool {
+    fn serves(&self, identity: &Identity, request: &Request, now: Timestamp) -> bool {
         let Ok((certs, _)) = identity.der() else { return false };
         let Some(der) = certs.first() else { return false };
         let Ok((_, cert)) = X509Certificate::from_der(der) else { return false };
         let until = cert.validity().not_after.timestamp();
-        if until - self.config.now.millis() / 1000 < RENEW_DAYS * DAY_S {
+        if until - now.millis() / 1000 < RENEW_DAYS * DAY_S {
             return false;
         }
         let Ok(ca) = self.ca_der() else { return false };

@@ -27,6 +27,16 @@ use metadata::{keep_metadata, keep_other_part, same_but_times, same_spec, valida
 
 /// How often a write that lost a race is tried again before the client is told.
 const RETRIES: usize = 8;
+/// Metadata of a new object that is the server's to say.
+const SYSTEM: [&str; 7] = [
+    "namespace",
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "resourceVersion",
+    "generation",
+];
 /// How many names are tried for a generateName.
 const NAMES: usize = 8;
 
@@ -95,7 +105,16 @@ impl ApiServer {
         (kind.default)(&mut o);
         let given = if generated { String::new() } else { object::name(&o).to_owned() };
         let attributes = Attributes::new(Operation::Create, served, namespace, &given, ctx);
-        self.admit(&attributes, &mut o).await?;
+        let system = SYSTEM.map(|k| (k, o["metadata"].get(k).cloned()));
+        if self.admit(&attributes, &mut o).await? {
+            // Who was asked may change much, but not what the server alone says.
+            for (key, value) in system {
+                match value {
+                    Some(v) => drop(object::metadata(&mut o).insert(key.to_owned(), v)),
+                    None => drop(object::metadata(&mut o).shift_remove(key)),
+                }
+            }
+        }
         (kind.prepare_create)(&mut o);
         certificates::stamp_requester(kind, ctx.user.as_ref(), &mut o);
         if kind.generation {
@@ -271,8 +290,9 @@ impl ApiServer {
         if attributes.subresource.is_empty() {
             attributes.subresource = subresource_of(part);
         }
-        if part != Part::Internal {
-            self.admit(&attributes, &mut new).await?;
+        if part != Part::Internal && self.admit(&attributes, &mut new).await? {
+            keep_metadata(served, &mut new, old)?;
+            keep_other_part(kind, part, &mut new, old);
         }
         if part == Part::Main {
             (kind.prepare_update)(&mut new, old);

@@ -19,11 +19,12 @@ use tower::ServiceExt;
 use crate::authn::from_certificate;
 use crate::dispatch::{self, CertificateUser, PeerAddress};
 use crate::error::Error;
-use crate::pki::Pki;
+use crate::pki::{Identity, Pki};
 use crate::server::ApiServer;
 
 /// Connections at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 4096;
+const RENEW_EVERY: Duration = Duration::from_secs(86_400);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long open requests get when the server stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
@@ -34,7 +35,8 @@ impl ApiServer {
         let io = |source| Error::Io { path: "API listener".to_owned(), source };
         let port = listener.local_addr().map_err(io)?.port();
         self.publish_endpoint(port).await?;
-        let acceptor = TlsAcceptor::from(tls(&self.config.pki)?);
+        let mut acceptor = TlsAcceptor::from(tls(&self.config.pki, &self.config.pki.apiserver)?);
+        let mut looked = self.config.clock.monotonic();
         let router = dispatch::router(self.clone());
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let open = tokio_util::task::TaskTracker::new();
@@ -55,6 +57,16 @@ impl ApiServer {
                     }
                 },
             };
+            // A certificate ends while its server runs: it is looked at when somebody comes, once a day.
+            let now = self.config.clock.monotonic();
+            if now.saturating_duration_since(looked) >= RENEW_EVERY {
+                looked = now;
+                let pki = &self.config.pki;
+                match pki.current_apiserver(self.now()).and_then(|identity| tls(pki, &identity)) {
+                    Ok(config) => acceptor = TlsAcceptor::from(config),
+                    Err(e) => tracing::warn!(error = %e, "the serving certificate could not be looked at"),
+                }
+            }
             let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
             let connection = open.track_future(async move {
                 connection(tcp, PeerAddress(from.ip()), acceptor, router, stop).await;
@@ -117,7 +129,7 @@ async fn connection(
 }
 
 /// The server's side of TLS.
-fn tls(pki: &Pki) -> Result<Arc<rustls::ServerConfig>, Error> {
+fn tls(pki: &Pki, identity: &Identity) -> Result<Arc<rustls::ServerConfig>, Error> {
     let bad = |e: rustls::Error| Error::Certificate(e.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
@@ -126,7 +138,7 @@ fn tls(pki: &Pki) -> Result<Arc<rustls::ServerConfig>, Error> {
         .allow_unauthenticated()
         .build()
         .map_err(|e| Error::Certificate(e.to_string()))?;
-    let (certs, key) = pki.apiserver.der()?;
+    let (certs, key) = identity.der()?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(bad)?

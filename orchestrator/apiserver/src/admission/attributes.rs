@@ -6,7 +6,7 @@ use apimachinery::user::UserInfo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::audit::Watched;
+use crate::audit::{Level, Watched};
 use crate::kinds::Served;
 use crate::registry::{DeleteOptions, Part, WriteContext};
 
@@ -85,6 +85,11 @@ impl Trail {
         if let Some(w) = &mut self.kept.lock().watched {
             add(w);
         }
+    }
+
+    /// How closely the request is watched, if it is.
+    pub(crate) fn level(&self) -> Option<Level> {
+        self.kept.lock().watched.as_ref().map(|w| w.level)
     }
 
     pub(crate) fn watched(&self) -> Option<Watched> {

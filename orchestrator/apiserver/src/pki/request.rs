@@ -332,6 +332,21 @@ mod tests {
     }
 
     #[test]
+    fn the_serving_certificate_is_made_again_before_it_ends() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pki = pki(dir.path());
+        let later =
+            |days: i64| signal::Timestamp::from_secs(signal::time::now().millis() / 1000 + days * 86_400);
+        assert_eq!(
+            pki.current_apiserver(later(300)).expect("a certificate").cert_pem,
+            pki.apiserver.cert_pem
+        );
+        let renewed = pki.current_apiserver(later(340)).expect("a certificate");
+        assert_ne!(renewed.cert_pem, pki.apiserver.cert_pem);
+        assert_eq!(pki.current_apiserver(later(341)).expect("a certificate").cert_pem, renewed.cert_pem);
+    }
+
+    #[test]
     fn a_request_cannot_ask_to_be_an_authority() {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = pki(dir.path());

@@ -188,7 +188,7 @@ macro_rules! scripts {
     )* };
 }
 
-scripts!(read write apply create access discovery kinds custom);
+scripts!(read write apply create access certificate discovery kinds custom);
 
 #[test]
 fn lines_match_as_said() {

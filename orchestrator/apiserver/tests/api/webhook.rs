@@ -108,7 +108,13 @@ async fn mutating_webhooks_patch_in_order_and_again() {
         patched(&review, &json!([{"op": "add", "path": "/data/first", "value": n.to_string()}]))
     };
     let second = |Json(review): Json<Value>| async move {
-        patched(&review, &json!([{"op": "add", "path": "/data/second", "value": "here"}]))
+        // The last two words are the server's to say, and are not heard.
+        let patch = json!([
+            {"op": "add", "path": "/data/second", "value": "here"},
+            {"op": "replace", "path": "/metadata/uid", "value": "x"},
+            {"op": "replace", "path": "/metadata/namespace", "value": "kube-system"},
+        ]);
+        patched(&review, &patch)
     };
     let router = Router::new().route("/first", post(first)).route("/second", post(second));
     let port = serve_anywhere(&c, &["localhost"], router).await;
@@ -118,6 +124,8 @@ async fn mutating_webhooks_patch_in_order_and_again() {
     mutating(&c, json!([a, hook(&c, "b.example.com", at("second"), "configmaps", &["CREATE"])])).await;
     let maps: Api<ConfigMap> = Api::namespaced(c.client(), "default");
     let made = maps.create(&PostParams::default(), &map("x", json!({}))).await.expect("made");
+    assert_ne!(made.metadata.uid.as_deref(), Some("x"));
+    assert_eq!(made.metadata.namespace.as_deref(), Some("default"));
     let data = made.data.expect("data");
     assert_eq!((data["first"].as_str(), data["second"].as_str()), ("3", "here"));
     assert_eq!(calls.load(Ordering::SeqCst), 2, "called again, as the second changed the object");
