@@ -16,11 +16,12 @@ SHOP := $(CARGO_TARGET_DIR)/static/$(HOST)/release/shop
 SHOP_IMAGE := $(CARGO_TARGET_DIR)/images/shop.tar
 KUBECTL := $(TOOLS)/kubectl
 PYTHON := $(TOOLS)/python
+COMPAT := $(TOOLS)/compat
 
 PACKAGES_RUN := protobuf-compiler libprotobuf-dev containerd runc nftables iproute2 busybox-static ca-certificates gcc libc6-dev
 PACKAGES_TEST := chromium python3-pip unzip docker-registry skopeo prometheus prometheus-alertmanager prometheus-node-exporter rsyslog rsyslog-elasticsearch etcd-server
 
-.PHONY: help run build web test test-faults lint fuzz bench bench-metrics bench-logs bench-api image kubectl python browser node packages-run packages-test
+.PHONY: help run build web test test-faults lint fuzz bench bench-metrics bench-logs bench-api image kubectl python browser node packages-run packages-test test-compat
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,6 +66,15 @@ python: packages-test $(PYTHON)/requirements.txt
 $(PYTHON)/requirements.txt: tests/clients/requirements.txt
 	@python3 -m pip install -q --disable-pip-version-check --root-user-action ignore --upgrade --target $(PYTHON) -r $<
 	@cp $< $@
+
+# The suites of others, with packages of their own.
+$(COMPAT)/requirements.txt: tests/compat/requirements.txt
+	@python3 -m pip install -q --disable-pip-version-check --root-user-action ignore --upgrade --target $(COMPAT) -r $<
+	@cp $< $@
+
+test-compat: packages-run packages-test web kubectl $(COMPAT)/requirements.txt ## suites that others wrote, against a real cluster
+	@cargo build --release -p orchestrator
+	@python3 tests/compat/run.py $(BIN) $(KUBECTL) $(COMPAT)
 
 browser: packages-test node
 	@./tools/browser-deps.sh

@@ -76,6 +76,10 @@ pub(crate) struct ConfigArgs {
     /// If nothing answers there a private containerd is started under the data directory
     #[arg(long, env = "BINNACLE_CONTAINERD_SOCKET")]
     pub(crate) containerd_socket: Option<PathBuf>,
+    /// Where images are looked for first, such as docker.io=https://mirror.example,quay.io=http://127.0.0.1:5000; * is
+    /// every registry
+    #[arg(long, env = "BINNACLE_REGISTRY_MIRRORS")]
+    pub(crate) registry_mirrors: Option<String>,
     /// Where pods' addresses come from
     #[arg(long, env = "BINNACLE_POD_CIDR")]
     pub(crate) pod_cidr: Option<String>,
@@ -255,6 +259,7 @@ pub(crate) struct Config {
     /// Where receivers listen that are off unless told.
     pub(crate) receivers: Receivers,
     pub(crate) trusted_senders: Vec<IpNet>,
+    pub(crate) registry_mirrors: Vec<kubelet::images::Mirror>,
     pub(crate) kubelet_addr: Addr,
     pub(crate) containerd_socket: PathBuf,
     pub(crate) pod_cidr: network::Cidr,
@@ -310,6 +315,7 @@ pub(crate) fn defaults() -> ConfigArgs {
         trusted_senders: some(""),
         kubelet_addr: None,
         containerd_socket: Some("/run/containerd/containerd.sock".into()),
+        registry_mirrors: some(""),
         pod_cidr: some("10.42.0.0/16"),
         service_cidr: some("10.43.0.0/16"),
         cluster_domain: some("cluster.local"),
@@ -466,6 +472,7 @@ impl Config {
             trusted_senders: networks(&must!(trusted_senders))?,
             kubelet_addr: kubelet_addr.unwrap_or_else(|| Addr::from((node_ip, 10250))),
             containerd_socket: must!(containerd_socket),
+            registry_mirrors: mirrors(&must!(registry_mirrors))?,
             pod_cidr: cidr(must!(pod_cidr), "--pod-cidr")?,
             service_cidr: cidr(must!(service_cidr), "--service-cidr")?,
             cluster_domain: must!(cluster_domain),
@@ -648,6 +655,11 @@ fn networks(text: &str) -> Result<Vec<IpNet>> {
         let net = t.parse::<IpNet>().or_else(|e| t.parse::<IpAddr>().map(IpNet::from).map_err(|_| e));
         net.with_context(|| format!("--trusted-senders {t:?}: give networks such as 192.168.0.0/16"))
     };
+    text.split([',', ' ']).filter(|t| !t.is_empty()).map(one).collect()
+}
+
+fn mirrors(text: &str) -> Result<Vec<kubelet::images::Mirror>> {
+    let one = |t: &str| t.parse().map_err(|e| anyhow::anyhow!("--registry-mirrors {e}"));
     text.split([',', ' ']).filter(|t| !t.is_empty()).map(one).collect()
 }
 

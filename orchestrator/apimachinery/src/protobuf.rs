@@ -72,8 +72,58 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let raw: HashMap<Box<str>, Vec<Row>> =
         serde_json::from_str(&text).expect("the embedded table is JSON: a test reads it");
     let field = |(number, name, code): Row| Field { number, name, ty: parse(&code) };
-    raw.into_iter().map(|(n, fields)| (n, fields.into_iter().map(field).collect())).collect()
+    let own = META.iter().map(|(name, fields)| {
+        let fields =
+            fields.iter().map(|(number, name, code)| (*number, Box::from(*name), (*code).to_owned()));
+        (Box::from(*name), fields.collect())
+    });
+    raw.into_iter().chain(own).map(|(n, fields)| (n, fields.into_iter().map(field).collect())).collect()
 });
+
+type Message = (&'static str, &'static [(u32, &'static str, &'static str)]);
+
+/// What only answers hold (k8s.io/apimachinery: pkg/apis/meta/v1/generated.proto).
+const META: &[Message] = &[
+    (
+        "apimachinery.pkg.apis.meta.v1.ListMeta",
+        &[
+            (1, "selfLink", "S"),
+            (2, "resourceVersion", "S"),
+            (3, "continue", "S"),
+            (4, "remainingItemCount", "i"),
+        ],
+    ),
+    (
+        "apimachinery.pkg.apis.meta.v1.Status",
+        &[
+            (1, "metadata", "mapimachinery.pkg.apis.meta.v1.ListMeta"),
+            (2, "status", "S"),
+            (3, "message", "S"),
+            (4, "reason", "S"),
+            (5, "details", "mapimachinery.pkg.apis.meta.v1.StatusDetails"),
+            (6, "code", "I"),
+        ],
+    ),
+    (
+        "apimachinery.pkg.apis.meta.v1.StatusDetails",
+        &[
+            (1, "name", "S"),
+            (2, "group", "S"),
+            (3, "kind", "S"),
+            (4, "causes", "[mapimachinery.pkg.apis.meta.v1.StatusCause"),
+            (5, "retryAfterSeconds", "I"),
+            (6, "uid", "S"),
+        ],
+    ),
+    (
+        "apimachinery.pkg.apis.meta.v1.StatusCause",
+        &[(1, "reason", "S"), (2, "message", "S"), (3, "field", "S")],
+    ),
+    (
+        "apimachinery.pkg.apis.meta.v1.PartialObjectMetadata",
+        &[(1, "metadata", "mapimachinery.pkg.apis.meta.v1.ObjectMeta")],
+    ),
+];
 
 fn parse(code: &str) -> Type {
     let (head, rest) = code.split_at(1);
@@ -103,8 +153,10 @@ fn message_of(api_version: &str, kind: &str) -> Option<&'static [Field]> {
         "" => "core",
         g => g.split('.').next().unwrap_or(g),
     };
-    let name = match kind {
-        "DeleteOptions" => "apimachinery.pkg.apis.meta.v1.DeleteOptions".to_owned(),
+    let name = match (group, kind) {
+        (_, "DeleteOptions") | ("core", "Status") | ("meta.k8s.io", "PartialObjectMetadata") => {
+            format!("apimachinery.pkg.apis.meta.v1.{kind}")
+        }
         _ => format!("api.{package}.{version}.{kind}"),
     };
     TABLE.get(name.as_str()).map(Vec::as_slice)
@@ -273,22 +325,58 @@ fn time(ty: &Type, b: &[u8]) -> Option<Value> {
     })
 }
 
+/// Whether objects of a kind, and lists of them, have a message.
+pub fn knows(api_version: &str, kind: &str) -> bool {
+    message_of(api_version, kind).is_some()
+}
+
 /// JSON → a body; `None` if the table does not have its kind. What has another type than the table says is left out.
+/// A list's kind is that of its objects and `List`.
 pub fn encode(object: &Value) -> Option<Vec<u8>> {
     let text = |k: &str| object.get(k).and_then(Value::as_str).unwrap_or_default();
+    let items = object.get("items").and_then(Value::as_array);
+    if let (Some(items), Some(kind)) = (items, text("kind").strip_suffix("List")) {
+        let item = message_of(text("apiVersion"), kind)?;
+        let mut raw = Vec::new();
+        if let Some(metadata) = object.get("metadata") {
+            put(&mut raw, 1, &Type::Message("apimachinery.pkg.apis.meta.v1.ListMeta".into()), metadata);
+        }
+        for o in items.iter().filter_map(Value::as_object) {
+            let mut b = Vec::new();
+            write(o, item, &mut b);
+            wire::put_bytes(&mut raw, 2, &b);
+        }
+        return Some(envelope(text("apiVersion"), text("kind"), &raw));
+    }
     let fields = message_of(text("apiVersion"), text("kind"))?;
-    let mut meta = Vec::new();
-    wire::put_bytes(&mut meta, 1, text("apiVersion").as_bytes());
-    wire::put_bytes(&mut meta, 2, text("kind").as_bytes());
     let mut raw = Vec::new();
     write(object.as_object()?, fields, &mut raw);
+    Some(envelope(text("apiVersion"), text("kind"), &raw))
+}
+
+/// An event of a watch as a frame: its length as four bytes, then a `WatchEvent` with the object as a body of its own.
+pub fn encode_event(event: &Value) -> Option<Vec<u8>> {
+    let object = encode(event.get("object")?)?;
+    let (mut raw, mut message) = (Vec::new(), Vec::new());
+    wire::put_bytes(&mut raw, 1, &object);
+    wire::put_bytes(&mut message, 1, event.get("type")?.as_str()?.as_bytes());
+    wire::put_bytes(&mut message, 2, &raw);
+    let mut out = u32::try_from(message.len()).ok()?.to_be_bytes().to_vec();
+    out.append(&mut message);
+    Some(out)
+}
+
+fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut meta = Vec::new();
+    wire::put_bytes(&mut meta, 1, api_version.as_bytes());
+    wire::put_bytes(&mut meta, 2, kind.as_bytes());
     let mut out = MAGIC.to_vec();
     wire::put_bytes(&mut out, 1, &meta);
-    wire::put_bytes(&mut out, 2, &raw);
+    wire::put_bytes(&mut out, 2, raw);
     // Upstream writes the encoding and the media type, both empty.
     wire::put_bytes(&mut out, 3, &[]);
     wire::put_bytes(&mut out, 4, &[]);
-    Some(out)
+    out
 }
 
 fn write(object: &Map<String, Value>, fields: &[Field], out: &mut Vec<u8>) {

@@ -62,6 +62,7 @@ fn subresources(s: &Served) -> Vec<Sub> {
             all.push(("attach", "PodAttachOptions", "", "", &["create", "get"]));
             all.push(("binding", "Binding", "", "", &["create"]));
             all.push(("eviction", "Eviction", "policy", "v1", &["create"]));
+            all.push(("ephemeralcontainers", "Pod", "", "", &["get", "patch", "update"]));
             all.push(("exec", "PodExecOptions", "", "", &["create", "get"]));
             all.push(("log", "Pod", "", "", &["get"]));
             all.push(("portforward", "PodPortForwardOptions", "", "", &["create", "get"]));

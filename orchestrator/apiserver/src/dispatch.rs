@@ -19,6 +19,7 @@ use crate::audit::{Outcome, Stage};
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
 use crate::metrics::{Inflight, METRICS, RequestLabels, Watching};
+use crate::protobuf::Wanted;
 use crate::registry::{DeleteOptions, Deleted, Part, WriteContext};
 use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_run};
 use crate::server::{Access, ApiServer};
@@ -67,7 +68,7 @@ pub(crate) fn router(server: Arc<ApiServer>) -> Router {
     Router::new().fallback(handle).with_state(server)
 }
 
-async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Response {
+async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) -> Response {
     let started = server.config.clock.monotonic();
     let query = Query::parse(req.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(req.method(), req.uri().path(), &query);
@@ -76,7 +77,13 @@ async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Res
     let _inflight = Inflight::new(mutating);
     let labels = labels(&server, &info);
     let upgrade = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
-    let streamed = info.verb == "watch" || info.subresource == "log" || upgrade;
+    let watch = info.verb == "watch";
+    let streamed = watch || info.subresource == "log" || upgrade;
+    let protobuf = Wanted::of(req.headers()).filter(|_| !upgrade && info.is_resource);
+    if protobuf.is_some() {
+        // What is compressed cannot be written anew.
+        req.headers_mut().remove(header::ACCEPT_ENCODING);
+    }
     let answer = if mutating && !upgrade && info.is_resource {
         let name = format!("{} {}", req.method(), labels.resource);
         let span = tracing::info_span!(
@@ -105,6 +112,9 @@ async fn handle(State(server): State<Arc<ApiServer>>, req: Request<Body>) -> Res
     METRICS.observe(RequestLabels { code, ..labels }, took, streamed);
     let answer = audited(&server, &trail, answer, streamed).await;
     let mut answer = answer.unwrap_or_else(IntoResponse::into_response);
+    if let Some(wanted) = protobuf {
+        answer = wanted.answer(answer, watch).await;
+    }
     body::warn(&mut answer, &trail.warnings());
     if let Ok(v) = HeaderValue::from_str(&trail.id) {
         answer.headers_mut().insert("audit-id", v);
@@ -201,6 +211,10 @@ async fn serve(
     trail: Arc<Trail>,
 ) -> Result<Response> {
     if let Some(open) = health(&server, &info.path, &query) {
+        // Everybody may ask; who shows credentials must have good ones, as everywhere.
+        if req.headers().contains_key(header::AUTHORIZATION) {
+            server.authenticate(req.headers(), None).await?;
+        }
         return Ok(open);
     }
     let user = match req.extensions().get::<UserInfo>() {
@@ -494,6 +508,9 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
     {
         return Err(ApiError::no_such_path());
     }
+    if let Some(wanted) = Wanted::of(&ctx.headers) {
+        wanted.check(&served)?;
+    }
     if matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
         && served.kind.builtin() == "pods"
     {
@@ -511,12 +528,17 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
             let bytes = body::read(req.into_body()).await?;
             create(&server, &mut ctx, served, &bytes).await
         }
-        (Method::PUT | Method::PATCH, "" | "status" | "finalize" | "approval") if !info.name.is_empty() => {
+        (Method::PUT | Method::PATCH, "" | "status" | "finalize" | "approval" | "ephemeralcontainers")
+            if !info.name.is_empty() =>
+        {
             let patching = req.method() == Method::PATCH;
             let bytes = body::read(req.into_body()).await?;
             update(&server, &mut ctx, served, &bytes, patching).await
         }
         (Method::GET, "status" | "approval") => get_one(&server, &ctx, served).await,
+        (Method::GET, "ephemeralcontainers") if served.kind.builtin() == "pods" => {
+            get_one(&server, &ctx, served).await
+        }
         (Method::DELETE, "") => {
             let bytes = body::read(req.into_body()).await?;
             delete(&server, &ctx, served, &bytes).await
@@ -610,6 +632,7 @@ async fn update(
         "status" if served.kind.status => Part::Status,
         "finalize" if served.kind.builtin() == "namespaces" => Part::Finalize,
         "approval" if certificates::is_request(served.kind) => Part::Approval,
+        "ephemeralcontainers" if served.kind.builtin() == "pods" => Part::EphemeralContainers,
         "" => Part::Main,
         _ => return Err(ApiError::no_such_path()),
     };

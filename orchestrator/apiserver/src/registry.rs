@@ -2,6 +2,7 @@
 //! (apiserver: pkg/registry/generic/registry/store.go).
 
 mod delete;
+mod ephemeral;
 mod metadata;
 
 use std::sync::Arc;
@@ -63,6 +64,8 @@ pub(crate) enum Part {
     Finalize,
     /// The conditions of a CertificateSigningRequest.
     Approval,
+    /// `spec.ephemeralContainers` of a Pod.
+    EphemeralContainers,
     /// What a subresource with its own rules changed (binding, scale): everything counts.
     Internal,
 }
@@ -312,6 +315,9 @@ impl ApiServer {
         }
         if part == Part::Main || request {
             (kind.validate_update)(&new, old, &mut errors);
+        }
+        if part == Part::EphemeralContainers {
+            ephemeral::validate(&new, old, &mut errors);
         }
         if let Some(held) = &served.custom {
             custom::validate(held, &new, Some(old), &mut errors);

@@ -7,6 +7,7 @@ use apimachinery::selector::{FieldSelector, Selector};
 use http::{HeaderMap, Method, header};
 
 use crate::error::{ApiError, Result};
+use crate::protobuf;
 
 /// A request in the words of authorization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -221,15 +222,13 @@ impl Shape {
         for media in accept.split(',') {
             let mut parts = media.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default();
-            let json = matches!(
-                kind,
-                "application/json" | "*/*" | "application/*" | "" | "application/yaml" | "text/plain"
-            );
-            if !json {
+            if kind != protobuf::MEDIA_TYPE && !protobuf::is_json(kind) {
                 continue;
             }
             let wanted = parts.find_map(|p| p.strip_prefix("as="));
             match wanted {
+                // A table is no message.
+                Some("Table") if kind == protobuf::MEDIA_TYPE => {}
                 None => return Ok(Shape::Object),
                 Some("Table") => return Ok(Shape::Table),
                 Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Ok(Shape::Metadata),

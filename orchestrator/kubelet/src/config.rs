@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use signal::time::SharedClock;
 
+use crate::images::Mirror;
+
 /// A node. Two configurations with different `data_dir`, `containerd_namespace`, `cgroup_root` and `network`
 /// live beside each other on one machine.
 #[derive(Clone)]
@@ -31,6 +33,8 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
     /// Most pods at once, as the node reports it.
     pub max_pods: u32,
+    /// Where images are looked for before their own registries.
+    pub registry_mirrors: Vec<Mirror>,
     pub clock: SharedClock,
 }
 

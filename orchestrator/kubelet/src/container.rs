@@ -22,6 +22,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup: String,
     pub(crate) memory_capacity: i64,
     pub(crate) attempt: u32,
+    /// A process whose PID namespace is the container's, too.
+    pub(crate) sees: Option<u32>,
 }
 
 /// The spec's ingredients, and where the termination message will stand on the node.
@@ -90,6 +92,7 @@ pub(crate) fn ask(
         cgroup: s.cgroup.clone(),
         namespaces: s.namespaces.clone(),
         host_pid: spec.host_pid == Some(true),
+        sees: s.sees,
         host_ipc: spec.host_ipc == Some(true),
         pod_uid: s.pod.metadata.uid.clone().unwrap_or_default(),
     };

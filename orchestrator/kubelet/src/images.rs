@@ -7,6 +7,7 @@
 mod archive;
 mod collect;
 mod content;
+mod mirror;
 mod pull;
 mod unpack;
 
@@ -27,6 +28,7 @@ use signal::Timestamp;
 use crate::containerd::{Containerd, Lease};
 use crate::error::{Error, found};
 
+pub use mirror::Mirror;
 pub use pull::{Credential, PullError};
 
 /// The snapshotter whose snapshots containers stand on.
@@ -57,6 +59,7 @@ pub struct Images {
     cache: Arc<Mutex<HashMap<String, Arc<LocalImage>>>>,
     /// When each image was last asked for, as far as this process knows.
     last_used: Arc<Mutex<HashMap<String, Timestamp>>>,
+    mirrors: Arc<[Mirror]>,
 }
 
 /// An image's name with registry and tag, as Docker completes them. `None` if it is not one.
@@ -71,7 +74,12 @@ pub async fn import(containerd: &Containerd, path: &Path) -> Result<Vec<String>,
 
 impl Images {
     pub fn new(containerd: Containerd) -> Self {
-        Images { containerd, cache: Arc::default(), last_used: Arc::default() }
+        Images { containerd, cache: Arc::default(), last_used: Arc::default(), mirrors: Arc::default() }
+    }
+
+    /// The same, with registries' mirrors to pull from.
+    pub fn with_mirrors(self, mirrors: &[Mirror]) -> Self {
+        Images { mirrors: mirrors.into(), ..self }
     }
 
     fn client(&self) -> ImagesClient<tonic::transport::Channel> {

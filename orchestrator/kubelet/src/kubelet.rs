@@ -80,7 +80,7 @@ impl Kubelet {
         register_roots(&config, &handles.cgroups);
         let node = Arc::new(Node {
             events: Events::new(client.clone(), &config.node_name, config.clock.clone()),
-            images: Images::new(containerd),
+            images: Images::new(containerd).with_mirrors(&config.registry_mirrors),
             client,
             runtime,
             network,

@@ -74,8 +74,9 @@ impl Stop {
     async fn orderly(&self) {
         let pod = self.pod.borrow().clone();
         let container = find_container(&pod, &self.name);
-        let hook = container.and_then(|c| c.lifecycle.as_ref()).and_then(|l| l.pre_stop.as_ref());
-        if let (Some(c), Some(hook)) = (container, hook)
+        let lifecycle = container.as_ref().and_then(|c| c.lifecycle.as_ref());
+        let hook = lifecycle.and_then(|l| l.pre_stop.as_ref());
+        if let (Some(c), Some(hook)) = (&container, hook)
             && let Err(why) = run_hook(&self.node.runtime, &self.id, c, hook, self.ip).await
         {
             // The answer may hold secrets: it stays out of the event, as upstream has it.

@@ -185,6 +185,7 @@ pub(crate) fn plan(pod: &Pod, o: &Observed) -> Plan {
         p.actions.push(Action::SetUp);
         return p;
     }
+    plan_ephemeral(spec, o, &mut p);
     if !p.initialized {
         match plan_init(spec, init, o, &mut p) {
             Some(true) => p.initialized = true,
@@ -250,6 +251,25 @@ fn deadline(pod: &Pod, o: &Observed, p: &mut Plan) -> Option<String> {
 
 fn wake(p: &mut Plan, at: Timestamp) {
     p.wake = Some(p.wake.map_or(at, |w| w.min(at)));
+}
+
+/// Those that came to look at a running pod, as containers: they run once, and nothing depends on them.
+pub(crate) fn ephemeral(spec: &PodSpec) -> impl Iterator<Item = Container> {
+    let list = spec.ephemeral_containers.iter().flatten();
+    list.filter_map(|e| {
+        // The same fields, but for whose processes it sees.
+        let mut v = serde_json::to_value(e).ok()?;
+        v.as_object_mut()?.shift_remove("targetContainerName");
+        serde_json::from_value(v).ok()
+    })
+}
+
+fn plan_ephemeral(spec: &PodSpec, o: &Observed, p: &mut Plan) {
+    for c in ephemeral(spec) {
+        if matches!(o.latest.get(&c.name).map(|r| &r.state), None | Some(State::Created)) {
+            judge(spec, &c, false, o, p);
+        }
+    }
 }
 
 /// `Some(true)`: all init containers are done; `Some(false)`: one failed for good; `None`: not yet.
@@ -352,8 +372,9 @@ fn stop_all(spec: &PodSpec, o: &Observed, p: &mut Plan) {
         }
     };
     let init = spec.init_containers.as_deref().unwrap_or_default();
+    let guests: Vec<Container> = ephemeral(spec).collect();
     let mut served = false;
-    for c in spec.containers.iter().chain(init.iter().filter(|c| !is_sidecar(c))) {
+    for c in spec.containers.iter().chain(&guests).chain(init.iter().filter(|c| !is_sidecar(c))) {
         if let Some(id) = running(c) {
             served = true;
             stop(c, id);

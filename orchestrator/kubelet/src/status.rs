@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use signal::Timestamp;
 
-use crate::plan::{Observed, Plan, is_sidecar};
+use crate::plan::{Observed, Plan, ephemeral, is_sidecar};
 use crate::quantity;
 use crate::runtime::{Exit, State};
 
@@ -39,6 +39,14 @@ pub(crate) fn build(pod: &Pod, o: &Observed, plan: &Plan, place: &Place) -> PodS
         start_time: old.start_time.clone().or_else(|| o.start_time.map(time)),
         container_statuses: Some(statuses(&spec.containers, false)),
         init_container_statuses: (!init.is_empty()).then(|| statuses(init, true)),
+        ephemeral_container_statuses: spec.ephemeral_containers.is_some().then(|| {
+            let guests = ephemeral(spec).map(|c| ContainerStatus {
+                ready: false,
+                started: None,
+                ..container(pod, &c, false, o, plan)
+            });
+            guests.collect()
+        }),
         observed_generation: pod.metadata.generation,
         ..old.clone()
     };

@@ -22,7 +22,7 @@ use tracing::Instrument;
 use crate::environment::Facts;
 use crate::events::Events;
 use crate::images::Images;
-use crate::plan::{Action, Backoff, Held, Observed, Plan, plan};
+use crate::plan::{self, Action, Backoff, Held, Observed, Plan, plan};
 use crate::probes::{self, ProbeEvent};
 use crate::runtime::{Record, Runtime, State};
 use crate::{Config, Error, lifecycle, metrics::METRICS, quantity, status, volumes};
@@ -293,7 +293,7 @@ impl Worker {
             w.ready |= s.ready;
         }
         let ip = self.addr.as_ref().map_or(self.node.config.node_ip, |a| a.ip);
-        w.probes = probes::start(&self.node.runtime, c, record, ip, w.started, self.probe_sender.clone());
+        w.probes = probes::start(&self.node.runtime, &c, record, ip, w.started, self.probe_sender.clone());
         w
     }
 
@@ -518,9 +518,10 @@ pub(crate) fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|s| s.host_network) == Some(true)
 }
 
-pub(crate) fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+pub(crate) fn find_container(pod: &Pod, name: &str) -> Option<Container> {
     let spec = pod.spec.as_ref()?;
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name)
+    let mut own = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    own.find(|c| c.name == name).cloned().or_else(|| plan::ephemeral(spec).find(|c| c.name == name))
 }
 
 fn host_ports(containers: &[Container]) -> Vec<HostPort> {

@@ -30,6 +30,7 @@ pub(crate) fn kubelet_config(config: &crate::config::Config) -> kubelet::Config 
         network: config.network(),
         otlp_endpoint: None,
         max_pods: 110,
+        registry_mirrors: config.registry_mirrors.clone(),
         clock: signal::time::system_clock(),
     }
 }

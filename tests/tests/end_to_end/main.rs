@@ -86,6 +86,7 @@ fn kubectl_verbs(c: &mut Cluster) -> Result<()> {
     ensure!(failed.contains("exit code 7"), "{failed}");
     let logs = c.kubectl(&["logs", "-n", "shop", &web])?;
     ensure!(logs.contains("\"msg\":\"request\""), "{logs}");
+    debug(c, &web).context("kubectl debug")?;
     let described = c.kubectl(&["describe", "pod", "-n", "shop", &web])?;
     for word in ["Scheduled", "Created", "Started", "QoS Class", "Burstable"] {
         ensure!(described.contains(word), "describe does not say {word}:\n{described}");
@@ -108,6 +109,41 @@ fn kubectl_verbs(c: &mut Cluster) -> Result<()> {
         let top = c.kubectl(&["top", "pods", "-n", "shop"])?;
         Ok(top.contains("Mi").then_some(()))
     })
+}
+
+/// A container that comes to look at another's processes and goes, while the pod stays as it is.
+fn debug(c: &mut Cluster, pod: &str) -> Result<()> {
+    let image = "--image=binnacle.io/shop:latest";
+    let args = ["debug", pod, "-n", "shop", "-c", "guest", image, "--image-pull-policy=IfNotPresent"];
+    let target = pod_container(c, pod)?;
+    let target = format!("--target={target}");
+    c.kubectl(&[&args[..], &[&target, "--", "ps"]].concat())?;
+    c.wait("the guest to end", SOON, |c| {
+        let p = c.kubectl_json(&["get", "pod", pod, "-n", "shop"])?;
+        let guest = &p["status"]["ephemeralContainerStatuses"][0];
+        ensure!(p["status"]["containerStatuses"][0]["ready"] == true, "the pod is disturbed: {p}");
+        Ok((guest["state"]["terminated"]["exitCode"] == 0).then_some(()))
+    })?;
+    let seen = c.kubectl(&["logs", pod, "-n", "shop", "-c", "guest"])?;
+    ensure!(seen.contains("/shop") && seen.contains("ps"), "the guest does not see its target: {seen}");
+    let patch = r#"{"spec": {"ephemeralContainers": []}}"#;
+    let refused = c.kubectl_fails(&[
+        "patch",
+        "pod",
+        pod,
+        "-n",
+        "shop",
+        "--subresource=ephemeralcontainers",
+        "--type=merge",
+        "-p",
+        patch,
+    ])?;
+    ensure!(refused.contains("may not be removed"), "{refused}");
+    Ok(())
+}
+
+fn pod_container(c: &Cluster, pod: &str) -> Result<String> {
+    c.kubectl(&["get", "pod", pod, "-n", "shop", "-o", "jsonpath={.spec.containers[0].name}"])
 }
 
 /// Every page of the UI in a real browser, in both themes: `tests/browser/pages.mjs`.

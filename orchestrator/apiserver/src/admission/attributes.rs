@@ -190,5 +190,6 @@ pub(crate) fn subresource_of(part: Part) -> &'static str {
         Part::Status => "status",
         Part::Finalize => "finalize",
         Part::Approval => "approval",
+        Part::EphemeralContainers => "ephemeralcontainers",
     }
 }

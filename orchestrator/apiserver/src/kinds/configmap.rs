@@ -11,6 +11,7 @@ pub(crate) static KIND: Kind = Kind {
     resource: "configmaps",
     singular: "configmap",
     kind: "ConfigMap",
+    default: |o| super::secret::unbroken(o, "binaryData"),
     short: &["cm"],
     validate,
     validate_update,

@@ -9,6 +9,7 @@ mod batch;
 pub(crate) mod certificate;
 mod configmap;
 mod coordination;
+mod csi;
 mod endpoints;
 mod event;
 mod namespace;
@@ -143,7 +144,7 @@ pub(crate) const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 47] = [
+pub(crate) static ALL: [&Kind; 52] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -191,6 +192,11 @@ pub(crate) static ALL: [&Kind; 47] = [
     &resource::CLAIM,
     &resource::TEMPLATE,
     &resource::SLICE,
+    &csi::DRIVER,
+    &csi::NODE,
+    &csi::CAPACITY,
+    &csi::ATTACHMENT,
+    &csi::ATTRIBUTES_CLASS,
 ];
 
 /// A kind under one of the group-versions it is served in.

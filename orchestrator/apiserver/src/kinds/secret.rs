@@ -36,6 +36,18 @@ fn default(o: &mut Value) {
         }
         o["data"] = Value::Object(data);
     }
+    unbroken(o, "data");
+}
+
+/// Base64 may come with line breaks, as files of it have; what is kept has none (Go: encoding/base64).
+pub(super) fn unbroken(o: &mut Value, field: &str) {
+    for v in o.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|m| m.values_mut()) {
+        if let Value::String(s) = v
+            && s.contains(['\n', '\r'])
+        {
+            s.retain(|c| !matches!(c, '\n' | '\r'));
+        }
+    }
 }
 
 fn validate(o: &Value, errors: &mut Errors) {

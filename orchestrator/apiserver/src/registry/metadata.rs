@@ -81,6 +81,19 @@ pub(super) fn keep_other_part(kind: &Kind, part: Part, new: &mut Value, old: &Va
             }
             *new = kept;
         }
+        Part::EphemeralContainers => {
+            let given = object::get(new, "spec.ephemeralContainers").cloned();
+            let managed = new["metadata"].get("managedFields").cloned();
+            *new = old.clone();
+            if let Some(managed) = managed {
+                object::metadata(new).insert("managedFields".to_owned(), managed);
+            }
+            let spec = object::child(new, "spec");
+            match given {
+                Some(list) => spec["ephemeralContainers"] = list,
+                None => drop(object::remove(spec, "ephemeralContainers")),
+            }
+        }
         Part::Finalize => {
             let finalizers = object::get(new, "spec.finalizers").cloned().unwrap_or_else(|| json!([]));
             *new = old.clone();

@@ -11,6 +11,7 @@ mod nodes;
 mod objects;
 mod plugins;
 mod policies;
+mod protobuf;
 mod restart;
 mod webhook;
 mod workloads;

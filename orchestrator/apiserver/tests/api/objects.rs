@@ -8,6 +8,8 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 
+use apimachinery::user::UserInfo;
+
 use crate::{cluster, from, status};
 
 #[tokio::test]
@@ -139,4 +141,22 @@ async fn finalizers_and_namespaces_hold_deletion() {
             .expect_err("no namespace"),
     );
     assert_eq!((e.0, e.2.as_str()), (404, "namespaces \"nowhere\" not found"));
+}
+
+#[tokio::test]
+async fn base64_with_line_breaks_is_kept_without() {
+    let c = cluster().await;
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(c.client(), "default");
+    let text = "QUJD\nREVG\r\nR0g=\n";
+    let router = c.server.in_process(UserInfo::new("admin", &["system:masters"]));
+    let body =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pem"}, "data": {"k": text}});
+    let req = http::Request::post("/api/v1/namespaces/default/secrets")
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from(body.to_string()))
+        .expect("a request");
+    let answer = tower::ServiceExt::oneshot(router, req).await.expect("an answer");
+    assert_eq!(answer.status(), 201);
+    let kept = secrets.get("pem").await.expect("the secret").data.expect("data");
+    assert_eq!(kept["k"].0, b"ABCDEFGH");
 }

@@ -119,3 +119,45 @@ async fn services_get_addresses_that_no_other_has() {
     let e = status(all.create(&PostParams::default(), &s).await.expect_err("taken"));
     assert!(e.2.contains("provided IP is already allocated"), "{}", e.2);
 }
+
+#[tokio::test]
+async fn ephemeral_containers_come_and_never_go() {
+    let c = cluster().await;
+    c.account().await;
+    let pods: Api<Pod> = Api::namespaced(c.client(), "default");
+    pods.create(&PostParams::default(), &pod("a")).await.expect("created");
+    let guest = json!({"spec": {"ephemeralContainers": [{"name": "g", "image": "busybox:1", "targetContainerName": "c"}]}});
+    let strategic = |patch: &Value| Patch::Strategic(patch.clone());
+    let params = PatchParams::default();
+    let e = status(pods.patch("a", &params, &strategic(&guest)).await.expect_err("not on the pod itself"));
+    assert_eq!(e.0, 422, "{e:?}");
+    let p = pods.patch_ephemeral_containers("a", &params, &strategic(&guest)).await.expect("added");
+    let list = p.spec.and_then(|s| s.ephemeral_containers).expect("a guest");
+    assert_eq!((list.len(), list[0].image_pull_policy.as_deref()), (1, Some("IfNotPresent")));
+
+    let more = json!({"spec": {"ephemeralContainers": [{"name": "h", "image": "busybox:1"}]}, "metadata": {"labels": {"not": "here"}}});
+    let p = pods.patch_ephemeral_containers("a", &params, &strategic(&more)).await.expect("merged by name");
+    assert_eq!(p.spec.and_then(|s| s.ephemeral_containers).map(|l| l.len()), Some(2));
+    assert!(!p.metadata.labels.unwrap_or_default().contains_key("not"), "nothing but the containers");
+
+    for (list, says) in [
+        (json!([]), "existing ephemeral containers \"g\" may not be removed"),
+        (
+            json!([{"name": "g", "image": "other:1"}, {"name": "h", "image": "busybox:1"}]),
+            "existing ephemeral containers \"g\" may not be changed",
+        ),
+        (json!([{"name": "c", "image": "x:1"}]), "spec.ephemeralContainers[0].name: Duplicate value: \"c\""),
+        (
+            json!([{"name": "i", "image": "x:1", "targetContainerName": "none"}]),
+            "spec.ephemeralContainers[0].targetContainerName: Not found: \"none\"",
+        ),
+        (
+            json!([{"name": "i", "image": "x:1", "resources": {"limits": {"cpu": "1"}}}]),
+            "spec.ephemeralContainers[0].resources: Forbidden: cannot be set for an Ephemeral Container",
+        ),
+    ] {
+        let patch = Patch::Merge(json!({"spec": {"ephemeralContainers": list}}));
+        let e = status(pods.patch_ephemeral_containers("a", &params, &patch).await.expect_err(says));
+        assert!(e.0 == 422 && e.2.contains(says), "{e:?}");
+    }
+}

@@ -17,6 +17,7 @@ use oci_client::{Reference, RegistryOperation};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::mirror::is_loopback;
 use super::{Images, LocalImage, content};
 use crate::Error;
 use crate::probes::io_text;
@@ -84,13 +85,10 @@ impl Credential {
     }
 }
 
-fn client(reference: &Reference) -> Client {
+fn client(http: bool) -> Client {
     // oci-client's rustls has no provider of its own; a second installation is refused and harmless.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let registry = reference.resolve_registry();
-    let host = registry.rsplit_once(':').map_or(registry, |(h, _)| h);
-    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let protocol = if loopback { ClientProtocol::Http } else { ClientProtocol::Https };
+    let protocol = if http { ClientProtocol::Http } else { ClientProtocol::Https };
     Client::new(ClientConfig {
         protocol,
         connect_timeout: Some(std::time::Duration::from_secs(15)),
@@ -101,7 +99,7 @@ fn client(reference: &Reference) -> Client {
 }
 
 impl Images {
-    /// Pulls an image, trying each fitting credential and then none.
+    /// Pulls an image from the mirrors of its registry or from there, trying each fitting credential and then none.
     pub async fn pull(&self, name: &str, credentials: &[Credential]) -> Result<Arc<LocalImage>, PullError> {
         let failed = |why: String| PullError { image: name.to_owned(), why };
         let reference = Reference::try_from(name).map_err(|e| failed(e.to_string()))?;
@@ -112,10 +110,21 @@ impl Images {
             .map(|c| RegistryAuth::Basic(c.user.clone(), c.password.clone()))
             .collect();
         ways.push(RegistryAuth::Anonymous);
+        for mirror in self.mirrors.iter().filter(|m| m.is_of(&registry)) {
+            let mut there = reference.clone();
+            there.set_mirror_registry(mirror.host.clone());
+            // Whom a registry knows its mirror need not know.
+            match self.pull_as(&client(mirror.http), &there, &RegistryAuth::Anonymous).await {
+                Ok(image) => return Ok(image),
+                Err(e) => {
+                    tracing::debug!(image = name, mirror = mirror.host, error = %e, "not from the mirror")
+                }
+            }
+        }
         let mut first = None;
         for auth in ways {
             // A client of its own for each: it keeps the first credentials that it was given.
-            match self.pull_as(&client(&reference), &reference, &auth).await {
+            match self.pull_as(&client(is_loopback(&registry)), &reference, &auth).await {
                 Ok(image) => return Ok(image),
                 // What the caller's own credentials came to says more than what nobody's did.
                 Err(e) => first = first.or(Some(e)),

@@ -72,6 +72,8 @@ pub(crate) struct Ask {
     /// `None` for a pod in the node's network.
     pub(crate) namespaces: Option<Namespaces>,
     pub(crate) host_pid: bool,
+    /// A process whose PID namespace this one shares.
+    pub(crate) sees: Option<u32>,
     pub(crate) host_ipc: bool,
     pub(crate) pod_uid: String,
 }
@@ -142,8 +144,10 @@ pub(crate) fn build(ask: &Ask) -> Result<Spec, Error> {
 
 fn namespaces(ask: &Ask) -> Value {
     let mut list = vec![json!({"type": "mount"})];
-    if !ask.host_pid {
-        list.push(json!({"type": "pid"}));
+    match ask.sees {
+        _ if ask.host_pid => {}
+        Some(pid) => list.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")})),
+        None => list.push(json!({"type": "pid"})),
     }
     match &ask.namespaces {
         Some(ns) => {

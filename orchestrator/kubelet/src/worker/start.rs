@@ -32,7 +32,7 @@ async fn deleted(mut pod: watch::Receiver<Arc<Pod>>) {
 
 impl Worker {
     pub(super) async fn start(&mut self, pod: &Arc<Pod>, name: &str, attempt: u32) -> Result<(), Error> {
-        let Some(c) = find_container(pod, name).cloned() else { return Ok(()) };
+        let Some(c) = find_container(pod, name) else { return Ok(()) };
         self.held.remove(name);
         let gone = self.pod.clone();
         let done = tokio::select! {
@@ -106,6 +106,7 @@ impl Worker {
                 cgroup: format!("{}/{}", identity.cgroup, identity.id()),
                 memory_capacity: node.memory,
                 attempt,
+                sees: self.target_of(pod, &c.name)?,
             };
             let (ask, log) = container::ask(&surroundings, c, &image, &user, &env)?;
             node.runtime.create(&identity, &ask, rootfs, log).await
@@ -143,6 +144,20 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// The process whose neighbours an ephemeral container sees, if it is to.
+    fn target_of(&self, pod: &Pod, name: &str) -> Result<Option<u32>, Error> {
+        let mut guests = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+        let target = guests.find(|e| e.name == name).and_then(|e| e.target_container_name.as_deref());
+        let Some(target) = target.filter(|t| !t.is_empty()) else { return Ok(None) };
+        let running = self.node.runtime.of_pod(&self.uid).into_iter().find_map(|r| match r.state {
+            State::Running { pid, .. } if r.identity.container == target && pid > 0 => Some(pid),
+            _ => None,
+        });
+        running.map(Some).ok_or_else(|| {
+            Error::Config(format!("couldn't find running container of the same pod as target: {target:?}"))
+        })
     }
 
     async fn fail_start(&self, pod: &Arc<Pod>, identity: &Identity, message: String) {

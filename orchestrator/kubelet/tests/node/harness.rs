@@ -96,20 +96,10 @@ impl Bench {
         .expect("pki");
         let pki = Arc::new(pki);
         let server = apiserver::ApiServer::open(apiserver::Config {
-            store: Arc::new(store),
-            pki: pki.clone(),
             service_cidr,
-            node_ports: 30_000..=32_767,
-            cluster_domain: "cluster.local".to_owned(),
             advertise_address: Ipv4Addr::LOCALHOST.into(),
-            admin_token: String::new(),
             clock,
-            readiness: Vec::new(),
-            remarks: Arc::new(Vec::new),
-            local_apis: Vec::new(),
-            past_events: None,
-            past_logs: None,
-            stop: CancellationToken::new(),
+            ..apiserver::Config::new(Arc::new(store), pki.clone())
         })
         .await
         .expect("api server");
@@ -137,6 +127,7 @@ impl Bench {
             network: self.network_config(),
             otlp_endpoint: Some("http://10.142.0.1:4318".to_owned()),
             max_pods: 110,
+            registry_mirrors: Vec::new(),
             clock: signal::time::system_clock(),
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
+use kubelet::containerd::Containerd;
 use kubelet::images::Images;
 use serde_json::json;
 
@@ -112,6 +113,16 @@ async fn open_registry(bench: &Bench) {
     bench.create("digest", spec).await;
     bench.until_ready("digest").await;
     bench.until_event("digest", "Normal Pulled Successfully pulled image").await;
+
+    // By the name of another registry whose mirror this is.
+    let mirrored = "docker.io/lib/open:1";
+    let config = bench.config();
+    let containerd = Containerd::connect(&config.containerd_socket, &config.containerd_namespace);
+    let images = Images::new(containerd.await.expect("containerd"));
+    let nobody = "docker.io=http://127.0.0.1:1".parse().expect("a mirror");
+    let mirror = format!("*=127.0.0.1:{}", registry.port).parse().expect("a mirror");
+    let found = images.with_mirrors(&[nobody, mirror]).pull(mirrored, &[]).await.expect("from the mirror");
+    assert_eq!(found.name, mirrored);
 
     // What is not there.
     let missing = registry.image("lib/open:none");

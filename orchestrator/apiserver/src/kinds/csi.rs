@@ -1,0 +1,201 @@
+//! What storage drivers say of themselves and are asked for: CSIDriver, CSINode, CSIStorageCapacity, VolumeAttachment,
+//! VolumeAttributesClass (kubernetes: pkg/apis/storage). Kept for them; nothing here attaches a volume.
+
+use serde_json::{Value, json};
+use signal::Timestamp;
+
+use super::{AGE, BASE, Kind, NAME, column};
+use crate::validation::Errors;
+use crate::{object, table};
+
+const GROUP: &str = "storage.k8s.io";
+
+pub(crate) static DRIVER: Kind = Kind {
+    group: GROUP,
+    resource: "csidrivers",
+    singular: "csidriver",
+    kind: "CSIDriver",
+    namespaced: false,
+    default: |o| {
+        let spec = object::child(o, "spec");
+        object::default(spec, "attachRequired", true);
+        for off in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+            object::default(spec, off, false);
+        }
+        object::default_text(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        object::default(spec, "volumeLifecycleModes", json!(["Persistent"]));
+    },
+    validate: |o, errors| {
+        const POLICIES: [&str; 3] = ["File", "None", "ReadWriteOnceWithFSType"];
+        if let Some(p) = object::text(o, "spec.fsGroupPolicy").filter(|p| !POLICIES.contains(p)) {
+            errors.not_supported("spec.fsGroupPolicy", p, &POLICIES);
+        }
+        for (i, m) in object::list(o, "spec.volumeLifecycleModes").iter().enumerate() {
+            let mode = m.as_str().unwrap_or_default();
+            if !matches!(mode, "Ephemeral" | "Persistent") {
+                errors.not_supported(
+                    format!("spec.volumeLifecycleModes[{i}]"),
+                    mode,
+                    &["Ephemeral", "Persistent"],
+                );
+            }
+        }
+    },
+    validate_update: |new, old, errors| {
+        for field in ["attachRequired", "volumeLifecycleModes"] {
+            errors.immutable(format!("spec.{field}"), new["spec"].get(field), old["spec"].get(field));
+        }
+    },
+    columns: &[
+        NAME,
+        column("AttachRequired"),
+        column("PodInfoOnMount"),
+        column("StorageCapacity"),
+        column("TokenRequests"),
+        column("RequiresRepublish"),
+        column("Modes"),
+        AGE,
+    ],
+    row: driver_row,
+    ..BASE
+};
+
+pub(crate) static NODE: Kind = Kind {
+    group: GROUP,
+    resource: "csinodes",
+    singular: "csinode",
+    kind: "CSINode",
+    namespaced: false,
+    validate: |o, errors| {
+        let mut seen: Vec<&str> = Vec::new();
+        for (i, d) in object::list(o, "spec.drivers").iter().enumerate() {
+            for field in ["name", "nodeID"] {
+                if object::text(d, field).is_none_or(str::is_empty) {
+                    errors.required(format!("spec.drivers[{i}].{field}"), "");
+                }
+            }
+            let name = object::text(d, "name").unwrap_or_default();
+            if seen.contains(&name) {
+                errors.duplicate(format!("spec.drivers[{i}].name"), name);
+            }
+            seen.push(name);
+        }
+    },
+    columns: &[NAME, column("Drivers"), AGE],
+    row: |o, now| {
+        vec![object::name(o).into(), object::list(o, "spec.drivers").len().into(), table::age(o, now)]
+    },
+    ..BASE
+};
+
+pub(crate) static CAPACITY: Kind = Kind {
+    group: GROUP,
+    resource: "csistoragecapacities",
+    singular: "csistoragecapacity",
+    kind: "CSIStorageCapacity",
+    validate: |o, errors| {
+        if object::text(o, "storageClassName").is_none_or(str::is_empty) {
+            errors.required("storageClassName", "");
+        }
+    },
+    validate_update: |new, old, errors| {
+        for field in ["nodeTopology", "storageClassName"] {
+            errors.immutable(field, new.get(field), old.get(field));
+        }
+    },
+    columns: &[NAME, column("StorageClassName"), column("Capacity")],
+    row: |o, _| {
+        let capacity = o.get("capacity").cloned().unwrap_or_else(|| "".into());
+        vec![object::name(o).into(), o["storageClassName"].clone(), capacity]
+    },
+    ..BASE
+};
+
+pub(crate) static ATTACHMENT: Kind = Kind {
+    group: GROUP,
+    resource: "volumeattachments",
+    singular: "volumeattachment",
+    kind: "VolumeAttachment",
+    namespaced: false,
+    status: true,
+    prepare_create: |o| o["status"] = json!({"attached": false}),
+    validate: validate_attachment,
+    validate_update: |new, old, errors| errors.immutable("spec", new.get("spec"), old.get("spec")),
+    columns: &[NAME, column("Attacher"), column("PV"), column("Node"), column("Attached"), AGE],
+    row: |o, now| {
+        let text = |path: &str| Value::from(object::text(o, path).unwrap_or_default());
+        vec![
+            object::name(o).into(),
+            text("spec.attacher"),
+            text("spec.source.persistentVolumeName"),
+            text("spec.nodeName"),
+            object::flag(o, "status.attached").to_string().into(),
+            table::age(o, now),
+        ]
+    },
+    ..BASE
+};
+
+pub(crate) static ATTRIBUTES_CLASS: Kind = Kind {
+    group: GROUP,
+    resource: "volumeattributesclasses",
+    singular: "volumeattributesclass",
+    kind: "VolumeAttributesClass",
+    short: &["vac"],
+    namespaced: false,
+    validate: |o, errors| {
+        if object::text(o, "driverName").is_none_or(str::is_empty) {
+            errors.required("driverName", "");
+        }
+        if object::get(o, "parameters").and_then(Value::as_object).is_none_or(serde_json::Map::is_empty) {
+            errors.required("parameters", "must contain at least one key/value pair");
+        }
+    },
+    validate_update: |new, old, errors| {
+        if new.get("driverName") != old.get("driverName") {
+            errors.forbidden("driverName", "updates to driverName are forbidden.");
+        }
+        if new.get("parameters") != old.get("parameters") {
+            errors.forbidden("parameters", "updates to parameters are forbidden.");
+        }
+    },
+    columns: &[NAME, column("DriverName"), AGE],
+    row: |o, now| vec![object::name(o).into(), o["driverName"].clone(), table::age(o, now)],
+    ..BASE
+};
+
+fn validate_attachment(o: &Value, errors: &mut Errors) {
+    for field in ["attacher", "nodeName"] {
+        if object::text(o, &format!("spec.{field}")).is_none_or(str::is_empty) {
+            errors.required(format!("spec.{field}"), "");
+        }
+    }
+    let inline = object::get(o, "spec.source.inlineVolumeSpec").is_some();
+    match (object::text(o, "spec.source.persistentVolumeName").is_some_and(|n| !n.is_empty()), inline) {
+        (false, false) => errors
+            .required("spec.source", "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (true, true) => errors.forbidden(
+            "spec.source",
+            "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+        ),
+        _ => {}
+    }
+}
+
+fn driver_row(o: &Value, now: Timestamp) -> Vec<Value> {
+    let flag = |path: &str| Value::from(object::flag(o, path).to_string());
+    let join = |path: &str, of: fn(&Value) -> Option<&str>| {
+        object::list(o, path).iter().filter_map(of).collect::<Vec<_>>().join(",")
+    };
+    let audiences = join("spec.tokenRequests", |t| t["audience"].as_str());
+    vec![
+        object::name(o).into(),
+        flag("spec.attachRequired"),
+        flag("spec.podInfoOnMount"),
+        flag("spec.storageCapacity"),
+        if audiences.is_empty() { "<unset>".into() } else { audiences.into() },
+        flag("spec.requiresRepublish"),
+        join("spec.volumeLifecycleModes", Value::as_str).into(),
+        table::age(o, now),
+    ]
+}
