@@ -4,7 +4,7 @@
 //! A read that must be current waits until the cache has reached the store's revision.
 //! Watchers are cursors into a kind's ring of changes: a slow one is told "too old" and lists again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,9 +213,14 @@ impl Cache {
         // Definitions first: they say what the rest is.
         let definitions =
             ALL.iter().position(|k| std::ptr::eq(*k, &DEFINITION)).expect("definitions are a kind");
+        let mut defined = HashSet::new();
         for o in fresh[definitions].values() {
-            self.customs.define(&o.value(), false);
+            let o = o.value();
+            defined.extend(object::text(&o, "metadata.name").map(str::to_owned));
+            self.customs.define(&o, false);
         }
+        // What was deleted while nobody looked.
+        self.customs.keep(&defined);
         let mut customs: BTreeMap<usize, BTreeMap<Box<str>, Arc<Object>>> = BTreeMap::new();
         for item in &all.items {
             let Some(Place::Custom(path, key)) = locate(&item.key) else { continue };

@@ -105,6 +105,9 @@ impl ApiServer {
                 }
             }
         }
+        if kind.custom && kind.status {
+            drop(object::remove(&mut o, "status"));
+        }
         (kind.default)(&mut o);
         let given = if generated { String::new() } else { object::name(&o).to_owned() };
         let attributes = Attributes::new(Operation::Create, served, namespace, &given, ctx);
@@ -300,7 +303,9 @@ impl ApiServer {
         if part == Part::Main {
             (kind.prepare_update)(&mut new, old);
         }
-        let spec_changed = !same_spec(&new, old);
+        // Without the subresource, a custom resource's status is a field like others.
+        let plain_status = kind.custom && !kind.status && new.get("status") != old.get("status");
+        let spec_changed = plain_status || !same_spec(&new, old);
         if kind.generation && spec_changed {
             let n = object::int(old, "metadata.generation").unwrap_or(0);
             object::metadata(&mut new).insert("generation".to_owned(), (n + 1).into());

@@ -277,7 +277,9 @@ impl ApiServer {
 
     /// Every kind once, with its number.
     pub(crate) fn stored_kinds(&self) -> Vec<(usize, &'static Kind)> {
-        let customs = self.cache.customs.all();
+        let mut customs = self.cache.customs.all();
+        // New ones stand behind: who goes through them by number misses none.
+        customs.sort_by_key(|c| c.index);
         let customs = customs.iter().map(|c| (c.index, c.storage().kind));
         kinds::ALL.iter().copied().enumerate().chain(customs).collect()
     }

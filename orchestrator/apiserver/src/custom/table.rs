@@ -1,6 +1,6 @@
 //! Which custom kinds there are now. The watch cache writes here, in the order of revisions; everybody reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -89,6 +89,22 @@ impl Table {
             old.ended.cancel();
         }
         Effect::Load(index, path)
+    }
+
+    /// Drops all definitions but those of these names.
+    pub(crate) fn keep(&self, names: &HashSet<String>) {
+        let mut state = self.0.write();
+        let mut dropped = 0;
+        for slot in &mut state.slots {
+            let (group, plural) = slot.path.split_once('/').unwrap_or_default();
+            if !names.contains(&format!("{plural}.{group}"))
+                && let Some(old) = slot.custom.take()
+            {
+                old.ended.cancel();
+                dropped += 1;
+            }
+        }
+        state.epoch += dropped;
     }
 
     /// How often the kinds have changed.

@@ -127,3 +127,30 @@ async fn mutating_policies_apply_and_patch() {
     assert_eq!(made["metadata"]["labels"], json!({"made-by": "admin"}));
     assert_eq!(made["data"], json!({"a": "1", "extra": "yes"}));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_are_asked_where_their_conditions_hold() {
+    let c = cluster().await;
+    let r = Raw::of(&c);
+    let path = format!("{GROUP}/v1/validatingwebhookconfigurations");
+    let hook = |expression: &str| {
+        json!({"metadata": {"name": "v"}, "webhooks": [{
+            "name": "nobody.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "matchConditions": [{"name": "asked", "expression": expression}],
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}],
+        }]})
+    };
+    let (status, refused) = r.post(&path, &hook("object.metadata")).await;
+    assert_eq!(status, 201, "what may be anything is judged when it is there: {refused}");
+    let (status, _) = r.send(Method::DELETE, &format!("{path}/v"), "application/json", "").await;
+    assert_eq!(status, 200);
+    let (status, refused) = r.post(&path, &hook("request.name + 1")).await;
+    assert_eq!(status, 422, "{refused}");
+    let (status, made) = r.post(&path, &hook("object.metadata.name == 'asked'")).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(r.post(MAPS, &map("other", json!({}))).await.0, 201);
+    let (status, refused) = r.post(MAPS, &map("asked", json!({}))).await;
+    let said = refused["message"].as_str().unwrap_or_default();
+    assert!(status == 500 && said.contains("failed calling webhook \"nobody.example.com\""), "{refused}");
+}
