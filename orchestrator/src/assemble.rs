@@ -130,7 +130,9 @@ async fn run(
     startup.step("queries and collector");
 
     let node = if with_node {
-        let node = node::start(shared, &control, otlp, receiver, telemetry_threads).await?;
+        let logs = engines.logs.clone();
+        let stored: kubelet::StoredFn = Arc::new(move |source| logs.checkpoint(source));
+        let node = node::start(shared, &control, otlp, receiver, stored, telemetry_threads).await?;
         startup.step("node");
         Some(node)
     } else {

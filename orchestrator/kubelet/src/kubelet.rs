@@ -15,7 +15,7 @@ use crate::cgroup::Hierarchy;
 use crate::containerd::{self, Containerd};
 use crate::events::Events;
 use crate::images::{self, Images};
-use crate::logs::{Logs, Trouble};
+use crate::logs::{Logs, StoredFn, Trouble};
 use crate::node::{self, Machine};
 use crate::pods::Pods;
 use crate::runtime::{self, Runtime};
@@ -39,6 +39,8 @@ const TROUBLES: usize = 64;
 pub struct Handles {
     pub cgroups: Arc<Registry<CgroupTarget>>,
     pub log_files: Arc<Registry<LogFileTarget>>,
+    /// How far each log is stored: a file that is not is kept for a while longer. Without it none is.
+    pub stored: Option<StoredFn>,
 }
 
 /// A node, ready to run.
@@ -69,6 +71,7 @@ impl Kubelet {
             config.clock.clone(),
             handles.log_files.clone(),
             tell,
+            handles.stored.clone(),
         );
         let hierarchy = Hierarchy::detect()?;
         let runtime =
@@ -249,8 +252,14 @@ pub async fn stop_pods(config: &Config) -> Result<(), Error> {
 
 fn offline_runtime(config: &Config, containerd: Containerd) -> Result<Runtime, Error> {
     let (nobody, _) = mpsc::channel(1);
-    let logs =
-        Logs::new(config.logs_dir(), config.node_name.clone(), config.clock.clone(), Arc::default(), nobody);
+    let logs = Logs::new(
+        config.logs_dir(),
+        config.node_name.clone(),
+        config.clock.clone(),
+        Arc::default(),
+        nobody,
+        None,
+    );
     Ok(Runtime::new(containerd, Hierarchy::detect()?, config.clock.clone(), config.pods_dir(), logs))
 }
 

@@ -44,3 +44,4 @@ mod worker;
 pub use config::Config;
 pub use error::Error;
 pub use kubelet::{Handles, Kubelet, purge, stop_pods};
+pub use logs::StoredFn;

@@ -26,6 +26,9 @@ use crate::runtime::Identity;
 
 pub(crate) use reader::{Query, Reader};
 
+/// Up to which position a source's lines are stored; `None` if none are.
+pub type StoredFn = Arc<dyn Fn(&str) -> Option<u64> + Send + Sync>;
+
 /// Where logs go, and who is told.
 #[derive(Clone)]
 pub(crate) struct Logs {
@@ -39,6 +42,7 @@ struct Inner {
     targets: Arc<Registry<LogFileTarget>>,
     scratch: writer::Scratches,
     troubles: mpsc::Sender<Trouble>,
+    stored: Option<StoredFn>,
     /// How far each open log is written; kept after its end so that followers see the last bytes.
     written: Mutex<HashMap<PathBuf, watch::Sender<Progress>>>,
 }
@@ -93,6 +97,7 @@ impl Logs {
         clock: SharedClock,
         targets: Arc<Registry<LogFileTarget>>,
         troubles: mpsc::Sender<Trouble>,
+        stored: Option<StoredFn>,
     ) -> Self {
         let written = Mutex::default();
         Logs {
@@ -103,6 +108,7 @@ impl Logs {
                 targets,
                 scratch: writer::Scratches::default(),
                 troubles,
+                stored,
                 written,
             }),
         }
@@ -146,6 +152,10 @@ impl Logs {
         });
         let source =
             format!("{}_{}_{}/{}/{}", id.namespace, id.pod_name, id.pod_uid, id.container, id.attempt);
+        if let Some(stored) = self.inner.stored.clone() {
+            let source = source.clone();
+            writer.set_stored(move || stored(&source).unwrap_or(0));
+        }
         let labels = Labels::from_pairs([
             ("namespace", id.namespace.as_str()),
             ("pod", &id.pod_name),

@@ -40,6 +40,7 @@ pub(super) async fn start(
     control: &Control,
     otlp: Otlp,
     receiver: collector::otlp::Receiver,
+    stored: kubelet::StoredFn,
     threads: &tokio::runtime::Handle,
 ) -> Result<Node> {
     let c = &shared.config;
@@ -55,7 +56,8 @@ pub(super) async fn start(
     };
     let user = format!("system:node:{}", c.node_name);
     let node_client = control.client(&user, &["system:nodes"]);
-    let kubelet = Kubelet::new(kubelet_config, node_client, shared.node.clone())
+    let handles = kubelet::Handles { stored: Some(stored), ..shared.node.clone() };
+    let kubelet = Kubelet::new(kubelet_config, node_client, handles)
         .await
         .context("start the node: `binnacle doctor` checks this machine")?;
     let network = Network::start(

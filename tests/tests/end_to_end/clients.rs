@@ -111,8 +111,9 @@ pub(crate) fn python(script: &str, args: &[&str]) -> Result<()> {
         .env("PYTHONPATH", required("BINNACLE_PYTHON")?)
         .output()
         .context("run python3")?;
-    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    ensure!(out.status.success() && said.trim_end().ends_with("ok"), "{script}: {said}");
+    let said = String::from_utf8_lossy(&out.stdout);
+    let well = out.status.success() && said.trim_end().ends_with("ok");
+    ensure!(well, "{script}: {said}{}", String::from_utf8_lossy(&out.stderr));
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const MAX_SIZE: u64 = 10 << 20;
 /// Files kept, the current one included.
 pub(crate) const MAX_FILES: usize = 5;
+/// The same if the older ones are not stored yet: a container may write faster than lines are stored, for a while.
+const MAX_UNSTORED_FILES: usize = 50;
 
 /// `<path>.<start, 20 digits>`.
 pub(crate) fn rotated_path(path: &Path, start: u64) -> PathBuf {
@@ -41,14 +43,19 @@ pub(crate) fn current_start(path: &Path) -> io::Result<u64> {
     }
 }
 
-/// Moves the current file aside and removes those that are too many.
-pub(crate) fn rotate(path: &Path, start: u64) -> io::Result<()> {
+/// Moves the current file aside and removes those that are too many, unless they hold something after the position up to
+/// which all is stored.
+pub(crate) fn rotate(path: &Path, start: u64, stored: u64) -> io::Result<()> {
     fs::rename(path, rotated_path(path, start))?;
     let old = rotated(path)?;
     // The newest rotated file always stays: it says where the current one starts.
-    let keep = MAX_FILES - 1;
-    for (_, file) in old.iter().take(old.len().saturating_sub(keep)) {
-        fs::remove_file(file)?;
+    let many = old.len().saturating_sub(MAX_FILES - 1);
+    let too_many = old.len().saturating_sub(MAX_UNSTORED_FILES - 1);
+    for (i, (_, file)) in old.iter().enumerate().take(many) {
+        // A file ends where the next begins.
+        if i < too_many || old.get(i + 1).is_some_and(|(next, _)| *next <= stored) {
+            fs::remove_file(file)?;
+        }
     }
     Ok(())
 }

@@ -107,6 +107,30 @@ async fn rotation_loses_nothing_and_names_positions() {
     assert_eq!(away(Query { since: Some(found.before), ..Query::default() }), None);
 }
 
+#[tokio::test]
+async fn what_is_not_stored_is_not_rotated_away() {
+    let b = Bench::new();
+    let all = format!("{}\n", "x".repeat(8000)).repeat(9000);
+    for (stored, files) in [(0, 6), (u64::MAX, rotation::MAX_FILES - 1)] {
+        let (stop, stopped) = oneshot::channel();
+        let mut writer = b.writer();
+        writer.set_stored(move || stored);
+        let task = telemetry::task::spawn("test-log", async move {
+            writer.run(&Scratches::default(), stopped).await;
+        });
+        let (mut out, text) = (b.out.try_clone().expect("dup"), all.clone());
+        tokio::task::spawn_blocking(move || out.write_all(text.as_bytes()).expect("write"))
+            .await
+            .expect("thread");
+        stop.send(()).expect("a receiver");
+        task.await.expect("writer");
+        assert_eq!(rotation::rotated(&b.path()).expect("files").len(), files, "stored up to {stored}");
+        if stored == 0 {
+            assert_eq!(b.text().len(), all.len(), "all is there");
+        }
+    }
+}
+
 /// Sets up what a writer that was killed left behind, and checks that its successor makes it whole.
 async fn killed(text_written: usize, consumed: bool) {
     let mut b = Bench::new();

@@ -91,6 +91,8 @@ pub(crate) struct Writer {
     /// Whom to tell that the log cannot be written, and again that it can.
     trouble: Option<Box<dyn Fn(Option<String>) + Send + Sync>>,
     in_trouble: bool,
+    /// Up to which position all is stored elsewhere.
+    stored: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 fn open_pipe(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
@@ -144,6 +146,7 @@ impl Writer {
             terminal: false,
             trouble: None,
             in_trouble: false,
+            stored: Box::new(|| u64::MAX),
         };
         writer.recover().map_err(what())?;
         Ok(writer)
@@ -157,6 +160,11 @@ impl Writer {
     /// Whom to tell once when writes begin to fail (with the reason) and once when they work again.
     pub(crate) fn set_trouble(&mut self, tell: impl Fn(Option<String>) + Send + Sync + 'static) {
         self.trouble = Some(Box::new(tell));
+    }
+
+    /// Who knows up to which position all is stored elsewhere: what is not stays when files are rotated away.
+    pub(crate) fn set_stored(&mut self, stored: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.stored = Box::new(stored);
     }
 
     fn tell(&mut self, failure: Option<String>) {
@@ -321,7 +329,7 @@ impl Writer {
         // A file begins with a line, not with a piece of one, unless that line is longer than any should be.
         let between = !cri::ends_within_a_line(&s.text);
         if self.len >= rotation::MAX_SIZE && (between || self.len >= 2 * rotation::MAX_SIZE) {
-            rotation::rotate(&self.path, self.start)?;
+            rotation::rotate(&self.path, self.start, (self.stored)())?;
             self.start += self.len;
             self.len = 0;
             self.file = open_log(&self.path)?;
