@@ -21,8 +21,9 @@ pub(crate) fn explain_why(c: &mut Cluster) -> Result<()> {
     let described = c.kubectl(&["describe", "pod", "-n", "shop", &pod])?;
     ensure!(described.contains("0/1 nodes are available: 1 Insufficient cpu."), "{described}");
     c.kubectl(&["delete", "deployment", "greedy", "-n", "shop"])?;
-    let web = pod_of(c, "web")?;
     c.wait("the trace of a pod's start", SOON, |c| {
+        // The autoscaler may take away the one that was asked for before.
+        let web = pod_of(c, "web")?;
         let text = c.binnacle(&["explain", "pod", &web, "-n", "shop"])?;
         let stations = ["apiserver", "scheduler: schedule pod", "kubelet"];
         Ok(stations.iter().all(|s| text.contains(s)).then_some(()))
