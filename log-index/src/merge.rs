@@ -13,15 +13,16 @@ use crate::partition::{BLOCK_BYTES, Index, Meta, Partition, VERSION, Writer, tem
 /// What is smaller than this counts as this large.
 const LEAST: u64 = 1 << 20;
 
-/// Which partitions to merge next: as many as the fan, of one order of size, next to each other in time. Each record is
-/// so rewritten about once for each order of size between a flush and the largest partition. Gives positions in `all`.
+/// Which partitions to merge next: as many as the fan, of one order of size, that came in one after the other. Each record
+/// is so rewritten about once for each order of size between a flush and the largest partition. None is ever made of what
+/// came before and after another, so that records of one time keep their order. Gives positions in `all`.
 fn plan(all: &[&Meta], config: &Config) -> Option<Vec<usize>> {
     let fan = config.merge_fan.max(2);
     let order = |m: &Meta| m.raw_bytes.max(LEAST).ilog(fan as u64);
-    let mut by_time: Vec<usize> = (0..all.len()).collect();
-    by_time.sort_by_key(|i| all.get(*i).map(|m| (m.max, m.seq)));
+    let mut as_they_came: Vec<usize> = (0..all.len()).collect();
+    as_they_came.sort_by_key(|i| all.get(*i).map(|m| m.came()));
     let span = i64::try_from(config.merged_span.as_nanos()).unwrap_or(i64::MAX);
-    by_time
+    as_they_came
         .windows(fan)
         .find(|w| {
             let metas: Vec<&Meta> = w.iter().filter_map(|i| all.get(*i).copied()).collect();
@@ -92,15 +93,16 @@ pub(crate) fn write(
                 }
                 Ok::<(), Error>(())
             };
-        let mut before = i64::MIN;
+        // Records of one time stand in order of their parts.
+        let mut before = (i64::MIN, 0);
         for (at, (p, i, b)) in blocks.iter().enumerate() {
             let done = open.partition_point(|(t, ..)| *t < b.min);
             write(&mut writer, &mut open.drain(..done))?;
             let Some(part) = parts.get(*p) else { continue };
-            let after = blocks.get(at + 1).map_or(i64::MAX, |(_, _, b)| b.min);
-            let alone = before <= b.min && b.max <= after;
+            let after = blocks.get(at + 1).map_or((i64::MAX, usize::MAX), |(p, _, b)| (b.min, *p));
+            let alone = before <= (b.min, *p) && (b.max, *p) <= after;
             let large = parts.len() == 1 || b.raw_len as usize >= BLOCK_BYTES / 2;
-            before = before.max(b.max);
+            before = before.max((b.max, *p));
             let dropped = gone.get(&(*p, *i));
             if alone
                 && large
@@ -138,7 +140,7 @@ impl LogIndex {
             let metas: Vec<&Meta> = all.iter().map(|p| &p.meta).collect();
             let Some(chosen) = plan(&metas, &self.config) else { return Ok(()) };
             let mut parts: Vec<Arc<Partition>> = chosen.iter().filter_map(|i| all.get(*i).cloned()).collect();
-            parts.sort_by_key(|p| p.meta.seq);
+            parts.sort_by_key(|p| p.meta.came());
             parts.iter().for_each(|p| p.set_merging(true));
             let oldest = self.config.clock.now().saturating_sub(self.config.retention).nanos();
             let seq = self.next_seq();

@@ -64,6 +64,13 @@ pub(crate) struct Meta {
     pub(crate) index_bytes: u64,
 }
 
+impl Meta {
+    /// Orders partitions by when their first records came in.
+    pub(crate) fn came(&self) -> u64 {
+        self.merged.iter().copied().fold(self.seq, u64::min)
+    }
+}
+
 pub(crate) struct Partition {
     pub(crate) meta: Meta,
     pub(crate) path: PathBuf,

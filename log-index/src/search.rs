@@ -87,15 +87,16 @@ impl LogIndex {
         map: impl Fn(&BlockView<'_>) -> Result<T, Error> + Sync,
         mut each: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.visit(s, map, |found, _| each(found))
+        self.visit(s, map, |found, _, _| each(found))
     }
 
-    /// As [`LogIndex::map_blocks`]; `each` is also told the near end of the next block in nanoseconds.
+    /// As [`LogIndex::map_blocks`]; `each` is also told the block's rank among those that came in before and after it,
+    /// and the near end of the next block in nanoseconds.
     pub(crate) fn visit<T: Send>(
         &self,
         s: &Search,
         map: impl Fn(&BlockView<'_>) -> Result<T, Error> + Sync,
-        mut each: impl FnMut(T, Option<i64>) -> ControlFlow<()>,
+        mut each: impl FnMut(T, u32, Option<i64>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let plan = Plan::new(self, s, Over::Everything)?;
         let mut failure = None;
@@ -108,7 +109,7 @@ impl LogIndex {
         };
         parallel::in_order(plan.len(), one, |i, found| match found {
             None => ControlFlow::Break(()),
-            Some(Ok(found)) => each(found, plan.near(i + 1)),
+            Some(Ok(found)) => each(found, plan.rank(i), plan.near(i + 1)),
             Some(Err(e)) => {
                 failure = Some(e);
                 ControlFlow::Break(())
@@ -117,7 +118,8 @@ impl LogIndex {
         failure.map_or(Ok(()), Err)
     }
 
-    /// The first `limit` results in the search's direction. `each` decides on a record that the search's own
+    /// The first `limit` results in the search's direction; those of one time in the order in which they came, or the
+    /// reverse. `each` decides on a record that the search's own
     /// conditions hold for, and says what to keep of it.
     pub fn search<T: Send>(
         &self,
@@ -135,14 +137,14 @@ impl LogIndex {
         limit: usize,
         each: impl Fn(&BlockView<'_>, usize) -> Result<Option<T>, Error> + Sync,
     ) -> Result<Vec<(Timestamp, T)>, Error> {
-        let mut found: Vec<(i64, T)> = Vec::new();
+        let mut found: Vec<((i64, u32), T)> = Vec::new();
         let backward = s.direction == Direction::Backward;
-        let trim = |found: &mut Vec<(i64, T)>| {
+        let trim = |found: &mut Vec<((i64, u32), T)>| {
             // Stable: records of one stream and time keep the order in which they came.
             if backward {
-                found.sort_by_key(|(t, _)| std::cmp::Reverse(*t));
+                found.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
             } else {
-                found.sort_by_key(|(t, _)| *t);
+                found.sort_by_key(|(at, _)| *at);
             }
             found.truncate(limit);
         };
@@ -159,13 +161,13 @@ impl LogIndex {
             }
             Ok(kept)
         };
-        self.visit(s, of_block, |kept, next| {
-            found.extend(kept);
+        self.visit(s, of_block, |kept, rank, next| {
+            found.extend(kept.into_iter().map(|(t, v)| ((t, rank), v)));
             if found.len() >= limit {
                 trim(&mut found);
                 // No later block can hold anything that would come before the last one kept.
                 let done = match (found.last(), next) {
-                    (Some((last, _)), Some(next)) => {
+                    (Some(((last, _), _)), Some(next)) => {
                         if backward {
                             next < *last
                         } else {
@@ -181,7 +183,7 @@ impl LogIndex {
             ControlFlow::Continue(())
         })?;
         trim(&mut found);
-        Ok(found.into_iter().map(|(t, v)| (Timestamp(t), v)).collect())
+        Ok(found.into_iter().map(|((t, _), v)| (Timestamp(t), v)).collect())
     }
 
     /// Every record that matches, block by block in no particular order; holds a few blocks at a time.

@@ -113,7 +113,7 @@ impl LogIndex {
             Ok(newest(ids))
         };
         let mut ids: Vec<(i64, [u8; 16])> = Vec::new();
-        self.visit(&q.search(), found, |some, next| {
+        self.visit(&q.search(), found, |some, _, next| {
             let mut all: HashMap<[u8; 16], i64> = HashMap::new();
             for (t, id) in ids.drain(..).chain(some) {
                 let e = all.entry(id).or_insert(t);

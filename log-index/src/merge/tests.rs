@@ -16,7 +16,7 @@ fn config(dir: &std::path::Path) -> Config {
 }
 
 #[test]
-fn what_is_of_one_size_and_near_in_time_is_merged() {
+fn what_is_of_one_size_and_came_together_is_merged() {
     let dir = tempfile::tempdir().expect("dir");
     let c = Config { merged_bytes: 100 * MB, merged_span: Duration::from_nanos(100), ..config(dir.path()) };
     let check = |parts: &[(u64, i64, i64)], expect: Option<&[usize]>| {
@@ -38,7 +38,7 @@ fn what_is_of_one_size_and_near_in_time_is_merged() {
     check(&[(1, 0, 1), (1, 1, 2), (1, 2, 3)], Some(&[0, 1, 2]));
     // The large one between them holds the small ones apart.
     check(&[(1, 0, 1), (50 * MB, 1, 2), (1, 2, 3), (1, 3, 4)], None);
-    check(&[(50 * MB, 0, 9), (1, 9, 10), (1, 20, 30), (1, 11, 12)], Some(&[1, 3, 2]));
+    check(&[(50 * MB, 0, 9), (1, 9, 10), (1, 20, 30), (1, 11, 12)], Some(&[1, 2, 3]));
     // Too much time, too many bytes.
     check(&[(1, 0, 1), (1, 1, 2), (1, 2, 200)], None);
     check(&[(40 * MB, 0, 1), (40 * MB, 1, 2), (40 * MB, 2, 3)], None);
@@ -119,6 +119,86 @@ proptest! {
             }
             let db = LogIndex::open(config(dir.path())).expect("opens again");
             prop_assert_eq!(&all(&db), &before);
+            Ok(())
+        })?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Two files of one container, the old one read late: lines of one time, which batches, blocks, flushes and merges
+    /// cut anywhere, stay in order, whether they are read from their beginning, from their end or page by page.
+    #[test]
+    fn lines_of_one_time_keep_their_order(
+        // How many lines have one time, how many make a batch, how far the old file lags behind, in batches.
+        same in prop::collection::vec(1usize..60, 8),
+        cuts in prop::collection::vec(1usize..60, 6),
+        lag in 0usize..6,
+        flush in prop::collection::vec(any::<bool>(), 8),
+        page in 1usize..50,
+    ) {
+        const LINES: usize = 400;
+        let dir = tempfile::tempdir().expect("dir");
+        let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+        rt.block_on(async {
+            let began = signal::time::now().nanos() - 1_000_000_000;
+            // So long that a block has few.
+            let pad = "x".repeat(crate::partition::BLOCK_BYTES / 40);
+            let (mut records, mut same, mut time) = (Vec::new(), same.iter().cycle(), began);
+            while records.len() < LINES {
+                time += 1000;
+                for _ in 0..*same.next().expect("endless") {
+                    let body = format!("{:04} {pad}", records.len());
+                    records.push(LogRecord { timestamp: Timestamp(time), body, ..LogRecord::default() });
+                }
+            }
+            let lines = records.len();
+            let mut batches: Vec<Vec<LogRecord>> = Vec::new();
+            let mut cuts = cuts.iter().cycle();
+            let mut left = records.as_slice();
+            while !left.is_empty() {
+                let (batch, rest) = left.split_at(left.len().min(*cuts.next().expect("endless")));
+                batches.push(batch.to_vec());
+                left = rest;
+            }
+            // The old file has the first half, and no time that the new one has, too.
+            let old = batches.len() / 2;
+            let new = batches.iter_mut().skip(old).flatten();
+            new.for_each(|r| r.timestamp = Timestamp(r.timestamp.nanos() + 500));
+            let mut order: Vec<usize> = (0..batches.len()).collect();
+            order.sort_by_key(|i| if *i < old { i + lag } else { *i });
+            let db = LogIndex::open(config(dir.path())).expect("opens");
+            let mut flush = flush.iter().cycle();
+            for i in order {
+                db.append_logs(batch(0, batches[i].clone())).await.expect("appends");
+                if *flush.next().expect("endless") {
+                    db.flush().await.expect("flushes");
+                    db.merge().expect("merges");
+                }
+            }
+            let s = |direction, from| {
+                let mut s = Search::new(vec![], Timestamp(from), Timestamp(i64::MAX));
+                s.direction = direction;
+                s
+            };
+            let read = |s: &Search, limit| {
+                let found = db.search(s, limit, |_, r| Some(r.body[..4].to_owned())).expect("searches");
+                found.into_iter().map(|(t, line)| (t.nanos(), line)).collect::<Vec<_>>()
+            };
+            let all = read(&s(Direction::Forward, 0), usize::MAX);
+            prop_assert_eq!(all.len(), lines);
+            let wrong = all.windows(2).find(|w| w[0].1 > w[1].1);
+            prop_assert_eq!(wrong, None);
+            let mut back = read(&s(Direction::Backward, 0), usize::MAX);
+            back.reverse();
+            prop_assert_eq!(&back, &all);
+            for i in (0..all.len()).step_by(7) {
+                let from = all[i].0;
+                let at = all.partition_point(|(t, _)| *t < from);
+                let some = read(&s(Direction::Forward, from), page);
+                prop_assert_eq!(&some[..], &all[at..all.len().min(at + page)], "from {}", from);
+            }
             Ok(())
         })?;
     }

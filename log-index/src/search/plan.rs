@@ -33,8 +33,16 @@ pub(crate) struct Plan {
     /// A trace's id, and how it stands in text.
     trace: Option<([u8; 16], Finder<'static>)>,
     partitions: Vec<(Arc<Partition>, Arc<Index>)>,
-    /// With their near end in nanoseconds.
-    units: Vec<(i64, Unit)>,
+    units: Vec<Placed>,
+}
+
+/// A unit and where it stands among the others.
+struct Placed {
+    /// In nanoseconds.
+    near: i64,
+    /// In which order units came in, as far as that is known.
+    rank: u32,
+    unit: Unit,
 }
 
 /// What of the index a search is over.
@@ -49,8 +57,8 @@ impl Plan {
     pub(crate) fn new(index: &LogIndex, s: &Search, over: Over) -> Result<Plan, Error> {
         let (start, end) = (s.start.nanos(), s.end.nanos());
         let near = |min: i64, max: i64| if s.direction == Direction::Backward { max } else { min };
-        let mut units: Vec<(i64, Unit)> = Vec::new();
-        let partitions = {
+        let mut in_memory: Vec<(i64, Unit)> = Vec::new();
+        let mut partitions = {
             let state = index.state.read();
             let heads: [Option<&Head>; 2] = [state.frozen.as_deref(), Some(&state.head)];
             for head in heads.into_iter().flatten().filter(|_| over == Over::Everything) {
@@ -62,7 +70,7 @@ impl Plan {
                     let rows: Vec<Row> =
                         stream.rows.iter().filter(|r| r.time >= start && r.time < end).copied().collect();
                     let chunks = chunks.get_or_insert_with(|| Arc::new(head.chunks.clone()));
-                    units.extend(rows.chunks(HEAD_ROWS).map(|rows| {
+                    in_memory.extend(rows.chunks(HEAD_ROWS).map(|rows| {
                         let min = rows.iter().map(|r| r.time).min().unwrap_or(0);
                         let max = rows.iter().map(|r| r.time).max().unwrap_or(0);
                         let unit = Unit::Memory {
@@ -77,6 +85,9 @@ impl Plan {
             }
             state.partitions.clone()
         };
+        // Merged ones stand behind what was flushed after their records.
+        partitions.sort_by_key(|p| p.meta.came());
+        let mut on_disk: Vec<(i64, Unit)> = Vec::new();
         let mut plan = Plan {
             kind: index.config.kind,
             start,
@@ -85,7 +96,7 @@ impl Plan {
             any: s.any.iter().map(|a| a.iter().map(|n| Finder::new(n).into_owned()).collect()).collect(),
             trace: s.trace_id.map(|t| (t.0, Finder::new(&t.to_string()).into_owned())),
             partitions: Vec::new(),
-            units,
+            units: Vec::new(),
         };
         let id = s.trace_id.map(|t| tokens::hash(t.to_string().as_bytes()));
         // Each list of alternatives, and every needle as a list of one.
@@ -117,14 +128,16 @@ impl Plan {
             }
             let at = plan.partitions.len();
             let wanted = index.blocks.iter().zip(may).enumerate().filter(|(_, (_, may))| *may);
-            plan.units.extend(
+            on_disk.extend(
                 wanted.map(|(block, (b, _))| (near(b.min, b.max), Unit::Disk { partition: at, block })),
             );
             plan.partitions.push((partition, index));
         }
+        let all = on_disk.into_iter().chain(in_memory).zip(0..);
+        plan.units = all.map(|((near, unit), rank)| Placed { near, rank, unit }).collect();
         match s.direction {
-            Direction::Backward => plan.units.sort_by_key(|(t, _)| std::cmp::Reverse(*t)),
-            Direction::Forward => plan.units.sort_by_key(|(t, _)| *t),
+            Direction::Backward => plan.units.sort_by_key(|u| std::cmp::Reverse((u.near, u.rank))),
+            Direction::Forward => plan.units.sort_by_key(|u| (u.near, u.rank)),
         }
         Ok(plan)
     }
@@ -135,33 +148,41 @@ impl Plan {
 
     /// The near end of a unit.
     pub(crate) fn near(&self, unit: usize) -> Option<i64> {
-        self.units.get(unit).map(|(t, _)| *t)
+        self.units.get(unit).map(|u| u.near)
+    }
+
+    /// Of records with one time those of a lower rank came first.
+    pub(crate) fn rank(&self, unit: usize) -> u32 {
+        self.units.get(unit).map_or(0, |u| u.rank)
+    }
+
+    fn unit(&self, unit: usize) -> Option<&Unit> {
+        self.units.get(unit).map(|u| &u.unit)
     }
 
     /// Of the records of a unit, before compression.
     pub(crate) fn bytes(&self, unit: usize) -> u64 {
-        match self.units.get(unit) {
-            Some((_, Unit::Disk { partition, block })) => {
+        match self.unit(unit) {
+            Some(Unit::Disk { partition, block }) => {
                 let index = self.partitions.get(*partition).map(|(_, index)| index);
                 index.and_then(|i| i.blocks.get(*block)).map_or(0, |b| u64::from(b.raw_len))
             }
-            Some((_, Unit::Memory { rows, .. })) => rows.iter().map(Row::bytes).sum(),
+            Some(Unit::Memory { rows, .. }) => rows.iter().map(Row::bytes).sum(),
             None => 0,
         }
     }
 
     /// Which block of its partition a unit is; `None` for those of the head.
     pub(crate) fn block(&self, unit: usize) -> Option<usize> {
-        match self.units.get(unit)? {
-            (_, Unit::Disk { block, .. }) => Some(*block),
-            (_, Unit::Memory { .. }) => None,
+        match self.unit(unit)? {
+            Unit::Disk { block, .. } => Some(*block),
+            Unit::Memory { .. } => None,
         }
     }
 
     /// The rows of a unit that the search's conditions hold for.
     pub(crate) fn view(&self, unit: usize) -> Result<BlockView<'_>, Error> {
-        let (_, unit) = self.units.get(unit).expect("asked for the units there are");
-        match unit {
+        match self.unit(unit).expect("asked for the units there are") {
             Unit::Memory { labels, resource, rows, chunks } => {
                 let mut builder = Builder::new(self.kind);
                 let mut rows: Vec<&Row> = rows.iter().filter(|r| self.may_hold(data(chunks, r))).collect();

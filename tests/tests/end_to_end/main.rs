@@ -5,6 +5,7 @@
 mod autoscaling;
 mod clients;
 mod end;
+mod million;
 mod refusals;
 mod rules;
 mod senders;
@@ -35,6 +36,7 @@ fn the_main_job() -> Result<()> {
     rules::alerts_fire(&mut c).context("rules and alerts")?;
     browser(&c).context("the web UI")?;
     survival::survive_kill(&mut c).context("kill -9 and restart")?;
+    million::a_million_lines(&mut c).context("a million lines")?;
     end::explain_why(&mut c).context("explain")?;
     end::leave_nothing(&mut c).context("down --purge")
 }
