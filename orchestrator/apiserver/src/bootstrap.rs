@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::fairness;
 use crate::server::ApiServer;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -11,22 +12,25 @@ const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 5] = ["create", "delete", "deletecollection", "patch", "update"];
 
 pub(crate) async fn run(server: &ApiServer) -> Result<(), Error> {
-    for ns in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-        server.put("", "namespaces", "", json!({"metadata": {"name": ns}})).await?;
-    }
-    for role in cluster_roles() {
-        server.put(RBAC, "clusterroles", "", role).await?;
-    }
-    for (role, kind, subject) in BINDINGS {
-        server.put(RBAC, "clusterrolebindings", "", binding(role, kind, subject)).await?;
-    }
+    let spaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
+    let spaces = spaces.map(|ns| json!({"metadata": {"name": ns}}));
+    all(server, "", "namespaces", spaces).await?;
+    all(server, RBAC, "clusterroles", cluster_roles()).await?;
+    let bindings = BINDINGS.iter().map(|(role, kind, subject)| binding(role, kind, subject));
     // Nodes are the Node authorizer's; the binding is there as upstream's is, for nobody.
     let mut nodes = binding("system:node", "Group", "");
     nodes["subjects"] = json!([]);
-    server.put(RBAC, "clusterrolebindings", "", nodes).await?;
-    for (name, value, what) in PRIORITIES {
-        let class = json!({"metadata": {"name": name}, "value": value, "description": what});
-        server.put("scheduling.k8s.io", "priorityclasses", "", class).await?;
+    all(server, RBAC, "clusterrolebindings", bindings.chain([nodes])).await?;
+    let classes = PRIORITIES
+        .iter()
+        .map(|(name, value, what)| json!({"metadata": {"name": name}, "value": value, "description": what}));
+    all(server, "scheduling.k8s.io", "priorityclasses", classes).await?;
+    let levels = fairness::bootstrap::levels();
+    let schemas = fairness::bootstrap::schemas();
+    for (resource, objects) in [("prioritylevelconfigurations", levels), ("flowschemas", schemas)] {
+        let theirs = |o: &Value| fairness::bootstrap::is_left_alone(&server.cache, resource, o);
+        let objects: Vec<Value> = objects.into_iter().filter(|o| !theirs(o)).collect();
+        all(server, fairness::GROUP, resource, objects).await?;
     }
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
@@ -37,6 +41,17 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), Error> {
         },
     });
     server.put("", "services", "default", service).await
+}
+
+/// Puts objects without namespaces, together: the store syncs them as one.
+async fn all(
+    server: &ApiServer,
+    group: &str,
+    resource: &str,
+    objects: impl IntoIterator<Item = Value>,
+) -> Result<(), Error> {
+    let each = objects.into_iter().map(|o| Box::pin(server.put(group, resource, "", o)));
+    futures::future::try_join_all(each).await.map(drop)
 }
 
 /// The system's own pods come before everyone's.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use store::{Range, Store};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::custom::table::Effect;
@@ -21,6 +21,7 @@ use crate::error::{ApiError, Result};
 use crate::kinds::apiextensions::DEFINITION;
 use crate::kinds::{ALL, Kind};
 use crate::object;
+use crate::watch::Form;
 
 pub(crate) const PREFIX: &str = "/registry/";
 /// Changes remembered per kind, and the bytes of their objects.
@@ -93,11 +94,35 @@ fn field_text(o: &Value, path: &str) -> String {
 }
 
 /// What happened to one object.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Change {
     pub(crate) revision: u64,
     pub(crate) old: Option<Arc<Object>>,
     pub(crate) new: Option<Arc<Object>>,
+    /// What watchers are told of it, where that is not what lies in the cache.
+    pub(crate) told: Arc<Told>,
+}
+
+/// How many forms of a change are kept; watchers that want others write them for themselves.
+const FORMS: usize = 8;
+
+/// The forms in which a change was told, each written once.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<Vec<(Form, Arc<OnceCell<Bytes>>)>>);
+
+impl Told {
+    /// Where the bytes of this form are, or come; `None` if there are too many forms.
+    pub(crate) fn once(&self, form: &Form) -> Option<Arc<OnceCell<Bytes>>> {
+        let mut all = self.0.lock();
+        if let Some((_, once)) = all.iter().find(|(f, _)| f == form) {
+            return Some(once.clone());
+        }
+        (all.len() < FORMS).then(|| {
+            let once = Arc::<OnceCell<Bytes>>::default();
+            all.push((form.clone(), once.clone()));
+            once
+        })
+    }
 }
 
 impl Change {
@@ -116,15 +141,24 @@ struct KindState {
     floor: u64,
     /// The revision of the last change.
     changed: u64,
+    /// Wakes this kind's watchers: the same number, or where a fresh start is.
+    tell: watch::Sender<u64>,
 }
 
 impl KindState {
+    /// Begins anew with what was read at a revision; whoever watches is behind it.
+    fn restart(&mut self, objects: BTreeMap<Box<str>, Arc<Object>>, revision: u64) {
+        let tell = std::mem::take(&mut self.tell);
+        *self = KindState { objects, floor: revision, changed: revision, tell, ..KindState::default() };
+        self.tell.send_replace(revision);
+    }
+
     fn apply(&mut self, key: &str, revision: u64, new: Option<Arc<Object>>) -> Change {
         let old = match &new {
             Some(o) => self.objects.insert(key.into(), o.clone()),
             None => self.objects.remove(key),
         };
-        let change = Change { revision, old, new };
+        let change = Change { revision, old, new, told: Arc::default() };
         self.ring_bytes += change.bytes();
         while (self.ring.len() >= RING || self.ring_bytes > RING_BYTES)
             && let Some(out) = self.ring.pop_front()
@@ -134,6 +168,7 @@ impl KindState {
         }
         self.ring.push_back(change.clone());
         self.changed = revision;
+        self.tell.send_replace(revision);
         change
     }
 }
@@ -229,19 +264,12 @@ impl Cache {
                 customs.entry(custom.index).or_default().insert(key.into(), Arc::new(o));
             }
         }
-        let state = |objects| KindState {
-            objects,
-            ring: VecDeque::new(),
-            ring_bytes: 0,
-            floor: all.revision,
-            changed: all.revision,
-        };
         for (kind, objects) in self.kinds.iter().zip(fresh) {
-            *kind.lock() = state(objects);
+            kind.lock().restart(objects, all.revision);
         }
         for custom in self.customs.all() {
             let objects = customs.remove(&custom.index).unwrap_or_default();
-            self.with(custom.index, |s| *s = state(objects));
+            self.with(custom.index, |s| s.restart(objects, all.revision));
         }
         self.revision.send_replace(all.revision);
         Ok(all.revision)
@@ -346,8 +374,14 @@ impl Cache {
         *self.revision.borrow()
     }
 
+    /// Tells of every revision.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
+    }
+
+    /// Tells of the revisions that changed a kind.
+    pub(crate) fn subscribe_kind(&self, index: usize) -> watch::Receiver<u64> {
+        self.with(index, |state| state.tell.subscribe())
     }
 
     /// Waits until everything up to `revision` is here.
@@ -396,6 +430,45 @@ impl Cache {
             };
             Snapshot { objects, revision: revision.max(state.changed), changed: state.changed }
         })
+    }
+
+    /// The objects of a kind as they were at a revision, if the changes since then are still known.
+    pub(crate) fn list_at(
+        &self,
+        index: usize,
+        namespace: Option<&str>,
+        revision: u64,
+    ) -> Option<Vec<Arc<Object>>> {
+        let mut undone: BTreeMap<Box<str>, Option<Arc<Object>>> = BTreeMap::new();
+        // The changes are read first: what comes between them and the list would be missing here.
+        let changes = self.changes(index, revision).ok()?;
+        let known = changes.last().map_or(revision, |c| c.revision);
+        for c in changes.iter().rev() {
+            let Some(o) = c.new.as_ref().or(c.old.as_ref()) else { continue };
+            undone.insert(o.key.clone(), c.old.clone());
+        }
+        let now = self.list(index, namespace);
+        if now.changed > known.max(revision) {
+            return None;
+        }
+        let mut objects = now.objects;
+        objects.retain(|o| !undone.contains_key(&o.key));
+        let back = undone.into_values().flatten();
+        objects.extend(back.filter(|o| namespace.is_none_or(|ns| o.namespace() == Some(ns))));
+        objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Some(objects)
+    }
+
+    /// How many objects of a kind there are.
+    pub(crate) fn count(&self, index: usize) -> usize {
+        self.with(index, |state| state.objects.len())
+    }
+
+    /// Tells how many objects of each built-in kind there are.
+    pub(crate) fn count_all(&self, tell: impl Fn(&Kind, usize)) {
+        for (kind, state) in ALL.iter().zip(&self.kinds) {
+            tell(kind, state.lock().objects.len());
+        }
     }
 
     /// Whether there is no object of a kind.

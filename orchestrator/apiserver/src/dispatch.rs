@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use apimachinery::protobuf;
 use apimachinery::selector::FieldSelector;
 use apimachinery::user::UserInfo;
 use axum::Router;
@@ -18,15 +19,15 @@ use crate::admission::attributes::Trail;
 use crate::audit::{Outcome, Stage};
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
-use crate::metrics::{Inflight, METRICS, RequestLabels, Watching};
-use crate::protobuf::Wanted;
+use crate::metrics::{Inflight, METRICS, RequestLabels, Watching, flow, objects_stored};
+use crate::protobuf::{STREAM, Wanted};
 use crate::registry::{DeleteOptions, Deleted, Part, WriteContext};
 use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_run};
 use crate::server::{Access, ApiServer};
 use crate::table::Include;
 use crate::{
-    audit, body, certificates, discovery, node, object, openapi, patch, proxy, read, review, subresource,
-    watch,
+    audit, body, certificates, discovery, node, object, openapi, patch, proxy, read, review, slow,
+    subresource, watch,
 };
 
 /// A verified client certificate's user, put on a request by the TLS door.
@@ -76,6 +77,7 @@ async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) ->
     let mutating = !matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let _inflight = Inflight::new(mutating);
     let labels = labels(&server, &info);
+    let asked = info.clone();
     let upgrade = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
     let watch = info.verb == "watch";
     let streamed = watch || info.subresource == "log" || upgrade;
@@ -94,6 +96,7 @@ async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) ->
             resource = info.resource,
             namespace = info.namespace,
             name = info.name,
+            audit_id = trail.id,
             user = tracing::field::Empty,
             code = tracing::field::Empty,
         );
@@ -108,12 +111,21 @@ async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) ->
         Box::pin(serve(server.clone(), req, info, query, trail.clone())).await
     };
     let code = code(&answer);
-    let took = server.config.clock.monotonic().saturating_duration_since(started);
+    let ended = server.config.clock.monotonic();
+    let took = ended.saturating_duration_since(started);
+    if !streamed {
+        slow::report(&asked, &trail.id, &trail.stations, started, ended, code);
+    }
     METRICS.observe(RequestLabels { code, ..labels }, took, streamed);
     let answer = audited(&server, &trail, answer, streamed).await;
     let mut answer = answer.unwrap_or_else(IntoResponse::into_response);
-    if let Some(wanted) = protobuf {
-        answer = wanted.answer(answer, watch).await;
+    if let Some(wanted) = protobuf
+        && !(watch && code == 200)
+    {
+        answer = wanted.answer(answer).await;
+    }
+    if let Some(mark) = trail.decided.get() {
+        mark.on(&mut answer);
     }
     body::warn(&mut answer, &trail.warnings());
     if let Ok(v) = HeaderValue::from_str(&trail.id) {
@@ -245,7 +257,31 @@ async fn serve(
         trail.tell(|w| w.impersonated = Some(user.clone()));
     }
     tracing::Span::current().record("user", user.name.as_str());
+    let left = |part| trail.stations.left(part, server.config.clock.monotonic());
+    left("authentication");
+    let ticket = match server.fairness.enter(&user, &info).await {
+        Ok(ticket) => ticket,
+        Err(refusal) => return Ok(refusal),
+    };
+    left("queue");
+    // Nobody else sets it.
+    let _first = trail.decided.set(ticket.mark());
+    let answer = Box::pin(answer(server, req, info, query, trail, user)).await;
+    drop(ticket);
+    answer
+}
+
+/// What a user who may be served now gets.
+async fn answer(
+    server: Arc<ApiServer>,
+    req: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+    trail: Arc<Trail>,
+    user: UserInfo,
+) -> Result<Response> {
     authorize(&server, &user, &info, &query, &trail).await?;
+    trail.stations.left("authorization", server.config.clock.monotonic());
     let req = told(&trail, &info, req).await?;
     let mut req = req;
     if let Some(local) = server
@@ -474,6 +510,10 @@ async fn other(server: &Arc<ApiServer>, ctx: &Context) -> Result<Response> {
         return Ok(body::json(200, discovery::paths(server).to_string()));
     }
     if path == "/metrics" {
+        server.cache.count_all(objects_stored);
+        for (level, executing, waiting) in server.fairness.loads() {
+            flow::load(&level, executing, waiting);
+        }
         let mut r = body::text(200, telemetry::metrics::encode());
         r.headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(telemetry::metrics::CONTENT_TYPE));
@@ -561,12 +601,18 @@ async fn get(server: Arc<ApiServer>, ctx: &Context, served: Served) -> Result<Re
     let shape = Shape::negotiate(&ctx.headers)?;
     let options = ListOptions::parse(&ctx.query, info)?;
     if info.verb == "watch" {
-        let lines = watch::stream(server, served, namespace, options, shape, ctx.include()).await?;
+        let knows = || protobuf::knows(&served.api_version(), served.kind.kind);
+        let frames = Wanted::of(&ctx.headers).is_some()
+            && (shape == Shape::Metadata || shape == Shape::Object && knows());
+        let lines = watch::stream(server, served, namespace, options, shape, ctx.include(), frames).await?;
         let held = Watching::new();
         let lines = futures::StreamExt::inspect(lines, move |_| {
             let _ = &held;
         });
         let mut r = body::json(200, "");
+        if frames {
+            r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(STREAM));
+        }
         *r.body_mut() = Body::from_stream(lines);
         body::warn(&mut r, &ctx.warnings);
         return Ok(r);

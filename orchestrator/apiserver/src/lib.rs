@@ -5,7 +5,7 @@
 //! order or ends with 410.
 //! Does not know: flags, the environment, controllers, containers.
 //!
-//! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`authz`] ([`node`], [`rbac`], and [`escalation`] for roles) →
+//! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`fairness`] → [`authz`] ([`node`], [`rbac`], and [`escalation`] for roles) →
 //! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
 //! [`registry`] with [`admission`], [`webhook`] and [`quota`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
 //! Kinds that CustomResourceDefinitions make have their room in [`custom`].
@@ -33,6 +33,7 @@ mod error;
 mod escalation;
 mod eviction;
 mod expire;
+mod fairness;
 mod history;
 mod kinds;
 mod managed;
@@ -53,6 +54,7 @@ mod request;
 mod review;
 mod serve;
 mod server;
+mod slow;
 mod subresource;
 mod table;
 mod token;

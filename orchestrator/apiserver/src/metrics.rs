@@ -1,5 +1,7 @@
 //! What the server counts, under upstream's names.
 
+pub(crate) mod flow;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+
+use crate::kinds::Kind;
 
 /// Verb, resource and so on come from what the server knows, never from what a client wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,6 +43,12 @@ pub(crate) struct Metrics {
     watches: Gauge,
     audited: Counter,
     audit_errors: Counter,
+    objects: Family<ObjectLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectLabels {
+    resource: String,
 }
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
@@ -53,6 +63,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         watches: Gauge::default(),
         audited: Counter::default(),
         audit_errors: Counter::default(),
+        objects: Family::default(),
     };
     telemetry::metrics::register(|r| {
         r.register("apiserver_request", "Requests answered, by verb, resource and code", m.requests.clone());
@@ -64,6 +75,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         r.register("apiserver_current_inflight_requests", "Requests being answered now", m.inflight.clone());
         r.register("apiserver_audit_event", "Audit records made", m.audited.clone());
         r.register("apiserver_audit_error", "Audit records that were lost", m.audit_errors.clone());
+        r.register("apiserver_storage_objects", "Objects there are, by resource", m.objects.clone());
         r.register("apiserver_registered_watchers", "Watches open now", m.watches.clone());
     });
     m
@@ -72,6 +84,16 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 /// An audit record was lost on its way.
 pub fn audit_dropped() {
     METRICS.audit_errors.inc();
+}
+
+/// Called when metrics are asked for.
+pub(crate) fn objects_stored(kind: &Kind, count: usize) {
+    let resource = if kind.group.is_empty() {
+        kind.resource.to_owned()
+    } else {
+        format!("{}.{}", kind.resource, kind.group)
+    };
+    METRICS.objects.get_or_create(&ObjectLabels { resource }).set(count as i64);
 }
 
 impl Metrics {

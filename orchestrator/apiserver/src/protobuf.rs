@@ -4,8 +4,7 @@
 use apimachinery::protobuf::{self, Broken};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use futures::TryStreamExt;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
@@ -14,7 +13,7 @@ use crate::kinds::Served;
 
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// Of a watch: frames with their lengths.
-const STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+pub(crate) const STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 /// A body → JSON.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Value> {
@@ -55,22 +54,13 @@ impl Wanted {
         Err(ApiError::new(406, "NotAcceptable", message))
     }
 
-    /// The same answer as protobuf, if it is an object, a list or a watch of a kind that has a message.
-    pub(crate) async fn answer(self, answer: Response, watch: bool) -> Response {
+    /// The same answer as protobuf, if it is an object or a list of a kind that has a message.
+    pub(crate) async fn answer(self, answer: Response) -> Response {
         let is_json = answer.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/json");
         if !is_json {
             return answer;
         }
         let (mut parts, body) = answer.into_parts();
-        if watch && parts.status == StatusCode::OK {
-            // A piece of the body is an event.
-            let frames = body.into_data_stream().try_filter_map(|line| async move {
-                let event: Value = serde_json::from_slice(&line).map_err(axum::Error::new)?;
-                Ok(protobuf::encode_event(&event))
-            });
-            parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(STREAM));
-            return Response::from_parts(parts, Body::from_stream(frames));
-        }
         let bytes = match body.collect().await {
             Ok(b) => b.to_bytes(),
             Err(e) => return ApiError::internal(e.to_string()).into_response(),

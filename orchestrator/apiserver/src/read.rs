@@ -77,12 +77,18 @@ impl Filter {
 
 /// An object's JSON in the version it is asked for.
 pub(crate) fn render(served: &Served, o: &Object) -> Bytes {
+    if is_as_stored(served) {
+        return o.bytes.clone();
+    }
+    Bytes::from(render_value(served, o.value()).to_string())
+}
+
+/// Whether objects are served in the version they lie in.
+pub(crate) fn is_as_stored(served: &Served) -> bool {
     match (served.alias, &served.custom) {
-        (None, None) => o.bytes.clone(),
-        (None, Some(held)) if held.custom.is_stored_as(served) && held.custom.webhook.is_none() => {
-            o.bytes.clone()
-        }
-        _ => Bytes::from(render_value(served, o.value()).to_string()),
+        (None, None) => true,
+        (None, Some(held)) => held.custom.is_stored_as(served) && held.custom.webhook.is_none(),
+        _ => false,
     }
 }
 
@@ -212,8 +218,11 @@ impl ApiServer {
         };
         let after = token.map(|(_, key)| key);
         match pinned {
-            // The snapshot has moved on: the store still knows what was then.
+            // The snapshot has moved on: the last changes are undone, or the store still knows what was then.
             Some(revision) if snapshot.changed > revision => {
+                if let Some(objects) = self.cache.list_at(index, filter.namespace(), revision) {
+                    return Ok(Page::cut(objects, after, filter, options.limit, revision));
+                }
                 let mut prefix = cache::store_prefix(filter.served.kind);
                 if let Some(ns) = filter.namespace() {
                     prefix.push_str(&format!("{ns}/"));

@@ -20,6 +20,7 @@ use crate::authn::oidc::{Oidc, OidcConfig};
 use crate::authn::review::{Reviewer, TokenWebhook};
 use crate::cache::Cache;
 use crate::error::{ApiError, Error};
+use crate::fairness::Fairness;
 use crate::history::EventArchive;
 use crate::kinds::{self, Kind, Served};
 use crate::pki::Pki;
@@ -172,6 +173,7 @@ pub struct ApiServer {
     pub(crate) cache: Arc<Cache>,
     pub(crate) policies: Policies,
     pub(crate) rbac: Rbac,
+    pub(crate) fairness: Fairness,
     pub(crate) tokens: Tokens,
     pub(crate) oidc: Option<Oidc>,
     pub(crate) reviewer: Option<Reviewer>,
@@ -198,6 +200,7 @@ impl ApiServer {
             reviewer: config.token_webhook.clone().map(Reviewer::new),
             policies: Policies::new(cache.clone()),
             rbac: Rbac::new(cache.clone()),
+            fairness: Fairness::new(cache.clone()),
             hooks: Hooks::new(cache.clone()),
             peers: Peers::new(cache.clone()),
             config,

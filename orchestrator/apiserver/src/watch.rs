@@ -13,11 +13,13 @@ use crate::cache::{Change, Object};
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
 use crate::object;
-use crate::read::{Filter, render, render_value};
+use crate::read::{Filter, is_as_stored, render, render_value};
 use crate::request::{ListOptions, Shape};
 use crate::server::ApiServer;
 use crate::table::{self, Include};
 
+/// Lines that are ready go out together, up to so many bytes.
+const CHUNK: usize = 64 << 10;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Upstream's default: between 30 and 60 minutes.
 const DEFAULT_TIMEOUT_S: std::ops::Range<u64> = 1800..3600;
@@ -28,6 +30,7 @@ struct Watcher {
     filter: Filter,
     shape: Shape,
     include: Include,
+    protobuf: bool,
     cursor: u64,
     published: tokio::sync::watch::Receiver<u64>,
     /// The initial state that is still to be sent.
@@ -51,6 +54,7 @@ pub(crate) async fn stream(
     options: ListOptions,
     shape: Shape,
     include: Include,
+    protobuf: bool,
 ) -> Result<impl Stream<Item = std::result::Result<Bytes, std::convert::Infallible>> + Send + 'static> {
     let filter = Filter::new(served.clone(), namespace, &options)?;
     let asked = options.revision()?;
@@ -63,7 +67,7 @@ pub(crate) async fn stream(
     } else {
         server.cache.reach(asked).await?;
     }
-    let published = server.cache.subscribe();
+    let published = server.cache.subscribe_kind(served.index);
     let (initial, cursor) = if with_state {
         let snapshot = server.cache.list(served.index, filter.namespace());
         (snapshot.objects.into_iter().filter(|o| filter.matches(o)).collect(), snapshot.revision)
@@ -82,6 +86,7 @@ pub(crate) async fn stream(
         filter,
         shape,
         include,
+        protobuf,
         cursor,
         published,
         initial,
@@ -109,21 +114,72 @@ async fn redefined(served: &Served) {
     }
 }
 
+/// In which form a change is told. Whoever asks for the same form is sent the same bytes.
+#[derive(Clone)]
+pub(crate) struct Form {
+    event: &'static str,
+    served: Served,
+    shape: Shape,
+    include: Include,
+    protobuf: bool,
+    /// Ages stand in tables: the second they were told in.
+    second: i64,
+}
+
+impl PartialEq for Form {
+    fn eq(&self, o: &Form) -> bool {
+        let same_definition = match (&self.served.custom, &o.served.custom) {
+            (Some(a), Some(b)) => Arc::ptr_eq(&a.custom, &b.custom),
+            (None, None) => true,
+            _ => false,
+        };
+        same_definition
+            && (self.served.group, self.served.version) == (o.served.group, o.served.version)
+            && (self.event, self.shape, self.include) == (o.event, o.shape, o.include)
+            && (self.protobuf, self.second) == (o.protobuf, o.second)
+    }
+}
+
 impl Watcher {
-    /// The next line, or `None` at the end.
+    /// The next lines, or `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        self.next_line(&mut out).await?;
+        while out.len() < CHUNK && self.ready(&mut out).await {}
+        Some(out.into())
+    }
+
+    /// Writes a line for which no change needs to be waited for, if there is one.
+    async fn ready(&mut self, out: &mut Vec<u8>) -> bool {
+        if let Some(o) = self.initial.pop_front() {
+            self.tell("ADDED", &o, out).await;
+            return true;
+        }
+        if std::mem::take(&mut self.mark_end) {
+            self.bookmark(true, out);
+            return true;
+        }
+        while let Some(c) = self.changes.pop_front() {
+            self.cursor = c.revision;
+            if self.change(&c, out).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Everything of this kind up to now has been told: the cursor may stand at the newest revision of all.
+    fn catch_up(&mut self) {
+        let now = self.server.cache.revision();
+        if self.server.cache.changes(self.served.index, self.cursor).is_ok_and(|c| c.is_empty()) {
+            self.cursor = self.cursor.max(now);
+        }
+    }
+
+    async fn next_line(&mut self, out: &mut Vec<u8>) -> Option<()> {
         loop {
-            if let Some(o) = self.initial.pop_front() {
-                return Some(self.converted_line("ADDED", &o).await);
-            }
-            if std::mem::take(&mut self.mark_end) {
-                return Some(self.bookmark(true));
-            }
-            while let Some(c) = self.changes.pop_front() {
-                self.cursor = c.revision;
-                if let Some(line) = self.change(&c).await {
-                    return Some(line);
-                }
+            if self.ready(out).await {
+                return Some(());
             }
             if self.ended {
                 return None;
@@ -137,8 +193,8 @@ impl Watcher {
                     match self.server.cache.changes(self.served.index, cursor) {
                         Ok(changes) => self.changes = changes.into(),
                         Err(e) => {
-                            self.ended = true;
-                            return Some(error_line(&e));
+                            self.fail(&e, out);
+                            return Some(());
                         }
                     }
                     if self.changes.is_empty() {
@@ -146,13 +202,15 @@ impl Watcher {
                     }
                 }
                 () = tokio::time::sleep_until(wake) => {
+                    self.catch_up();
                     let now = tokio::time::Instant::now();
-                    if now >= self.deadline {
-                        self.ended = true;
-                        return self.bookmarks.then(|| self.bookmark(false));
+                    self.ended = now >= self.deadline;
+                    if self.ended && !self.bookmarks {
+                        return None;
                     }
                     self.next_bookmark = now + BOOKMARK_EVERY;
-                    return Some(self.bookmark(false));
+                    self.bookmark(false, out);
+                    return Some(());
                 }
                 () = server.stop.cancelled() => return None,
                 () = redefined(&self.served) => return None,
@@ -160,66 +218,121 @@ impl Watcher {
         }
     }
 
-    /// A change as this watcher sees it: an object may enter and leave its selection.
-    async fn change(&mut self, c: &Change) -> Option<Bytes> {
-        let was = c.old.as_ref().filter(|o| self.filter.matches(o)).cloned();
-        let is = c.new.as_ref().filter(|o| self.filter.matches(o)).cloned();
-        match (was, is) {
-            (None, None) => None,
-            (None, Some(o)) => Some(self.converted_line("ADDED", &o).await),
-            (Some(_), Some(o)) => Some(self.converted_line("MODIFIED", &o).await),
-            (Some(o), None) => {
-                // The last state that matched, at the revision that ended it.
-                let mut v = o.value();
-                object::metadata(&mut v).insert("resourceVersion".to_owned(), c.revision.to_string().into());
-                let last = Object::from_value(self.served.kind, &o.key, c.revision, &v);
-                Some(self.converted_line("DELETED", &Arc::new(last)).await)
-            }
+    /// Writes a change as this watcher sees it: an object may enter and leave its selection. Says whether it sees any.
+    async fn change(&mut self, c: &Change, out: &mut Vec<u8>) -> bool {
+        let was = c.old.as_ref().filter(|o| self.filter.matches(o));
+        let is = c.new.as_ref().filter(|o| self.filter.matches(o));
+        let (event, o) = match (was, is) {
+            (None, None) => return false,
+            (None, Some(o)) => ("ADDED", o),
+            (Some(_), Some(o)) => ("MODIFIED", o),
+            (Some(o), None) => ("DELETED", o),
+        };
+        // What lies ready is only copied; the first line of a table is its watcher's own.
+        if self.is_plain() && event != "DELETED" {
+            line(event, &o.bytes, out);
+            return true;
         }
-    }
-
-    /// A line, for which others may have to be asked.
-    async fn converted_line(&mut self, event: &str, o: &Arc<Object>) -> Bytes {
-        if self.served.custom.as_ref().is_none_or(|held| held.custom.webhook.is_none()) {
-            return self.line(event, o);
-        }
-        match self.server.all_served(&self.served, vec![o.clone()]).await {
-            Ok(all) => self.line(event, all.first().unwrap_or(o)),
-            Err(e) => {
-                self.ended = true;
-                self.changes.clear();
-                self.initial.clear();
-                error_line(&e)
-            }
-        }
-    }
-
-    fn line(&mut self, event: &str, o: &Object) -> Bytes {
-        let body = match self.shape {
-            Shape::Object => render(&self.served, o),
-            Shape::Metadata => Bytes::from(table::partial(render_value(&self.served, o.value())).to_string()),
-            Shape::Table => {
-                let metadata = json!({"resourceVersion": o.revision.to_string()});
-                let row = table::row(
-                    &self.served,
-                    render_value(&self.served, o.value()),
-                    self.include,
-                    self.server.now(),
-                );
-                let first = !std::mem::replace(&mut self.columns_sent, true);
-                Bytes::from(table::table(&self.served, metadata, vec![row], first).to_string())
+        let columns = self.shape == Shape::Table && !self.columns_sent;
+        let told = if columns {
+            self.encode(event, o, c.revision).await
+        } else {
+            let form = Form {
+                event,
+                served: self.served.clone(),
+                shape: self.shape,
+                include: self.include,
+                protobuf: self.protobuf,
+                second: if self.shape == Shape::Table {
+                    self.server.now().nanos() / 1_000_000_000
+                } else {
+                    0
+                },
+            };
+            let once = c.told.once(&form);
+            match once {
+                Some(once) => once.get_or_try_init(|| self.encode(event, o, c.revision)).await.cloned(),
+                None => self.encode(event, o, c.revision).await,
             }
         };
-        let mut out = Vec::with_capacity(body.len() + 40);
-        out.extend_from_slice(b"{\"type\":\"");
-        out.extend_from_slice(event.as_bytes());
-        out.extend_from_slice(b"\",\"object\":");
-        out.extend_from_slice(&body);
-        out.extend_from_slice(b"}\n");
-        Bytes::from(out)
+        self.columns_sent |= columns;
+        match told {
+            Ok(bytes) => out.extend_from_slice(&bytes),
+            Err(e) => self.fail(&e, out),
+        }
+        true
     }
 
-    fn bookmark(&self, end_of_state: bool) -> Bytes {
+    /// Writes a line of the initial state.
+    async fn tell(&mut self, event: &'static str, o: &Arc<Object>, out: &mut Vec<u8>) {
+        if self.is_plain() {
+            return line(event, &o.bytes, out);
+        }
+        let told = self.encode(event, o, o.revision).await;
+        self.columns_sent = true;
+        match told {
+            Ok(bytes) => out.extend_from_slice(&bytes),
+            Err(e) => self.fail(&e, out),
+        }
+    }
+
+    /// Whether an object is told as it lies in the cache.
+    fn is_plain(&self) -> bool {
+        self.shape == Shape::Object && !self.protobuf && is_as_stored(&self.served)
+    }
+
+    fn fail(&mut self, e: &ApiError, out: &mut Vec<u8>) {
+        self.ended = true;
+        self.changes.clear();
+        self.initial.clear();
+        self.put(&json!({"type": "ERROR", "object": e.status()}), out);
+    }
+
+    /// An event in the form of this watch.
+    async fn encode(&self, event: &str, o: &Arc<Object>, revision: u64) -> Result<Bytes> {
+        let mut o = o.clone();
+        if event == "DELETED" {
+            // The last state that matched, at the revision that ended it.
+            let mut v = o.value();
+            object::metadata(&mut v).insert("resourceVersion".to_owned(), revision.to_string().into());
+            o = Arc::new(Object::from_value(self.served.kind, &o.key, revision, &v));
+        }
+        if self.served.custom.as_ref().is_some_and(|held| held.custom.webhook.is_some()) {
+            let converted = self.server.all_served(&self.served, vec![o.clone()]).await?;
+            o = converted.into_iter().next().unwrap_or(o);
+        }
+        let mut out = Vec::new();
+        let v = match self.shape {
+            Shape::Object if !self.protobuf => {
+                line(event, &render(&self.served, &o), &mut out);
+                return Ok(out.into());
+            }
+            Shape::Object => render_value(&self.served, o.value()),
+            Shape::Metadata => table::partial(render_value(&self.served, o.value())),
+            Shape::Table => {
+                let metadata = json!({"resourceVersion": o.revision.to_string()});
+                let v = render_value(&self.served, o.value());
+                let row = table::row(&self.served, v, self.include, self.server.now());
+                table::table(&self.served, metadata, vec![row], !self.columns_sent)
+            }
+        };
+        self.put(&json!({"type": event, "object": v}), &mut out);
+        Ok(out.into())
+    }
+
+    /// Writes an event: a line of JSON or a frame.
+    fn put(&self, event: &Value, out: &mut Vec<u8>) {
+        if self.protobuf
+            && let Some(frame) = apimachinery::protobuf::encode_event(event)
+        {
+            out.extend_from_slice(&frame);
+            return;
+        }
+        out.extend_from_slice(event.to_string().as_bytes());
+        out.push(b'\n');
+    }
+
+    fn bookmark(&self, end_of_state: bool, out: &mut Vec<u8>) {
         let mut metadata = json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
         if end_of_state {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -238,8 +351,18 @@ impl Watcher {
                 o
             }
         };
-        Bytes::from(format!("{}\n", json!({"type": "BOOKMARK", "object": object})))
+        self.put(&json!({"type": "BOOKMARK", "object": object}), out);
     }
+}
+
+/// Writes a line around an object that is JSON already.
+fn line(event: &str, object: &[u8], out: &mut Vec<u8>) {
+    out.reserve(object.len() + 40);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
 }
 
 /// What a typed client cannot decode an object without, as upstream's zero values print.
@@ -263,6 +386,33 @@ fn required(kind: &str) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-fn error_line(e: &ApiError) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": e.status()})))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Told;
+    use crate::kinds;
+
+    #[test]
+    fn a_form_is_written_once() {
+        let served = kinds::by_resource("", "pods").expect("pods are a kind");
+        let form = |event, second| Form {
+            event,
+            served: served.clone(),
+            shape: Shape::Table,
+            include: Include::Metadata,
+            protobuf: false,
+            second,
+        };
+        let told = Told::default();
+        let first = told.once(&form("ADDED", 0)).expect("there is room");
+        first.set(Bytes::from_static(b"line")).expect("nobody wrote it");
+        let again = told.once(&form("ADDED", 0)).expect("it is there");
+        assert_eq!(again.get().map(|b| &b[..]), Some(&b"line"[..]));
+        assert!(told.once(&form("DELETED", 0)).expect("there is room").get().is_none());
+        for second in 1..100 {
+            told.once(&form("ADDED", second));
+        }
+        assert!(told.once(&form("ADDED", 100)).is_none(), "forms are bounded");
+        assert!(told.once(&form("ADDED", 0)).is_some());
+    }
 }

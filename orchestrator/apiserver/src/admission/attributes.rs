@@ -1,14 +1,17 @@
 //! What admission is told about one write, and what it leaves behind beside its verdict.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use apimachinery::user::UserInfo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::audit::{Level, Watched};
+use crate::fairness::Mark;
 use crate::kinds::Served;
 use crate::registry::{DeleteOptions, Part, WriteContext};
+use crate::slow::Stations;
 
 /// Upstream's bound on all warnings of one answer (apiserver: pkg/endpoints/filters/warning.go).
 const MAX_WARNINGS_BYTES: usize = 4 << 10;
@@ -41,6 +44,10 @@ impl Operation {
 pub(crate) struct Trail {
     /// The `Audit-Id` of the answer.
     pub(crate) id: String,
+    /// Where the request's time went.
+    pub(crate) stations: Stations,
+    /// Who decided when it was served.
+    pub(crate) decided: OnceLock<Mark>,
     kept: Mutex<Kept>,
 }
 
@@ -54,7 +61,12 @@ struct Kept {
 
 impl Default for Trail {
     fn default() -> Self {
-        Trail { id: uuid::Uuid::new_v4().to_string(), kept: Mutex::default() }
+        Trail {
+            id: uuid::Uuid::new_v4().to_string(),
+            stations: Stations::default(),
+            decided: OnceLock::new(),
+            kept: Mutex::default(),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod coordination;
 mod csi;
 mod endpoints;
 mod event;
+mod flowcontrol;
 mod namespace;
 mod networking;
 mod node;
@@ -144,7 +145,7 @@ pub(crate) const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 52] = [
+pub(crate) static ALL: [&Kind; 54] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -197,6 +198,8 @@ pub(crate) static ALL: [&Kind; 52] = [
     &csi::CAPACITY,
     &csi::ATTACHMENT,
     &csi::ATTRIBUTES_CLASS,
+    &flowcontrol::FLOW_SCHEMA,
+    &flowcontrol::PRIORITY_LEVEL,
 ];
 
 /// A kind under one of the group-versions it is served in.

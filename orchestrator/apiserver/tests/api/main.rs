@@ -4,6 +4,8 @@ mod access;
 mod apply;
 mod audit;
 mod crd;
+mod fairness;
+mod hostile;
 mod https;
 mod identity;
 mod kubectl;

@@ -1,0 +1,77 @@
+//! What priority and fairness counts, under upstream's names. Levels and schemas are objects of administrators:
+//! there are few of them.
+
+use std::sync::LazyLock;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dispatched {
+    priority_level: String,
+    flow_schema: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    priority_level: String,
+    flow_schema: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Level {
+    priority_level: String,
+}
+
+#[derive(Default)]
+struct Metrics {
+    dispatched: Family<Dispatched, Counter>,
+    refused: Family<Refused, Counter>,
+    limit: Family<Level, Gauge>,
+    executing: Family<Level, Gauge>,
+    waiting: Family<Level, Gauge>,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+    let m = Metrics::default();
+    telemetry::metrics::register(|r| {
+        r.register(
+            "apiserver_flowcontrol_dispatched_requests",
+            "Requests that got a seat",
+            m.dispatched.clone(),
+        );
+        r.register("apiserver_flowcontrol_rejected_requests", "Requests answered by 429", m.refused.clone());
+        r.register("apiserver_flowcontrol_nominal_limit_seats", "Seats of a level", m.limit.clone());
+        r.register("apiserver_flowcontrol_current_executing_seats", "Seats taken now", m.executing.clone());
+        r.register(
+            "apiserver_flowcontrol_current_inqueue_requests",
+            "Requests waiting now",
+            m.waiting.clone(),
+        );
+    });
+    m
+});
+
+pub(crate) fn dispatched(level: &str, schema: &str) {
+    let labels = Dispatched { priority_level: level.to_owned(), flow_schema: schema.to_owned() };
+    METRICS.dispatched.get_or_create(&labels).inc();
+}
+
+pub(crate) fn refused(level: &str, schema: &str, reason: &'static str) {
+    let labels = Refused { priority_level: level.to_owned(), flow_schema: schema.to_owned(), reason };
+    METRICS.refused.get_or_create(&labels).inc();
+}
+
+pub(crate) fn limit(level: &str, seats: u32) {
+    METRICS.limit.get_or_create(&Level { priority_level: level.to_owned() }).set(seats.into());
+}
+
+/// Called when metrics are asked for.
+pub(crate) fn load(level: &str, executing: u32, waiting: usize) {
+    let level = Level { priority_level: level.to_owned() };
+    METRICS.executing.get_or_create(&level).set(executing.into());
+    METRICS.waiting.get_or_create(&level).set(waiting as i64);
+}

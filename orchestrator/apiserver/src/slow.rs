@@ -1,0 +1,93 @@
+//! Where a request's time goes, and the line about those that took long (upstream: a trace above half a second).
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::request::RequestInfo;
+
+/// Longer than this is worth a line.
+const SLOW: Duration = Duration::from_millis(500);
+/// A webhook that is called again is two stations; nothing passes more.
+const MOST: usize = 16;
+
+/// When a request left each part of its road.
+#[derive(Debug, Default)]
+pub(crate) struct Stations(Mutex<Vec<(&'static str, Instant)>>);
+
+impl Stations {
+    /// The part of this name ends now.
+    pub(crate) fn left(&self, part: &'static str, now: Instant) {
+        let mut all = self.0.lock();
+        if all.len() < MOST {
+            all.push((part, now));
+        }
+    }
+
+    /// `authentication 3ms, queue 812ms, …`, and the part that took longest.
+    fn told(&self, started: Instant, ended: Instant) -> (String, &'static str) {
+        let (mut text, mut longest, mut from) = (String::new(), ("", Duration::ZERO), started);
+        let all = self.0.lock();
+        for (part, at) in all.iter().copied().chain([("answer", ended)]) {
+            let took = at.saturating_duration_since(from);
+            from = at;
+            if took > longest.1 || longest.0.is_empty() {
+                longest = (part, took);
+            }
+            let comma = if text.is_empty() { "" } else { ", " };
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{comma}{part} {}ms", took.as_millis());
+        }
+        (text, longest.0)
+    }
+}
+
+/// Says what was slow and which part of it, under the id that the client has in `Audit-Id`.
+pub(crate) fn report(
+    info: &RequestInfo,
+    id: &str,
+    stations: &Stations,
+    started: Instant,
+    ended: Instant,
+    code: u16,
+) {
+    let took = ended.saturating_duration_since(started);
+    if took < SLOW {
+        return;
+    }
+    let (parts, longest) = stations.told(started, ended);
+    tracing::warn!(
+        target: "apiserver",
+        audit_id = id,
+        verb = info.verb,
+        resource = info.resource,
+        subresource = info.subresource,
+        namespace = info.namespace,
+        name = info.name,
+        path = info.path,
+        code,
+        took_ms = took.as_millis() as u64,
+        longest,
+        parts,
+        "slow request"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_part_is_named() {
+        let start = signal::time::monotonic();
+        let ms = Duration::from_millis;
+        let s = Stations::default();
+        s.left("authentication", start + ms(2));
+        s.left("queue", start + ms(702));
+        s.left("authorization", start + ms(703));
+        let (text, longest) = s.told(start, start + ms(753));
+        assert_eq!(text, "authentication 2ms, queue 700ms, authorization 1ms, answer 50ms");
+        assert_eq!(longest, "queue");
+    }
+}
