@@ -3,9 +3,11 @@
 //! A set is a tree in the form of FieldsV1: a key is `f:NAME` for a field, `k:{KEYS}` for an element of a
 //! keyed list, `v:VALUE` for an element of a set; an empty node is a member, `.` makes an inner node one.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
-use crate::schema::{Field, ListKind, Schemas, Type};
+use crate::schema::{Field, Key, ListKind, Schemas, Type};
 
 /// A set of fields.
 pub type Set = Map<String, Value>;
@@ -19,7 +21,7 @@ fn leaf() -> Value {
 /// How a value with this schema is looked into; `None`: it is one value.
 enum Inside<'a> {
     Fields(&'a Type),
-    Keyed(&'a Type, &'a [Box<str>]),
+    Keyed(&'a Type, &'a [Key]),
     Set,
 }
 
@@ -27,12 +29,9 @@ fn inside<'a>(schemas: &'a Schemas, ty: &'a Type, field: Option<&'a Field>) -> O
     match ty {
         _ if field.is_some_and(|f| f.atomic) => None,
         Type::Struct(n) if schemas.get(*n).atomic => None,
-        Type::Struct(_) | Type::Map(_) => Some(Inside::Fields(ty)),
-        Type::List(element) => match field.map(|f| &f.list) {
-            Some(ListKind::Map(keys)) => Some(Inside::Keyed(element, keys)),
-            Some(ListKind::Set) => Some(Inside::Set),
-            _ => None,
-        },
+        Type::Struct(_) | Type::Map(_) | Type::Free => Some(Inside::Fields(ty)),
+        Type::List(element, ListKind::Map(keys)) => Some(Inside::Keyed(element, keys)),
+        Type::List(_, ListKind::Set) => Some(Inside::Set),
         _ => None,
     }
 }
@@ -41,23 +40,36 @@ fn child<'a>(schemas: &'a Schemas, ty: &'a Type, name: &str) -> (&'a Type, Optio
     match ty {
         Type::Struct(n) => match schemas.get(*n).field(name) {
             Some(f) => (&f.ty, Some(f)),
-            None => (&Type::Any, None),
+            None => (&Type::Free, None),
         },
         Type::Map(inner) => (inner, None),
-        _ => (&Type::Any, None),
+        _ => (&Type::Free, None),
+    }
+}
+
+/// Makes an inner node a member, too.
+fn with_self(mut node: Value) -> Value {
+    if let Value::Object(m) = &mut node {
+        m.insert(SELF.to_owned(), leaf());
+        m.sort_keys();
+    }
+    node
+}
+
+/// What a key of an object has. One that is no field of a struct is a member itself, since it can come and go.
+fn build_key(schemas: &Schemas, inner: &Type, field: Option<&Field>, value: &Value) -> Value {
+    let node = build(schemas, inner, field, value);
+    match node.as_object().is_some_and(|m| !m.is_empty()) && field.is_none() {
+        true => with_self(node),
+        false => node,
     }
 }
 
 /// `k:{…}` of an element of a keyed list, keys sorted.
-fn element_key(element: &Value, keys: &[Box<str>]) -> String {
+fn element_key(element: &Value, keys: &[Key]) -> String {
     let mut pairs: Vec<(&str, Value)> = keys
         .iter()
-        .filter_map(|k| match element.get(&**k) {
-            Some(v) => Some((&**k, v.clone())),
-            // The one key of our kinds that has a default.
-            None if &**k == "protocol" => Some((&**k, "TCP".into())),
-            None => None,
-        })
+        .filter_map(|k| Some((&*k.name, element.get(&*k.name).or(k.default.as_ref())?.clone())))
         .collect();
     pairs.sort_by(|a, b| a.0.cmp(b.0));
     let map: Map<String, Value> = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
@@ -85,17 +97,12 @@ fn build(schemas: &Schemas, ty: &Type, field: Option<&Field>, value: &Value) -> 
         (Inside::Fields(ty), Value::Object(m)) => {
             for (k, v) in m {
                 let (inner, f) = child(schemas, ty, k);
-                out.insert(format!("f:{k}"), build(schemas, inner, f, v));
+                out.insert(format!("f:{k}"), build_key(schemas, inner, f, v));
             }
         }
         (Inside::Keyed(element, keys), Value::Array(l)) => {
             for e in l {
-                let mut node = build(schemas, element, None, e);
-                if let Value::Object(m) = &mut node {
-                    m.insert(SELF.to_owned(), leaf());
-                    m.sort_keys();
-                }
-                out.insert(element_key(e, keys), node);
+                out.insert(element_key(e, keys), with_self(build(schemas, element, None, e)));
             }
         }
         (Inside::Set, Value::Array(l)) => out.extend(l.iter().map(|e| (format!("v:{e}"), leaf()))),
@@ -123,7 +130,7 @@ fn diff(schemas: &Schemas, ty: &Type, field: Option<&Field>, old: &Value, new: &
                 let (inner, f) = child(schemas, ty, k);
                 let d = match o.get(k) {
                     Some(before) => diff(schemas, inner, f, before, v),
-                    None => Some(build(schemas, inner, f, v)),
+                    None => Some(build_key(schemas, inner, f, v)),
                 };
                 out.extend(d.map(|d| (format!("f:{k}"), d)));
             }
@@ -133,13 +140,7 @@ fn diff(schemas: &Schemas, ty: &Type, field: Option<&Field>, old: &Value, new: &
                 let key = element_key(e, keys);
                 let d = match o.iter().find(|x| element_key(x, keys) == key) {
                     Some(before) => diff(schemas, element, None, before, e),
-                    None => {
-                        let mut node = build(schemas, element, None, e);
-                        if let Value::Object(m) = &mut node {
-                            m.insert(SELF.to_owned(), leaf());
-                        }
-                        Some(node)
-                    }
+                    None => Some(with_self(build(schemas, element, None, e))),
                 };
                 out.extend(d.map(|d| (key, d)));
             }
@@ -271,23 +272,74 @@ fn merge_at(schemas: &Schemas, ty: &Type, field: Option<&Field>, live: &Value, a
             Value::Object(out)
         }
         (Some(Inside::Keyed(element, keys)), Value::Array(l), Value::Array(a)) => {
-            let mut out = l.clone();
-            for e in a {
-                let key = element_key(e, keys);
-                match out.iter_mut().find(|x| element_key(x, keys) == key) {
-                    Some(x) => *x = merge_at(schemas, element, None, x, e),
-                    None => out.push(e.clone()),
-                }
-            }
-            Value::Array(out)
+            let merged = |l: Option<&Value>, a: Option<&Value>| match (l, a) {
+                (Some(l), Some(a)) => merge_at(schemas, element, None, l, a),
+                (one, other) => one.or(other).cloned().unwrap_or_default(),
+            };
+            Value::Array(merge_lists(l, a, |e| element_key(e, keys), merged))
         }
         (Some(Inside::Set), Value::Array(l), Value::Array(a)) => {
-            let mut out = l.clone();
-            out.extend(a.iter().filter(|e| !l.contains(e)).cloned());
-            Value::Array(out)
+            let one = |l: Option<&Value>, a: Option<&Value>| a.or(l).cloned().unwrap_or_default();
+            Value::Array(merge_lists(l, a, Value::to_string, one))
         }
         _ => applied.clone(),
     }
+}
+
+/// The elements of both: those applied in the order in which they are applied, and each of the others where it stood,
+/// before what followed it (structured-merge-diff from v4.4 on).
+fn merge_lists(
+    live: &[Value],
+    applied: &[Value],
+    key: impl Fn(&Value) -> String,
+    merged: impl Fn(Option<&Value>, Option<&Value>) -> Value,
+) -> Vec<Value> {
+    let keys = |l: &[Value]| l.iter().map(&key).collect::<Vec<String>>();
+    let (live_keys, applied_keys) = (keys(live), keys(applied));
+    let first = |l: &'_ [Value], keys: &[String]| {
+        keys.iter().enumerate().rev().map(|(i, k)| (k.clone(), l[i].clone())).collect::<HashMap<_, _>>()
+    };
+    let (of_live, of_applied) = (first(live, &live_keys), first(applied, &applied_keys));
+    // Keys of both, as they are applied: the next one that is due.
+    let mut shared = applied_keys.iter().filter(|k| of_live.contains_key(*k)).peekable();
+    let mut done: HashSet<&str> = HashSet::new();
+    let mut out = Vec::with_capacity(live.len().max(applied.len()));
+    let (mut l, mut a) = (0, 0);
+    while l < live.len() || a < applied.len() {
+        if let (Some(lk), Some(ak)) = (live_keys.get(l), applied_keys.get(a)) {
+            if lk == ak {
+                out.push(merged(of_live.get(lk), of_applied.get(ak)));
+                done.insert(lk);
+                (l, a) = (l + 1, a + 1);
+                shared.next();
+                continue;
+            }
+            if of_applied.contains_key(lk) && shared.peek().is_some_and(|due| *due != lk) {
+                // It comes where it is applied.
+                l += 1;
+                continue;
+            }
+        }
+        if let Some(lk) = live_keys.get(l) {
+            if !of_applied.contains_key(lk) {
+                out.push(merged(Some(&live[l]), None));
+                l += 1;
+                continue;
+            }
+            if done.contains(&**lk) {
+                l += 1;
+            }
+        }
+        if let Some(ak) = applied_keys.get(a) {
+            out.push(merged(of_live.get(ak), of_applied.get(ak)));
+            done.insert(ak);
+            a += 1;
+            if shared.peek().is_some_and(|due| *due == ak) {
+                shared.next();
+            }
+        }
+    }
+    out
 }
 
 /// `value` without the fields in `set`.
@@ -301,7 +353,7 @@ fn remove_at(schemas: &Schemas, ty: &Type, field: Option<&Field>, value: &mut Va
             for (k, node) in set {
                 let Some(name) = k.strip_prefix("f:") else { continue };
                 let Some(inner) = node.as_object() else { continue };
-                if inner.is_empty() {
+                if member(node) {
                     m.shift_remove(name);
                 } else if let Some(v) = m.get_mut(name) {
                     let (t, f) = child(schemas, ty, name);
@@ -371,6 +423,28 @@ mod tests {
             union(&a, &b)
         );
         assert_eq!(paths(&a), [".a", ".b.c", ".b.d"]);
+    }
+
+    #[test]
+    fn lists_are_merged_in_the_order_of_the_apply() {
+        let merged = |live: &str, applied: &str| {
+            let chars = |s: &str| s.chars().map(|c| c.to_string().into()).collect::<Vec<Value>>();
+            let one = |l: Option<&Value>, a: Option<&Value>| a.or(l).cloned().unwrap_or_default();
+            let out = merge_lists(&chars(live), &chars(applied), Value::to_string, one);
+            out.iter().filter_map(Value::as_str).collect::<String>()
+        };
+        for (live, applied, expect) in [
+            ("", "ab", "ab"),
+            ("ab", "", "ab"),
+            ("ac", "abcd", "abcd"),
+            ("abcd", "adcb", "adcb"),
+            ("xay", "a", "xay"),
+            ("xayb", "ba", "xyba"),
+            ("abxc", "cb", "axcb"),
+            ("abcd", "aecf", "abecdf"),
+        ] {
+            assert_eq!(merged(live, applied), expect, "{live} with {applied}");
+        }
     }
 
     #[test]

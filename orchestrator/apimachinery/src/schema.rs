@@ -37,8 +37,16 @@ pub enum ListKind {
     Atomic,
     /// Scalars, each at most once.
     Set,
-    /// Objects, told apart by these fields (with their defaults).
-    Map(Vec<Box<str>>),
+    /// Objects, told apart by these fields.
+    Map(Vec<Key>),
+}
+
+/// One of the fields that tell elements of a list apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub name: Box<str>,
+    /// What it is where it is not given.
+    pub default: Option<Value>,
 }
 
 /// What a value is.
@@ -48,15 +56,17 @@ pub enum Type {
     Struct(u32),
     /// An object with free keys.
     Map(Box<Type>),
-    List(Box<Type>),
+    List(Box<Type>, ListKind),
     String,
     Integer,
     Number,
     Boolean,
     Quantity,
     IntOrString,
-    /// Anything goes.
+    /// Anything goes; one value to server-side apply.
     Any,
+    /// Anything goes; the keys of its objects, however deep, are fields of their own.
+    Free,
 }
 
 /// A field of a struct.
@@ -64,7 +74,6 @@ pub enum Type {
 pub struct Field {
     pub name: Box<str>,
     pub ty: Type,
-    pub list: ListKind,
     /// An object that is one value to server-side apply.
     pub atomic: bool,
     /// The field by which a strategic merge patch matches elements.
@@ -204,7 +213,7 @@ impl Schemas {
         };
         let len = path.len();
         match (ty, &mut *value) {
-            (Type::Any, _) | (_, Value::Null) => {}
+            (Type::Any | Type::Free, _) | (_, Value::Null) => {}
             (Type::Struct(n), Value::Object(m)) => {
                 let s = self.get(*n);
                 m.retain(|k, v| {
@@ -238,7 +247,7 @@ impl Schemas {
                     path.truncate(len);
                 }
             }
-            (Type::List(inner), Value::Array(l)) => {
+            (Type::List(inner, _), Value::Array(l)) => {
                 for (i, v) in l.iter_mut().enumerate() {
                     path.push_str(&format!("[{i}]"));
                     self.walk(inner, v, path, unknown)?;
@@ -276,7 +285,7 @@ impl Schemas {
                 return wrong(found, &name, path);
             }
             (Type::Map(_), found) => return wrong(found, "map", path),
-            (Type::List(_), found) => return wrong(found, "[]", path),
+            (Type::List(..), found) => return wrong(found, "[]", path),
             (Type::String, found) => return wrong(found, "string", path),
             (Type::Boolean, found) => return wrong(found, "bool", path),
             (Type::Integer, found) => return wrong(found, "int64", path),
@@ -290,19 +299,18 @@ impl Schemas {
 
 fn field(name: &str, r: &Raw, numbers: &HashMap<&str, u32>) -> Field {
     let strategy = r.strategy.as_deref().unwrap_or_default();
-    let list = match (r.list_type.as_deref(), &r.list_keys) {
-        (Some("set"), _) => ListKind::Set,
-        (Some("map"), Some(keys)) => ListKind::Map(keys.clone()),
-        _ => ListKind::Atomic,
-    };
     Field {
         name: name.into(),
         ty: resolve(r, numbers),
-        list,
         atomic: r.map_type.as_deref() == Some("atomic"),
         merge_key: r.merge_key.clone(),
         merge: strategy.split(',').any(|s| s == "merge"),
     }
+}
+
+fn key(name: &str) -> Key {
+    // The one key of the built-in kinds that has a default.
+    Key { name: name.into(), default: (name == "protocol").then(|| "TCP".into()) }
 }
 
 fn resolve(r: &Raw, numbers: &HashMap<&str, u32>) -> Type {
@@ -321,7 +329,14 @@ fn resolve(r: &Raw, numbers: &HashMap<&str, u32>) -> Type {
         Some("integer") => Type::Integer,
         Some("number") => Type::Number,
         Some("boolean") => Type::Boolean,
-        Some("array") => Type::List(Box::new(r.items.as_ref().map_or(Type::Any, |i| resolve(i, numbers)))),
+        Some("array") => {
+            let kind = match (r.list_type.as_deref(), &r.list_keys) {
+                (Some("set"), _) => ListKind::Set,
+                (Some("map"), Some(keys)) => ListKind::Map(keys.iter().map(|k| key(k)).collect()),
+                _ => ListKind::Atomic,
+            };
+            Type::List(Box::new(r.items.as_ref().map_or(Type::Any, |i| resolve(i, numbers))), kind)
+        }
         Some("object") => match &r.additional {
             Some(a) => Type::Map(Box::new(resolve(a, numbers))),
             None => Type::Any,
@@ -343,7 +358,8 @@ mod tests {
         let containers = s.get(spec).field("containers").expect("containers");
         assert_eq!(containers.merge_key.as_deref(), Some("name"));
         assert!(containers.merge);
-        assert_eq!(containers.list, ListKind::Map(vec!["name".into()]));
+        let name = Key { name: "name".into(), default: None };
+        assert!(matches!(&containers.ty, Type::List(_, ListKind::Map(keys)) if keys[..] == [name]));
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn merge_map(
             (Some(Value::Array(o)), Value::Array(p)) if field.is_some_and(|f| f.merge) => {
                 let key = field.and_then(|f| f.merge_key.as_deref());
                 let element = match inner {
-                    Type::List(e) => e,
+                    Type::List(e, _) => e,
                     _ => &Type::Any,
                 };
                 *o = merge_list(schemas, element, key, std::mem::take(o), p)?;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::body;
+use crate::custom;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
@@ -35,7 +36,11 @@ pub(crate) async fn respond(
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     object::metadata(&mut applied).insert("name".to_owned(), name.clone().into());
-    let applied = patch::conform(&served, applied, write.options.field_validation, &mut ctx.warnings)?;
+    let validation = write.options.field_validation;
+    let applied = match &served.custom {
+        Some(held) => custom::decode(&served, held, applied, validation, &mut ctx.warnings)?,
+        None => patch::conform(&served, applied, validation, &mut ctx.warnings)?,
+    };
     // An object that is not there yet is created, unless someone else is faster.
     loop {
         let exists = match server.get(&served, &ns, &name).await {
@@ -45,13 +50,17 @@ pub(crate) async fn respond(
         };
         if exists {
             let mut change = |old: &Value| {
-                managed::apply(&served, old, &applied, &write.options, &ctx.info.subresource, server.now())
+                let (options, subresource) = (&write.options, &ctx.info.subresource);
+                let mut new = managed::apply(&served, old, &applied, options, subresource, server.now())?;
+                custom::default(&served, &mut new);
+                Ok(new)
             };
             let o = server.update(&served, &ns, &name, &write, part, &mut change).await?;
             return Ok((200, o));
         }
         let mut new = applied.clone();
         managed::on_create_by_apply(&served, &mut new, &write.options, server.now());
+        custom::default(&served, &mut new);
         match server.create(&served, &ns, new, &write).await {
             Ok(o) => return Ok((201, o)),
             Err(e) if e.reason == "AlreadyExists" => {}

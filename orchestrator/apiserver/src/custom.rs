@@ -255,6 +255,19 @@ pub(crate) fn priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String
 pub(crate) fn conform(
     served: &Served,
     held: &Held,
+    o: Value,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value> {
+    let mut o = decode(served, held, o, validation, warnings)?;
+    shape::default(&held.schema, &mut o);
+    Ok(o)
+}
+
+/// As [`conform`], without defaults: who applies an object owns what it says and no more.
+pub(crate) fn decode(
+    served: &Served,
+    held: &Held,
     mut o: Value,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
@@ -291,10 +304,16 @@ pub(crate) fn conform(
         _ => {}
     }
     shape::whole_numbers(&held.schema, &mut o);
-    shape::default(&held.schema, &mut o);
     o["apiVersion"] = version.into();
     o["kind"] = kind.into();
     Ok(o)
+}
+
+/// Fills in what a custom resource's schema says of absent fields.
+pub(crate) fn default(served: &Served, o: &mut Value) {
+    if let Some(held) = &served.custom {
+        shape::default(&held.schema, o);
+    }
 }
 
 /// Judges a custom resource. `status` alone is judged where only that was written.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Field, ListKind, Schemas, Struct, Type, schemas};
+use super::{Field, Key, ListKind, Schemas, Struct, Type, schemas};
 
 impl Schemas {
     /// What `metadata` is.
@@ -38,7 +38,7 @@ impl Schemas {
                 self.push(&theirs.name, fields, theirs.atomic)
             }
             Type::Map(inner) => Type::Map(Box::new(self.adopt(inner))),
-            Type::List(inner) => Type::List(Box::new(self.adopt(inner))),
+            Type::List(inner, kind) => Type::List(Box::new(self.adopt(inner)), kind.clone()),
             other => other.clone(),
         }
     }
@@ -65,14 +65,8 @@ impl Schemas {
     }
 
     fn field(&mut self, name: &str, v: &Value, metadata: &Type) -> Field {
-        let keys = v["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
         Field {
             ty: self.value(v, metadata),
-            list: match v["x-kubernetes-list-type"].as_str() {
-                Some("set") => ListKind::Set,
-                Some("map") => ListKind::Map(keys.filter_map(Value::as_str).map(Into::into).collect()),
-                _ => ListKind::Atomic,
-            },
             atomic: v["x-kubernetes-map-type"] == "atomic",
             ..plain(name, Type::Any)
         }
@@ -90,7 +84,7 @@ impl Schemas {
             Some("integer") => Type::Integer,
             Some("number") => Type::Number,
             Some("boolean") => Type::Boolean,
-            Some("array") => Type::List(Box::new(self.value(&v["items"], metadata))),
+            Some("array") => Type::List(Box::new(self.value(&v["items"], metadata)), list_kind(v)),
             Some("object") => {
                 let properties = v["properties"].as_object().filter(|p| !p.is_empty());
                 match (properties, v.get("additionalProperties")) {
@@ -98,18 +92,30 @@ impl Schemas {
                         let fields = p.iter().map(|(k, v)| self.field(k, v, metadata)).collect();
                         self.push("", fields, v["x-kubernetes-map-type"] == "atomic")
                     }
-                    (None, Some(a)) if a.is_object() => Type::Map(Box::new(self.value(a, metadata))),
-                    // Free keys of anything: each is a field of its own.
-                    _ => Type::Map(Box::new(Type::Any)),
+                    (None, Some(a)) if a.is_object() && v["x-kubernetes-map-type"] != "atomic" => {
+                        Type::Map(Box::new(self.value(a, metadata)))
+                    }
+                    _ if v["x-kubernetes-map-type"] == "atomic" => Type::Any,
+                    _ => Type::Free,
                 }
             }
-            _ => Type::Any,
+            _ => Type::Free,
         }
     }
 }
 
+fn list_kind(v: &Value) -> ListKind {
+    let keys = v["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let default = |k: &str| v["items"]["properties"][k].get("default").cloned();
+    match v["x-kubernetes-list-type"].as_str() {
+        Some("set") => ListKind::Set,
+        Some("map") => ListKind::Map(keys.map(|k| Key { name: k.into(), default: default(k) }).collect()),
+        _ => ListKind::Atomic,
+    }
+}
+
 fn plain(name: &str, ty: Type) -> Field {
-    Field { name: name.into(), ty, list: ListKind::Atomic, atomic: false, merge_key: None, merge: false }
+    Field { name: name.into(), ty, atomic: false, merge_key: None, merge: false }
 }
 
 #[cfg(test)]
@@ -130,7 +136,7 @@ mod tests {
         );
         let o = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"list": [{"name": "n", "value": "v"}], "whole": {"a": "1"}, "free": {"x": {"y": 1}}}});
         let expect = json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {
-            "f:list": {"k:{\"name\":\"n\"}": {".": {}, "f:name": {}, "f:value": {}}}, "f:whole": {}, "f:free": {"f:x": {}}}});
+            "f:list": {"k:{\"name\":\"n\"}": {".": {}, "f:name": {}, "f:value": {}}}, "f:whole": {}, "f:free": {"f:x": {".": {}, "f:y": {}}}}});
         assert_eq!(Value::Object(fieldset::of(&schemas, &ty, &o)), expect);
     }
 }

@@ -93,7 +93,7 @@ fn document(server: &ApiServer) -> Result<Value> {
     definitions.extend(crate::custom::publish::definitions(server, None));
     let mut paths = Map::new();
     for (_, group, version) in discovery::group_versions(server) {
-        let (found, _) = super::paths(server, &definitions, &group, &version);
+        let (found, _) = super::paths::of(server, &definitions, &group, &version);
         paths.extend(found);
     }
     definitions.values_mut().for_each(definition);
@@ -125,23 +125,30 @@ fn definition(v: &mut Value) {
 fn operations(item: Value) -> Value {
     let Value::Object(item) = item else { return item };
     let all = item.into_iter().map(|(method, v3)| {
-        let mut parameters: Vec<Value> = v3["parameters"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|p| json!({"name": p["name"], "in": p["in"], "type": "string", "uniqueItems": true}))
-            .collect();
+        let of = if method == "parameters" { &v3 } else { &v3["parameters"] };
+        let mut parameters: Vec<Value> = of.as_array().into_iter().flatten().map(plain).collect();
+        if method == "parameters" {
+            return (method, parameters.into());
+        }
         let mut op = json!({
+            "consumes": ["*/*"],
             "produces": [JSON, "application/yaml", crate::protobuf::MEDIA_TYPE],
-            "responses": {"200": {"description": "OK"}},
-            "x-kubernetes-action": v3["x-kubernetes-action"],
-            "x-kubernetes-group-version-kind": v3["x-kubernetes-group-version-kind"],
+            "responses": responses(&v3["responses"]),
         });
+        for copied in ["operationId", "tags", "x-kubernetes-action", "x-kubernetes-group-version-kind"] {
+            if let Some(v) = v3.get(copied) {
+                op[copied] = v.clone();
+            }
+        }
         if let Some(content) = v3["requestBody"]["content"].as_object() {
             op["consumes"] = content.keys().cloned().collect();
             let mut schema = content.values().find_map(|c| c.get("schema").cloned()).unwrap_or(json!({}));
             definition(&mut schema);
-            parameters.insert(0, json!({"name": "body", "in": "body", "required": true, "schema": schema}));
+            let mut body = json!({"name": "body", "in": "body", "schema": schema});
+            if v3["requestBody"]["required"] == true {
+                body["required"] = true.into();
+            }
+            parameters.insert(0, body);
         }
         if !parameters.is_empty() {
             op["parameters"] = parameters.into();
@@ -149,6 +156,29 @@ fn operations(item: Value) -> Value {
         (method, op)
     });
     Value::Object(all.collect())
+}
+
+fn plain(p: &Value) -> Value {
+    let mut out = json!({"name": p["name"], "in": p["in"], "type": p["schema"]["type"], "uniqueItems": true});
+    for copied in ["description", "required"] {
+        if let Some(v) = p.get(copied) {
+            out[copied] = v.clone();
+        }
+    }
+    out
+}
+
+fn responses(all: &Value) -> Value {
+    let one = |(code, r): (&String, &Value)| {
+        let mut out = json!({"description": r["description"]});
+        if let Some(schema) = r["content"].as_object().and_then(|c| c.values().find_map(|c| c.get("schema")))
+        {
+            out["schema"] = schema.clone();
+            definition(&mut out["schema"]);
+        }
+        (code.clone(), out)
+    };
+    Value::Object(all.as_object().into_iter().flatten().map(one).collect())
 }
 
 // gnostic's messages.
@@ -214,9 +244,14 @@ fn path_item(out: &mut Vec<u8>, item: &Value) {
             put_message(out, number, |b| operation(b, op));
         }
     }
+    for p in item["parameters"].as_array().into_iter().flatten() {
+        put_message(out, 9, |b| put_message(b, 1, |b| parameter(b, p)));
+    }
 }
 
 fn operation(out: &mut Vec<u8>, op: &Value) {
+    put_texts(out, 1, &op["tags"]);
+    put_text(out, 5, &op["operationId"]);
     put_texts(out, 6, &op["produces"]);
     put_texts(out, 7, &op["consumes"]);
     for p in op["parameters"].as_array().into_iter().flatten() {
@@ -224,7 +259,14 @@ fn operation(out: &mut Vec<u8>, op: &Value) {
     }
     put_message(out, 9, |b| {
         for (code, r) in op["responses"].as_object().into_iter().flatten() {
-            put_named(b, 1, code, |b| put_message(b, 1, |b| put_text(b, 1, &r["description"])));
+            put_named(b, 1, code, |b| {
+                put_message(b, 1, |b| {
+                    put_text(b, 1, &r["description"]);
+                    if r["schema"].is_object() {
+                        put_message(b, 2, |b| put_message(b, 1, |b| schema(b, &r["schema"])));
+                    }
+                });
+            });
         }
     });
     put_extensions(out, 13, op);
@@ -235,17 +277,24 @@ fn parameter(out: &mut Vec<u8>, p: &Value) {
         return put_message(out, 1, |b| {
             put_text(b, 2, &p["name"]);
             put_text(b, 3, &p["in"]);
-            put_varint(b, 4, 1);
+            if p["required"] == true {
+                put_varint(b, 4, 1);
+            }
             put_message(b, 5, |b| schema(b, &p["schema"]));
         });
     }
-    // The one place our parameters stand in otherwise is the query.
+    // Those of the query have one field more, so that all behind it is one number later.
+    let (of, later) = if p["in"] == "path" { (4, 0) } else { (3, 1) };
     put_message(out, 2, |b| {
-        put_message(b, 3, |b| {
+        put_message(b, of, |b| {
+            if p["required"] == true {
+                put_varint(b, 1, 1);
+            }
             put_text(b, 2, &p["in"]);
+            put_text(b, 3, &p["description"]);
             put_text(b, 4, &p["name"]);
-            put_text(b, 6, &p["type"]);
-            put_varint(b, 20, 1);
+            put_text(b, 5 + later, &p["type"]);
+            put_varint(b, 19 + later, 1);
         });
     });
 }
@@ -300,7 +349,7 @@ mod tests {
 
     #[test]
     fn bodies_become_parameters() {
-        let v3 = json!({"post": {"x-kubernetes-action": "post", "parameters": [{"name": "dryRun", "in": "query"}],
+        let v3 = json!({"post": {"x-kubernetes-action": "post", "parameters": [{"name": "dryRun", "in": "query", "schema": {"type": "string"}}],
             "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/X"}}}}}});
         let v2 = operations(v3);
         assert_eq!(v2["post"]["consumes"], json!(["application/json"]));
