@@ -52,9 +52,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  binnacle logs -f deploy/web -n shop\n  binnacle logs pod/web-abc -n shop timeout\n  binnacle logs deploy/web -n shop --level warn --since 2h --context 3\n  binnacle logs -l app=web -n shop 'timeout OR status:>=500 -health'\n  binnacle logs deploy/web -n shop -o '{{.pod}} {{.msg}}'"
     )]
     Logs(LogsArgs),
-    /// Say why: why an HPA scaled, why a pod is pending or slow to start
+    /// Say why: why an HPA scaled, why a pod is pending or slow to start, what became of a request to the API
     #[command(
-        after_help = "Examples:\n  binnacle explain hpa web -n shop\n  binnacle explain pod web-abc -n shop"
+        after_help = "Examples:\n  binnacle explain hpa web -n shop\n  binnacle explain pod web-abc -n shop\n  binnacle explain request 6f1c2e1a-…   # the Audit-Id of an answer: kubectl -v=8 shows it"
     )]
     Explain(ExplainArgs),
     /// Check this machine and say how to repair what is missing
@@ -242,6 +242,8 @@ pub(crate) enum Level {
 pub(crate) enum Explained {
     Hpa,
     Pod,
+    /// By the audit id of its answer
+    Request,
 }
 
 #[derive(Args)]

@@ -183,13 +183,13 @@ impl Audit {
         if !annotations.is_empty() {
             event["annotations"] = json!(annotations);
         }
-        let mut body = event.to_string();
+        let mut body = text(&event);
         if body.len() > MAX_BYTES {
             for key in ["requestObject", "responseObject"] {
                 drop(object::remove(&mut event, key));
             }
             object::child(&mut event, "annotations")["audit.k8s.io/truncated"] = "true".into();
-            body = event.to_string();
+            body = text(&event);
         }
         let mut fields = vec![
             ("audit_id", trail.id.clone()),
@@ -232,6 +232,10 @@ impl Audit {
         }
         o
     }
+}
+
+fn text(event: &Value) -> String {
+    serde_json::to_string(event).expect("values are written without errors")
 }
 
 /// metav1.MicroTime

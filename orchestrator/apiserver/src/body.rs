@@ -1,5 +1,7 @@
 //! Request bodies in, response bodies out.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -11,17 +13,27 @@ use crate::error::{ApiError, Result};
 
 /// Upstream's bound on a request.
 const MAX_BYTES: usize = 3 << 20;
+/// A body that takes longer is not waited for: upstream's --request-timeout.
+const WITHIN: Duration = Duration::from_secs(60);
 /// Bigger answers are compressed for clients that take it.
 const COMPRESS_FROM: usize = 128 << 10;
 
 pub(crate) async fn read(body: Body) -> Result<Bytes> {
-    match Limited::new(body, MAX_BYTES).collect().await {
-        Ok(b) => Ok(b.to_bytes()),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
+    read_within(body, WITHIN).await
+}
+
+async fn read_within(body: Body, within: Duration) -> Result<Bytes> {
+    match tokio::time::timeout(within, Limited::new(body, MAX_BYTES).collect()).await {
+        Ok(Ok(b)) => Ok(b.to_bytes()),
+        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
             let message = format!("Request entity too large: limit is {MAX_BYTES}");
             Err(ApiError::new(413, "RequestEntityTooLarge", message))
         }
-        Err(e) => Err(ApiError::bad_request(format!("reading the request body: {e}"))),
+        Ok(Err(e)) => Err(ApiError::bad_request(format!("reading the request body: {e}"))),
+        Err(_) => {
+            let message = "Timeout: request did not complete within the allotted timeout";
+            Err(ApiError::new(504, "Timeout", message))
+        }
     }
 }
 
@@ -73,13 +85,14 @@ pub(crate) fn text(status: u16, body: impl Into<Bytes>) -> Response {
     r
 }
 
+pub(crate) fn takes_gzip(request: &HeaderMap) -> bool {
+    let accepted = request.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+    accepted.is_some_and(|v| v.contains("gzip"))
+}
+
 /// JSON, compressed if it is big and the client takes gzip.
 pub(crate) fn json_for(request: &HeaderMap, status: u16, bytes: Bytes) -> Response {
-    let takes = request
-        .get(header::ACCEPT_ENCODING)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|v| v.contains("gzip"));
-    if !takes || bytes.len() < COMPRESS_FROM {
+    if !takes_gzip(request) || bytes.len() < COMPRESS_FROM {
         return json(status, bytes);
     }
     let mut encoder =
@@ -110,5 +123,18 @@ pub(crate) fn warn(r: &mut Response, warnings: &[String]) {
         if let Ok(v) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             r.headers_mut().append(header::WARNING, v);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_trickles_is_not_waited_for() {
+        let begun = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{"))]);
+        let body = Body::from_stream(futures::StreamExt::chain(begun, futures::stream::pending()));
+        let refused = read_within(body, Duration::ZERO).await.expect_err("it never ends");
+        assert_eq!((refused.code, &*refused.reason), (504, "Timeout"));
     }
 }

@@ -21,6 +21,7 @@ use crate::error::{ApiError, Result};
 use crate::kinds::apiextensions::DEFINITION;
 use crate::kinds::{ALL, Kind};
 use crate::object;
+use crate::pick::pick;
 use crate::watch::Form;
 
 pub(crate) const PREFIX: &str = "/registry/";
@@ -38,13 +39,18 @@ pub(crate) struct Object {
     pub(crate) revision: u64,
     /// The whole JSON, with its resourceVersion.
     pub(crate) bytes: Bytes,
-    pub(crate) labels: Box<[(Box<str>, Box<str>)]>,
+    pub(crate) labels: Labels,
     /// In the order of the kind's `fields`.
     pub(crate) fields: Box<[Box<str>]>,
 }
 
 impl Object {
     fn new(kind: &Kind, custom: Option<&Custom>, key: &str, revision: u64, stored: &[u8]) -> Option<Object> {
+        if custom.is_none()
+            && let Some(o) = Object::spliced(kind, key, revision, stored)
+        {
+            return Some(o);
+        }
         let mut o: Value = serde_json::from_slice(stored).ok()?;
         if let Some(custom) = custom {
             custom.on_read(&mut o);
@@ -53,15 +59,36 @@ impl Object {
         Some(Object::from_value(kind, key, revision, &o))
     }
 
+    /// The stored bytes with the resourceVersion put in: nothing is made of them but what selectors ask for.
+    fn spliced(kind: &Kind, key: &str, revision: u64, stored: &[u8]) -> Option<Object> {
+        const OWN: [&str; 2] = ["metadata.resourceVersion", "metadata.labels"];
+        let paths: Vec<&str> = OWN.iter().chain(kind.fields).copied().collect();
+        let picked = pick(stored, &paths)?;
+        let [stale, labels, fields @ ..] = &*picked.values else { return None };
+        if stale.is_some() {
+            return None;
+        }
+        let (head, tail) = stored.split_at(picked.inside_metadata);
+        let comma = if tail.first() == Some(&b'}') { "" } else { "," };
+        let version = format!("\"resourceVersion\":\"{revision}\"{comma}");
+        let bytes = [head, version.as_bytes(), tail].concat();
+        let field = |(path, v): (&&str, &Option<Value>)| field_text(v.as_ref(), path).into();
+        Some(Object {
+            key: key.into(),
+            revision,
+            bytes: Bytes::from(bytes),
+            labels: label_pairs(labels.as_ref()),
+            fields: kind.fields.iter().zip(fields).map(field).collect(),
+        })
+    }
+
     pub(crate) fn from_value(kind: &Kind, key: &str, revision: u64, o: &Value) -> Object {
-        let labels = object::get(o, "metadata.labels").and_then(Value::as_object);
-        let labels = labels.into_iter().flatten();
         Object {
             key: key.into(),
             revision,
-            bytes: Bytes::from(o.to_string()),
-            labels: labels.map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into())).collect(),
-            fields: kind.fields.iter().map(|f| field_text(o, f).into()).collect(),
+            bytes: object::to_bytes(o),
+            labels: label_pairs(object::get(o, "metadata.labels")),
+            fields: kind.fields.iter().map(|f| field_text(object::get(o, f), f).into()).collect(),
         }
     }
 
@@ -82,8 +109,16 @@ impl Object {
     }
 }
 
-fn field_text(o: &Value, path: &str) -> String {
-    match object::get(o, path) {
+type Labels = Box<[(Box<str>, Box<str>)]>;
+
+fn label_pairs(labels: Option<&Value>) -> Labels {
+    let all = labels.and_then(Value::as_object).into_iter().flatten();
+    all.map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into())).collect()
+}
+
+/// What selectors see of the value at a path.
+fn field_text(value: Option<&Value>, path: &str) -> String {
+    match value {
         Some(Value::String(s)) => s.clone(),
         Some(v @ (Value::Bool(_) | Value::Number(_))) => v.to_string(),
         // Absent flags and numbers read as Go's zero values.

@@ -19,15 +19,15 @@ use crate::admission::attributes::Trail;
 use crate::audit::{Outcome, Stage};
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
-use crate::metrics::{Inflight, METRICS, RequestLabels, Watching, flow, objects_stored};
+use crate::metrics::{METRICS, Watching};
+use crate::observe::{self, Observation};
 use crate::protobuf::{STREAM, Wanted};
 use crate::registry::{DeleteOptions, Deleted, Part, WriteContext};
 use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_run};
 use crate::server::{Access, ApiServer};
 use crate::table::Include;
 use crate::{
-    audit, body, certificates, discovery, node, object, openapi, patch, proxy, read, review, slow,
-    subresource, watch,
+    audit, body, certificates, node, nonresource, object, patch, proxy, read, review, subresource, watch,
 };
 
 /// A verified client certificate's user, put on a request by the TLS door.
@@ -70,53 +70,21 @@ pub(crate) fn router(server: Arc<ApiServer>) -> Router {
 }
 
 async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) -> Response {
-    let started = server.config.clock.monotonic();
     let query = Query::parse(req.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(req.method(), req.uri().path(), &query);
     let trail = Arc::<Trail>::default();
-    let mutating = !matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let _inflight = Inflight::new(mutating);
-    let labels = labels(&server, &info);
-    let asked = info.clone();
-    let upgrade = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
+    let observation = Observation::begin(&server, &req, &info, &query, &trail.id);
+    let streamed = observation.streamed;
     let watch = info.verb == "watch";
-    let streamed = watch || info.subresource == "log" || upgrade;
-    let protobuf = Wanted::of(req.headers()).filter(|_| !upgrade && info.is_resource);
+    let protobuf = Wanted::of(req.headers()).filter(|_| !is_upgrade(&info) && info.is_resource);
     if protobuf.is_some() {
         // What is compressed cannot be written anew.
         req.headers_mut().remove(header::ACCEPT_ENCODING);
     }
-    let answer = if mutating && !upgrade && info.is_resource {
-        let name = format!("{} {}", req.method(), labels.resource);
-        let span = tracing::info_span!(
-            target: "apiserver",
-            "request",
-            otel.name = name,
-            verb = info.verb,
-            resource = info.resource,
-            namespace = info.namespace,
-            name = info.name,
-            audit_id = trail.id,
-            user = tracing::field::Empty,
-            code = tracing::field::Empty,
-        );
-        if let Some(t) = req.headers().get("traceparent").and_then(|t| t.to_str().ok()) {
-            telemetry::propagation::set_parent_from(&span, t);
-        }
-        let answer =
-            Box::pin(serve(server.clone(), req, info, query, trail.clone())).instrument(span.clone()).await;
-        span.record("code", code(&answer));
-        answer
-    } else {
-        Box::pin(serve(server.clone(), req, info, query, trail.clone())).await
-    };
+    let span = observation.span.clone();
+    let answer = Box::pin(serve(server.clone(), req, info, query, trail.clone())).instrument(span).await;
     let code = code(&answer);
-    let ended = server.config.clock.monotonic();
-    let took = ended.saturating_duration_since(started);
-    if !streamed {
-        slow::report(&asked, &trail.id, &trail.stations, started, ended, code);
-    }
-    METRICS.observe(RequestLabels { code, ..labels }, took, streamed);
+    observation.end(&server, &trail, &answer, code);
     let answer = audited(&server, &trail, answer, streamed).await;
     let mut answer = answer.unwrap_or_else(IntoResponse::into_response);
     if let Some(wanted) = protobuf
@@ -136,6 +104,11 @@ async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) ->
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-cache, private"));
     answer
+}
+
+/// Requests whose connection becomes somebody else's.
+pub(crate) fn is_upgrade(info: &RequestInfo) -> bool {
+    matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy")
 }
 
 /// Tells the audit log of an answer; streams are told of when they begin.
@@ -177,44 +150,6 @@ fn code(answer: &Result<Response>) -> u16 {
     }
 }
 
-/// Only words of our own, so that no client can make series.
-fn labels(server: &ApiServer, info: &RequestInfo) -> RequestLabels {
-    const VERBS: [(&str, &str); 8] = [
-        ("create", "POST"),
-        ("update", "PUT"),
-        ("patch", "PATCH"),
-        ("delete", "DELETE"),
-        ("deletecollection", "DELETE"),
-        ("get", "GET"),
-        ("list", "LIST"),
-        ("watch", "WATCH"),
-    ];
-    const SUBS: [&str; 13] = [
-        "approval",
-        "status",
-        "scale",
-        "binding",
-        "eviction",
-        "token",
-        "log",
-        "exec",
-        "attach",
-        "portforward",
-        "finalize",
-        "resize",
-        "proxy",
-    ];
-    let served = server.find_kind(&info.group, &info.version, &info.resource);
-    RequestLabels {
-        verb: VERBS.iter().find(|(v, _)| *v == info.verb).map_or("other", |(_, l)| l),
-        group: served.as_ref().map_or("", |s| s.group),
-        version: served.as_ref().map_or("", |s| s.version),
-        resource: served.as_ref().map_or("", |s| s.kind.resource),
-        subresource: SUBS.iter().find(|s| **s == info.subresource).map_or("", |s| s),
-        code: 0,
-    }
-}
-
 async fn serve(
     server: Arc<ApiServer>,
     req: Request<Body>,
@@ -222,7 +157,7 @@ async fn serve(
     query: Query,
     trail: Arc<Trail>,
 ) -> Result<Response> {
-    if let Some(open) = health(&server, &info.path, &query) {
+    if let Some(open) = nonresource::health(&server, &info.path, &query) {
         // Everybody may ask; who shows credentials must have good ones, as everywhere.
         if req.headers().contains_key(header::AUTHORIZATION) {
             server.authenticate(req.headers(), None).await?;
@@ -234,7 +169,9 @@ async fn serve(
         Some(user) => user.clone(),
         None => {
             let certificate = req.extensions().get::<CertificateUser>().map(|c| c.0.clone());
-            match server.authenticate(req.headers(), certificate).await {
+            let judged = server.authenticate(req.headers(), certificate).await;
+            METRICS.authenticated(judged.is_ok());
+            match judged {
                 Ok(user) => user,
                 Err(e) => {
                     begin_audit(&server, &trail, &UserInfo::default(), &info, &req);
@@ -257,13 +194,20 @@ async fn serve(
         trail.tell(|w| w.impersonated = Some(user.clone()));
     }
     tracing::Span::current().record("user", user.name.as_str());
-    let left = |part| trail.stations.left(part, server.config.clock.monotonic());
-    left("authentication");
+    server.left(&trail, "authentication");
     let ticket = match server.fairness.enter(&user, &info).await {
         Ok(ticket) => ticket,
-        Err(refusal) => return Ok(refusal),
+        Err(refusal) => {
+            server.left(&trail, "queue");
+            return Ok(refusal);
+        }
     };
-    left("queue");
+    server.left(&trail, "queue");
+    if trail.level().is_some() {
+        let (schema, level) = ticket.names();
+        trail.annotate("binnacle.io/flow-schema", schema);
+        trail.annotate("binnacle.io/priority-level", level);
+    }
     // Nobody else sets it.
     let _first = trail.decided.set(ticket.mark());
     let answer = Box::pin(answer(server, req, info, query, trail, user)).await;
@@ -280,8 +224,10 @@ async fn answer(
     trail: Arc<Trail>,
     user: UserInfo,
 ) -> Result<Response> {
-    authorize(&server, &user, &info, &query, &trail).await?;
-    trail.stations.left("authorization", server.config.clock.monotonic());
+    let judged = authorize(&server, &user, &info, &query, &trail).await;
+    METRICS.authorized(judged.is_ok());
+    judged?;
+    server.left(&trail, "authorization");
     let req = told(&trail, &info, req).await?;
     let mut req = req;
     if let Some(local) = server
@@ -295,7 +241,11 @@ async fn answer(
         return Ok(answer.unwrap_or_else(|never| match never {}));
     }
     let ctx = Context { headers: req.headers().clone(), user, info, query, warnings: Vec::new(), trail };
-    if ctx.info.is_resource { resource(server, ctx, req).await } else { other(&server, &ctx).await }
+    if ctx.info.is_resource {
+        resource(server, ctx, req).await
+    } else {
+        nonresource::respond(&server, &ctx).await
+    }
 }
 
 fn begin_audit(server: &ApiServer, trail: &Trail, user: &UserInfo, info: &RequestInfo, req: &Request<Body>) {
@@ -418,119 +368,6 @@ async fn authorize(
     Err(e)
 }
 
-/// What everyone may ask.
-fn health(server: &ApiServer, path: &str, query: &Query) -> Option<Response> {
-    if matches!(path, "/version" | "/version/") {
-        return Some(body::json(200, version().to_string()));
-    }
-    let (endpoint, check) = match path.trim_start_matches('/').split_once('/') {
-        Some((endpoint, check)) => (endpoint, Some(check)),
-        None => (path.trim_start_matches('/'), None),
-    };
-    let checks = match endpoint {
-        "readyz" | "healthz" => server.checks(),
-        // A process that answers is alive.
-        "livez" => vec![("ping".to_owned(), Ok(()))],
-        _ => return None,
-    };
-    let remarks = if endpoint == "livez" { Vec::new() } else { server.remarks() };
-    let Some(wanted) = check else { return Some(report(endpoint, &checks, &remarks, query)) };
-    match checks.iter().find(|(name, _)| name == wanted)? {
-        (_, Ok(())) => Some(body::text(200, "ok")),
-        (_, Err(why)) => Some(body::text(500, format!("internal server error: {why}"))),
-    }
-}
-
-type Checked = (String, std::result::Result<(), String>);
-
-/// All checks as upstream lists them, unless all is well and nobody asked; remarks follow what is well.
-fn report(endpoint: &str, checks: &[Checked], remarks: &[String], query: &Query) -> Response {
-    let excluded: Vec<&str> = query.all("exclude").collect();
-    let (mut lines, mut failed) = (String::new(), false);
-    for (name, result) in checks {
-        match result {
-            _ if excluded.contains(&name.as_str()) => {
-                lines.push_str(&format!("[+]{name} excluded: ok\n"));
-            }
-            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
-            Err(why) => {
-                failed = true;
-                lines.push_str(&format!("[-]{name} failed: {why}\n"));
-            }
-        }
-    }
-    let said: String = remarks.iter().map(|r| format!("\n[!]{r}")).collect();
-    match (failed, query.has("verbose")) {
-        (true, _) => body::text(500, format!("{lines}{endpoint} check failed\n")),
-        (false, true) => body::text(200, format!("{lines}{endpoint} check passed{said}\n")),
-        (false, false) => body::text(200, format!("ok{said}")),
-    }
-}
-
-fn version() -> Value {
-    json!({
-        "major": "1",
-        "minor": "35",
-        "gitVersion": concat!("v1.35.0+binnacle-", env!("CARGO_PKG_VERSION")),
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "",
-        "goVersion": "",
-        "compiler": "rustc",
-        "platform": concat!("linux/", "amd64"),
-    })
-}
-
-/// What others need to check our service accounts' tokens by themselves (OpenID Connect Discovery 1.0).
-fn issuer(server: &ApiServer, path: &str) -> Option<Response> {
-    let (media, body) = match path {
-        "/openid/v1/jwks" => ("application/jwk-set+json", server.tokens.jwks.to_string()),
-        "/.well-known/openid-configuration" => {
-            let issuer = &server.tokens.issuer;
-            let o = json!({
-                "issuer": issuer,
-                "jwks_uri": format!("{issuer}/openid/v1/jwks"),
-                "response_types_supported": ["id_token"],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"],
-            });
-            ("application/json", o.to_string())
-        }
-        _ => return None,
-    };
-    let mut r = body::json(200, body);
-    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-    r.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    Some(r)
-}
-
-async fn other(server: &Arc<ApiServer>, ctx: &Context) -> Result<Response> {
-    let path = ctx.info.path.as_str();
-    if path == "/" {
-        return Ok(body::json(200, discovery::paths(server).to_string()));
-    }
-    if path == "/metrics" {
-        server.cache.count_all(objects_stored);
-        for (level, executing, waiting) in server.fairness.loads() {
-            flow::load(&level, executing, waiting);
-        }
-        let mut r = body::text(200, telemetry::metrics::encode());
-        r.headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static(telemetry::metrics::CONTENT_TYPE));
-        return Ok(r);
-    }
-    if let Some(r) = issuer(server, path) {
-        return Ok(r);
-    }
-    if path == "/openapi/v2" {
-        return openapi::v2::respond(server, &ctx.headers).await;
-    }
-    if path.starts_with("/openapi/") {
-        return openapi::respond(server, path, &ctx.headers);
-    }
-    discovery::respond(server, path, &ctx.headers).ok_or_else(ApiError::no_such_path)
-}
-
 async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) -> Result<Response> {
     let info = &ctx.info;
     if let Some(answer) = review::respond(&server, &ctx, req.method()) {
@@ -604,8 +441,9 @@ async fn get(server: Arc<ApiServer>, ctx: &Context, served: Served) -> Result<Re
         let knows = || protobuf::knows(&served.api_version(), served.kind.kind);
         let frames = Wanted::of(&ctx.headers).is_some()
             && (shape == Shape::Metadata || shape == Shape::Object && knows());
-        let lines = watch::stream(server, served, namespace, options, shape, ctx.include(), frames).await?;
-        let held = Watching::new();
+        let lines =
+            watch::stream(server.clone(), served, namespace, options, shape, ctx.include(), frames).await?;
+        let held = Watching::new(&observe::labels(&server, info, &ctx.query));
         let lines = futures::StreamExt::inspect(lines, move |_| {
             let _ = &held;
         });
@@ -617,8 +455,14 @@ async fn get(server: Arc<ApiServer>, ctx: &Context, served: Served) -> Result<Re
         body::warn(&mut r, &ctx.warnings);
         return Ok(r);
     }
-    let bytes = server.list(&served, namespace, &options, shape, ctx.include()).await?;
-    let mut r = body::json_for(&ctx.headers, 200, bytes);
+    let listed = server.list(&served, namespace, &options, shape, ctx.include()).await?;
+    let mut r = if listed.is_long() && !body::takes_gzip(&ctx.headers) {
+        let mut r = body::json(200, "");
+        *r.body_mut() = Body::from_stream(listed.pieces());
+        r
+    } else {
+        body::json_for(&ctx.headers, 200, listed.whole())
+    };
     body::warn(&mut r, &ctx.warnings);
     Ok(r)
 }
@@ -652,7 +496,7 @@ async fn written(
     let o = server.to_served(served, o).await?;
     let shape = Shape::negotiate(&ctx.headers)?;
     let v = server.shape_value(served, read::render_value(served, o), shape, ctx.include());
-    let mut r = body::json(status, v.to_string());
+    let mut r = body::json(status, object::to_bytes(&v));
     body::warn(&mut r, &ctx.warnings);
     Ok(r)
 }
@@ -661,6 +505,7 @@ async fn create(server: &ApiServer, ctx: &mut Context, served: Served, bytes: &[
     let write = ctx.write()?;
     let o = body::decode(bytes, body::media_type(&ctx.headers))?;
     let o = patch::conform(&served, o, write.options.field_validation, &mut ctx.warnings)?;
+    server.left(&ctx.trail, "body");
     let o = server.create(&served, &ctx.info.namespace, o, &write).await?;
     ctx.trail.tell(|w| w.name = Some(object::name(&o).to_owned()));
     written(server, ctx, &served, 201, o).await
@@ -674,6 +519,7 @@ async fn update(
     patching: bool,
 ) -> Result<Response> {
     let write = ctx.write()?;
+    server.left(&ctx.trail, "body");
     let part = match ctx.info.subresource.as_str() {
         "status" if served.kind.status => Part::Status,
         "finalize" if served.kind.builtin() == "namespaces" => Part::Finalize,

@@ -102,7 +102,7 @@ impl Fairness {
                 Err(_) => return Err(refused(&class, "time-out")),
             },
         };
-        flow::dispatched(&class.schema.level, &class.schema.name);
+        class.schema.count();
         Ok(Ticket { class, _seat: Some(seat) })
     }
 
@@ -189,6 +189,11 @@ impl Mark {
 }
 
 impl Ticket {
+    /// Of the flow schema and the priority level.
+    pub(crate) fn names(&self) -> (&str, &str) {
+        (&self.class.schema.name, &self.class.schema.level)
+    }
+
     pub(crate) fn mark(&self) -> Mark {
         Mark(self.class.schema.clone())
     }

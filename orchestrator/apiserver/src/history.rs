@@ -8,7 +8,7 @@ use signal::Timestamp;
 use store::{Error, Event, Range, Watch};
 
 use crate::cache::{Cache, PREFIX, Place, locate, store_prefix};
-use crate::kinds::{self, ALL, Kind};
+use crate::kinds::{ALL, Kind};
 use crate::object;
 use crate::server::ApiServer;
 
@@ -150,9 +150,9 @@ fn of(kind: &'static Kind, key: &str, op: Op, revision: u64, stored: Option<&[u8
         }
         o
     });
-    let api_version = match kinds::by_resource(kind.group, kind.resource) {
-        Some(served) => served.api_version(),
-        None => format!("{}/{}", kind.group, kind.version),
+    let api_version = match kind.group {
+        "" => kind.version.to_owned(),
+        group => format!("{group}/{}", kind.version),
     };
     Some(Revision {
         revision,

@@ -11,7 +11,9 @@
 //! Kinds that CustomResourceDefinitions make have their room in [`custom`].
 //! Beside it: [`subresource`], [`eviction`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
-//! [`audit`] tells who did what. [`certificates`] approves and signs what nodes ask for.
+//! [`nonresource`] answers paths that are no resources; [`listing`] writes long lists.
+//!
+//! [`observe`] counts, times and traces requests; [`audit`] tells who did what. [`certificates`] approves and signs what nodes ask for.
 //!
 //! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one shows
 //! what quotas count ([`quota`]), one per connection. State is the cache, a lock per kind;
@@ -36,12 +38,16 @@ mod expire;
 mod fairness;
 mod history;
 mod kinds;
+mod listing;
 mod managed;
 mod metrics;
 mod node;
+mod nonresource;
 mod object;
+mod observe;
 mod openapi;
 mod patch;
+mod pick;
 pub mod pki;
 mod policies;
 mod protobuf;

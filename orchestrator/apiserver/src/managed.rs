@@ -86,34 +86,42 @@ pub(crate) fn storage_type(served: &Served) -> Option<(&Schemas, Type)> {
     s.kind(served.kind.group, served.kind.version, served.kind.kind).map(|t| (s, t))
 }
 
-/// Fields nobody manages: the server's own.
+/// What of metadata nobody manages: the server's own.
+const UNMANAGED: [&str; 10] = [
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "managedFields",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+
+/// An object without the fields nobody manages.
 fn strip(o: &Value) -> Value {
-    let mut o = o.clone();
-    for key in ["apiVersion", "kind"] {
-        drop(object::remove(&mut o, key));
+    let mut out = Map::new();
+    for (k, v) in o.as_object().into_iter().flatten() {
+        let kept = match (k.as_str(), v) {
+            ("apiVersion" | "kind", _) => continue,
+            ("metadata", Value::Object(m)) => {
+                let managed = m.iter().filter(|(k, _)| !UNMANAGED.contains(&k.as_str()));
+                let mut m: Map<String, Value> = managed.map(|(k, v)| (k.clone(), v.clone())).collect();
+                if let Some(Value::Object(a)) = m.get_mut("annotations") {
+                    a.shift_remove(TRACEPARENT_ANNOTATION);
+                }
+                if m.is_empty() {
+                    continue;
+                }
+                Value::Object(m)
+            }
+            _ => v.clone(),
+        };
+        out.insert(k.clone(), kept);
     }
-    let meta = object::metadata(&mut o);
-    for key in [
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "selfLink",
-        "uid",
-        "resourceVersion",
-        "generation",
-        "managedFields",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
-        meta.shift_remove(key);
-    }
-    if let Some(Value::Object(a)) = meta.get_mut("annotations") {
-        a.shift_remove(TRACEPARENT_ANNOTATION);
-    }
-    if meta.is_empty() {
-        drop(object::remove(&mut o, "metadata"));
-    }
-    o
+    Value::Object(out)
 }
 
 /// Kinds that change often and that nobody applies: their managers are not worth their bytes.
@@ -146,7 +154,7 @@ pub(crate) fn on_update(
         return;
     }
     let changed = fieldset::changed(schemas, &ty, &before, &after);
-    let present = fieldset::of(schemas, &ty, &after);
+    let present = if all.is_empty() { Set::new() } else { fieldset::of(schemas, &ty, &after) };
     let version = storage_version(served);
     let mut found = false;
     for e in &mut all {

@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::kinds::Kind;
+use crate::kinds::{Kind, Served};
 
 /// Verb, resource and so on come from what the server knows, never from what a client wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,14 +21,39 @@ pub(crate) struct RequestLabels {
     pub(crate) version: &'static str,
     pub(crate) resource: &'static str,
     pub(crate) subresource: &'static str,
+    pub(crate) scope: &'static str,
+    pub(crate) component: &'static str,
+    pub(crate) dry_run: &'static str,
     pub(crate) code: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct DurationLabels {
     verb: &'static str,
+    group: &'static str,
+    version: &'static str,
     resource: &'static str,
     subresource: &'static str,
+    scope: &'static str,
+    component: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OperationLabels {
+    operation: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct WatchLabels {
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,6 +66,12 @@ pub(crate) struct Metrics {
     duration: Family<DurationLabels, Histogram>,
     inflight: Family<InflightLabels, Gauge>,
     watches: Gauge,
+    long_running: Family<DurationLabels, Gauge>,
+    sizes: Family<DurationLabels, Histogram>,
+    watch_events: Family<WatchLabels, Counter>,
+    store: Family<OperationLabels, Histogram>,
+    authentications: Family<ResultLabels, Counter>,
+    authorizations: Family<ResultLabels, Counter>,
     audited: Counter,
     audit_errors: Counter,
     objects: Family<ObjectLabels, Gauge>,
@@ -61,6 +92,14 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         }),
         inflight: Family::default(),
         watches: Gauge::default(),
+        long_running: Family::default(),
+        sizes: Family::new_with_constructor(|| Histogram::new([1e3, 1e4, 1e5, 1e6, 1e7, 1e8])),
+        watch_events: Family::default(),
+        store: Family::new_with_constructor(|| {
+            Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0])
+        }),
+        authentications: Family::default(),
+        authorizations: Family::default(),
         audited: Counter::default(),
         audit_errors: Counter::default(),
         objects: Family::default(),
@@ -76,6 +115,20 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         r.register("apiserver_audit_event", "Audit records made", m.audited.clone());
         r.register("apiserver_audit_error", "Audit records that were lost", m.audit_errors.clone());
         r.register("apiserver_storage_objects", "Objects there are, by resource", m.objects.clone());
+        r.register("apiserver_longrunning_requests", "Watches open now, by resource", m.long_running.clone());
+        r.register("apiserver_response_sizes", "Bytes of answers to reads", m.sizes.clone());
+        r.register("apiserver_watch_events", "Events sent to watchers", m.watch_events.clone());
+        r.register(
+            "etcd_request_duration_seconds",
+            "How long the store took to write, whichever it is",
+            m.store.clone(),
+        );
+        r.register(
+            "authentication_attempts",
+            "Requests with or without a known user",
+            m.authentications.clone(),
+        );
+        r.register("authorization_attempts", "Requests allowed and refused", m.authorizations.clone());
         r.register("apiserver_registered_watchers", "Watches open now", m.watches.clone());
     });
     m
@@ -101,16 +154,50 @@ impl Metrics {
         self.audited.inc();
     }
 
-    pub(crate) fn observe(&self, labels: RequestLabels, took: Duration, streamed: bool) {
+    /// `bytes` of the answer, where that is known.
+    pub(crate) fn observe(&self, labels: RequestLabels, took: Duration, bytes: Option<u64>, streamed: bool) {
         if !streamed {
-            let l = DurationLabels {
-                verb: labels.verb,
-                resource: labels.resource,
-                subresource: labels.subresource,
-            };
+            let l = labels.duration();
+            if let Some(bytes) = bytes.filter(|_| matches!(labels.verb, "GET" | "LIST")) {
+                self.sizes.get_or_create(&l).observe(bytes as f64);
+            }
             self.duration.get_or_create(&l).observe(took.as_secs_f64());
         }
         self.requests.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn stored(&self, operation: &'static str, ty: &'static str, took: Duration) {
+        self.store.get_or_create(&OperationLabels { operation, r#type: ty }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn authenticated(&self, known: bool) {
+        let result = if known { "success" } else { "failure" };
+        self.authentications.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    pub(crate) fn authorized(&self, allowed: bool) {
+        let result = if allowed { "allowed" } else { "denied" };
+        self.authorizations.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// What counts the events sent to the watchers of a resource.
+    pub(crate) fn watch_events(&self, served: &Served) -> Counter {
+        let l = WatchLabels { group: served.group, version: served.version, resource: served.kind.resource };
+        self.watch_events.get_or_create_owned(&l)
+    }
+}
+
+impl RequestLabels {
+    fn duration(&self) -> DurationLabels {
+        DurationLabels {
+            verb: self.verb,
+            group: self.group,
+            version: self.version,
+            resource: self.resource,
+            subresource: self.subresource,
+            scope: self.scope,
+            component: self.component,
+        }
     }
 }
 
@@ -132,17 +219,20 @@ impl Drop for Inflight {
 }
 
 /// Counts one watch for as long as it is held.
-pub(crate) struct Watching;
+pub(crate) struct Watching(Gauge);
 
 impl Watching {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(labels: &RequestLabels) -> Self {
         METRICS.watches.inc();
-        Watching
+        let open = METRICS.long_running.get_or_create_owned(&labels.duration());
+        open.inc();
+        Watching(open)
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
         METRICS.watches.dec();
+        self.0.dec();
     }
 }

@@ -1,5 +1,6 @@
 //! Reading and writing the common parts of an object that is plain JSON.
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use signal::Timestamp;
 
@@ -94,6 +95,13 @@ pub(crate) fn copy(to: &mut Map<String, Value>, from: &Value, key: &str) {
             to.shift_remove(key);
         }
     }
+}
+
+/// As JSON, in a buffer as long as it is.
+pub(crate) fn to_bytes(o: &Value) -> Bytes {
+    let mut out = Vec::with_capacity(2048);
+    serde_json::to_writer(&mut out, o).expect("values are written without errors, and buffers take all");
+    Bytes::from(out.into_boxed_slice())
 }
 
 /// Second precision, as upstream's metav1.Time.

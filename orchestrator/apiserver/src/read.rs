@@ -13,10 +13,11 @@ use crate::cache::{self, Object};
 use crate::error::{ApiError, Result};
 use crate::history::{PastEvent, PastEvents};
 use crate::kinds::Served;
+use crate::listing::{Listed, Listing};
 use crate::request::{ListOptions, Shape};
 use crate::server::ApiServer;
 use crate::table::{self, Include};
-use crate::{expire, object};
+use crate::{expire, object, pick};
 
 /// What a list or watch selects.
 #[derive(Clone)]
@@ -80,7 +81,18 @@ pub(crate) fn render(served: &Served, o: &Object) -> Bytes {
     if is_as_stored(served) {
         return o.bytes.clone();
     }
-    Bytes::from(render_value(served, o.value()).to_string())
+    object::to_bytes(&render_value(served, o.value()))
+}
+
+/// An object's metadata alone, which is the same in all versions that we know ourselves.
+pub(crate) fn render_metadata(served: &Served, o: &Object) -> Bytes {
+    if served.custom.is_none()
+        && let Some(metadata) = pick::metadata(&o.bytes)
+    {
+        let head = r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
+        return Bytes::from([head, metadata, "}"].concat());
+    }
+    object::to_bytes(&table::partial(render_value(served, o.value())))
 }
 
 /// Whether objects are served in the version they lie in.
@@ -108,9 +120,10 @@ impl ApiServer {
     pub(crate) fn shape_one(&self, served: &Served, o: &Object, shape: Shape, include: Include) -> Bytes {
         match shape {
             Shape::Object => render(served, o),
-            _ => Bytes::from(
-                self.shape_value(served, render_value(served, o.value()), shape, include).to_string(),
-            ),
+            Shape::Metadata => render_metadata(served, o),
+            Shape::Table => {
+                object::to_bytes(&self.shape_value(served, render_value(served, o.value()), shape, include))
+            }
         }
     }
 
@@ -134,7 +147,7 @@ impl ApiServer {
         options: &ListOptions,
         shape: Shape,
         include: Include,
-    ) -> Result<Bytes> {
+    ) -> Result<Listed> {
         let filter = Filter::new(served.clone(), namespace, options)?;
         let mut page = self.page(&filter, options).await?;
         if served.kind.builtin() == "events"
@@ -158,24 +171,10 @@ impl ApiServer {
                 .objects
                 .iter()
                 .map(|o| table::row(served, render_value(served, o.value()), include, now));
-            return Ok(Bytes::from(table::table(served, metadata, rows.collect(), true).to_string()));
+            let table = table::table(served, metadata, rows.collect(), true);
+            return Ok(Listed::Whole(object::to_bytes(&table)));
         }
-        let (kind, version) = match shape {
-            Shape::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
-            _ => (served.list_kind(), served.api_version()),
-        };
-        let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":["#);
-        let size: usize = page.objects.iter().map(|o| o.bytes.len() + 1).sum();
-        let mut out = Vec::with_capacity(head.len() + size + 2);
-        out.extend_from_slice(head.as_bytes());
-        for (i, o) in page.objects.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(&self.shape_one(served, o, shape, include));
-        }
-        out.extend_from_slice(b"]}");
-        Ok(Bytes::from(out))
+        Ok(Listed::Objects(Listing { served: served.clone(), shape, metadata, objects: page.objects }))
     }
 
     /// Events that the store has forgotten, from whoever keeps them.
@@ -269,7 +268,11 @@ impl Page {
         revision: u64,
     ) -> Page {
         let behind = |o: &Arc<Object>| after.as_ref().is_none_or(|a| *o.key > **a);
-        let mut objects: Vec<_> = all.into_iter().filter(behind).filter(|o| filter.matches(o)).collect();
+        let mut objects = all;
+        // All are of the namespace already.
+        if after.is_some() || !filter.is_everything() {
+            objects.retain(|o| behind(o) && filter.matches(o));
+        }
         let (mut continue_after, mut remaining) = (None, None);
         if limit > 0 && objects.len() > limit {
             remaining = filter.is_everything().then_some(objects.len() - limit);

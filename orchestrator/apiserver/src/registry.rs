@@ -15,6 +15,7 @@ use crate::admission::attributes::{Attributes, Operation, Trail, subresource_of}
 use crate::cache::{Object, object_key, store_key};
 use crate::error::{ApiError, Result};
 use crate::kinds::{Kind, Served};
+use crate::metrics::METRICS;
 use crate::request::WriteOptions;
 use crate::server::ApiServer;
 use crate::validation::Errors;
@@ -53,6 +54,26 @@ pub(crate) struct WriteContext {
     pub(crate) subresource: String,
     /// Where admission leaves warnings and annotations.
     pub(crate) trail: Arc<Trail>,
+}
+
+/// An operation on the store that is timed.
+pub(crate) struct Timed<'a> {
+    server: &'a ApiServer,
+    operation: &'static str,
+    resource: &'static str,
+    trail: &'a Trail,
+}
+
+impl Timed<'_> {
+    pub(crate) async fn of<T>(self, work: impl Future<Output = T>) -> T {
+        let clock = &self.server.config.clock;
+        let began = clock.monotonic();
+        let done = work.await;
+        let ended = clock.monotonic();
+        METRICS.stored(self.operation, self.resource, ended.saturating_duration_since(began));
+        self.trail.stations.left("store", ended);
+        done
+    }
 }
 
 /// Which part of an object an update may change.
@@ -121,6 +142,7 @@ impl ApiServer {
                 }
             }
         }
+        self.left(&ctx.trail, "admission");
         (kind.prepare_create)(&mut o);
         certificates::stamp_requester(kind, ctx.user.as_ref(), &mut o);
         if kind.generation {
@@ -138,6 +160,7 @@ impl ApiServer {
         }
         let _allocated = self.allocate(served, None, &mut o, ctx.options.dry_run).await?;
         let _counted = self.admit_quota(served, namespace, &o).await?;
+        self.left(&ctx.trail, "validation");
         for _ in 0..NAMES {
             let key = object_key(kind, namespace, object::name(&o));
             if ctx.options.dry_run {
@@ -147,11 +170,15 @@ impl ApiServer {
                 }
             } else {
                 let stored = match &served.custom {
-                    Some(_) => self.to_storage(served, o.clone()).await?.to_string(),
-                    None => o.to_string(),
+                    Some(_) => object::to_bytes(&self.to_storage(served, o.clone()).await?),
+                    None => object::to_bytes(&o),
                 };
-                match self.store.create(store_key(kind, &key), stored).await {
-                    Ok(revision) => return Ok(with_revision(o, revision)),
+                let timed = self.timed("create", kind, ctx);
+                match timed.of(self.store.create(store_key(kind, &key), stored)).await {
+                    Ok(revision) => {
+                        ctx.trail.wrote(revision);
+                        return Ok(with_revision(o, revision));
+                    }
                     Err(store::Error::Exists { .. }) => {}
                     Err(e) => return Err(e.into()),
                 }
@@ -300,6 +327,7 @@ impl ApiServer {
             keep_metadata(served, &mut new, old)?;
             keep_other_part(kind, part, &mut new, old);
         }
+        self.left(&ctx.trail, "admission");
         if part == Part::Main {
             (kind.prepare_update)(&mut new, old);
         }
@@ -365,15 +393,29 @@ impl ApiServer {
         }
         let new = without_revision(new);
         let stored = match &served.custom {
-            Some(_) => self.to_storage(served, new.clone()).await?.to_string(),
-            None => new.to_string(),
+            Some(_) => object::to_bytes(&self.to_storage(served, new.clone()).await?),
+            None => object::to_bytes(&new),
         };
-        match self.store.update(key, stored, revision).await {
-            Ok(r) => Ok(Some(with_revision(new, r))),
+        self.left(&ctx.trail, "validation");
+        match self.timed("update", kind, ctx).of(self.store.update(key, stored, revision)).await {
+            Ok(r) => {
+                ctx.trail.wrote(r);
+                Ok(Some(with_revision(new, r)))
+            }
             Err(store::Error::Conflict { .. }) => Ok(None),
             Err(store::Error::NotFound) => Err(ApiError::not_found(served, name)),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// What takes the time of an operation on the store.
+    pub(crate) fn timed<'a>(
+        &'a self,
+        operation: &'static str,
+        kind: &Kind,
+        ctx: &'a WriteContext,
+    ) -> Timed<'a> {
+        Timed { server: self, operation, resource: kind.resource, trail: &ctx.trail }
     }
 
     /// A new object carries the trace of its creation, unless its maker gave it one.

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +26,9 @@ use crate::server::ApiServer;
 const MAX_CONNECTIONS: usize = 4096;
 const RENEW_EVERY: Duration = Duration::from_secs(86_400);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+const IDLE_WITHIN: Duration = Duration::from_secs(90);
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How long open requests get when the server stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
@@ -109,7 +112,12 @@ async fn connection(
         router.clone().oneshot(req)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(1000);
+    // A head that trickles, and a connection that nobody uses: Go's IdleTimeout, as upstream sets it.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_WITHIN);
+    // Who went away without a word does not keep its watches.
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
+    http2.max_concurrent_streams(1000);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
     tokio::pin!(served);
     let ended = tokio::select! {

@@ -14,6 +14,7 @@ use signal::time::SharedClock;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::attributes::Trail;
 use crate::admission::config::AdmissionConfig;
 use crate::audit::Audit;
 use crate::authn::oidc::{Oidc, OidcConfig};
@@ -285,6 +286,11 @@ impl ApiServer {
         customs.sort_by_key(|c| c.index);
         let customs = customs.iter().map(|c| (c.index, c.storage().kind));
         kinds::ALL.iter().copied().enumerate().chain(customs).collect()
+    }
+
+    /// The part of a request's road of this name ends now.
+    pub(crate) fn left(&self, trail: &Trail, part: &'static str) {
+        trail.stations.left(part, self.config.clock.monotonic());
     }
 
     pub(crate) fn now(&self) -> Timestamp {

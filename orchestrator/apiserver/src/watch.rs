@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 
 use crate::cache::{Change, Object};
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
+use crate::metrics::METRICS;
 use crate::object;
-use crate::read::{Filter, is_as_stored, render, render_value};
+use crate::read::{Filter, is_as_stored, render, render_metadata, render_value};
 use crate::request::{ListOptions, Shape};
 use crate::server::ApiServer;
 use crate::table::{self, Include};
@@ -31,6 +33,7 @@ struct Watcher {
     shape: Shape,
     include: Include,
     protobuf: bool,
+    sent: Counter,
     cursor: u64,
     published: tokio::sync::watch::Receiver<u64>,
     /// The initial state that is still to be sent.
@@ -81,6 +84,7 @@ pub(crate) async fn stream(
         options.timeout.unwrap_or_else(|| Duration::from_secs(rand::random_range(DEFAULT_TIMEOUT_S)));
     let now = tokio::time::Instant::now();
     let watcher = Watcher {
+        sent: METRICS.watch_events(&served),
         server,
         served,
         filter,
@@ -151,6 +155,14 @@ impl Watcher {
 
     /// Writes a line for which no change needs to be waited for, if there is one.
     async fn ready(&mut self, out: &mut Vec<u8>) -> bool {
+        let told = self.told(out).await;
+        if told {
+            self.sent.inc();
+        }
+        told
+    }
+
+    async fn told(&mut self, out: &mut Vec<u8>) -> bool {
         if let Some(o) = self.initial.pop_front() {
             self.tell("ADDED", &o, out).await;
             return true;
@@ -305,6 +317,10 @@ impl Watcher {
         let v = match self.shape {
             Shape::Object if !self.protobuf => {
                 line(event, &render(&self.served, &o), &mut out);
+                return Ok(out.into());
+            }
+            Shape::Metadata if !self.protobuf => {
+                line(event, &render_metadata(&self.served, &o), &mut out);
                 return Ok(out.into());
             }
             Shape::Object => render_value(&self.served, o.value()),

@@ -1,4 +1,7 @@
-//! `binnacle explain hpa|pod NAME`: why it scaled, why it is pending, what its start took.
+//! `binnacle explain hpa|pod NAME`: why it scaled, why it is pending, what its start took; `explain request ID`:
+//! what became of a request to the API.
+
+mod request;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +26,7 @@ pub(crate) async fn run(a: ExplainArgs) -> Result<()> {
     match a.what {
         Explained::Hpa => hpa(&a, &remote).await,
         Explained::Pod => pod(&a, &remote).await,
+        Explained::Request => request::run(&a, &remote).await,
     }
 }
 

@@ -80,6 +80,13 @@ impl Trail {
         }
     }
 
+    /// The revision that a write made.
+    pub(crate) fn wrote(&self, revision: u64) {
+        if self.level().is_some() {
+            self.annotate("binnacle.io/revision", revision.to_string());
+        }
+    }
+
     /// The first value of a key stays.
     pub(crate) fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
         let mut kept = self.kept.lock();

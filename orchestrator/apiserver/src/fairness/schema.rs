@@ -1,8 +1,12 @@
 //! A FlowSchema, ready to be asked (apiserver: pkg/util/flowcontrol/rule.go).
 
+use std::sync::OnceLock;
+
 use apimachinery::user::UserInfo;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 
+use crate::metrics::flow;
 use crate::object;
 use crate::request::RequestInfo;
 
@@ -16,6 +20,7 @@ pub(super) struct Schema {
     pub(super) precedence: i64,
     by: By,
     rules: Vec<Rule>,
+    dispatched: OnceLock<Counter>,
 }
 
 /// What tells one flow of a schema from another.
@@ -80,7 +85,13 @@ impl Schema {
                 _ => By::Nothing,
             },
             rules: object::list(o, "spec.rules").iter().map(Rule::parse).collect(),
+            dispatched: OnceLock::new(),
         }
+    }
+
+    /// Counts a request that got a seat.
+    pub(super) fn count(&self) {
+        self.dispatched.get_or_init(|| flow::dispatched(&self.level, &self.name)).inc();
     }
 
     /// One that nothing matches, with a level of the same name.

@@ -55,9 +55,10 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     m
 });
 
-pub(crate) fn dispatched(level: &str, schema: &str) {
+/// What counts the requests of a schema that got a seat.
+pub(crate) fn dispatched(level: &str, schema: &str) -> Counter {
     let labels = Dispatched { priority_level: level.to_owned(), flow_schema: schema.to_owned() };
-    METRICS.dispatched.get_or_create(&labels).inc();
+    METRICS.dispatched.get_or_create_owned(&labels)
 }
 
 pub(crate) fn refused(level: &str, schema: &str, reason: &'static str) {

@@ -62,8 +62,12 @@ impl ApiServer {
                     return Ok(Deleted::Gone(old));
                 }
                 let key = store_key(kind, &object_key(kind, namespace, name));
-                match self.store.delete(key, Some(current.revision)).await {
-                    Ok(_) => return Ok(Deleted::Gone(old)),
+                let timed = self.timed("delete", kind, ctx);
+                match timed.of(self.store.delete(key, Some(current.revision))).await {
+                    Ok(r) => {
+                        ctx.trail.wrote(r);
+                        return Ok(Deleted::Gone(old));
+                    }
                     Err(store::Error::Conflict { .. }) => continue,
                     Err(store::Error::NotFound) => return Err(ApiError::not_found(served, name)),
                     Err(e) => return Err(e.into()),
@@ -89,8 +93,12 @@ impl ApiServer {
             }
             let key = store_key(kind, &object_key(kind, namespace, name));
             let stored = without_revision(new);
-            match self.store.update(key, stored.to_string(), current.revision).await {
-                Ok(r) => return Ok(Deleted::Pending(with_revision(stored, r))),
+            let written = self.store.update(key, object::to_bytes(&stored), current.revision);
+            match self.timed("update", kind, ctx).of(written).await {
+                Ok(r) => {
+                    ctx.trail.wrote(r);
+                    return Ok(Deleted::Pending(with_revision(stored, r)));
+                }
                 Err(store::Error::Conflict { .. }) => {}
                 Err(store::Error::NotFound) => return Err(ApiError::not_found(served, name)),
                 Err(e) => return Err(e.into()),

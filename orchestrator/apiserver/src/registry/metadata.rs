@@ -104,38 +104,37 @@ pub(super) fn keep_other_part(kind: &Kind, part: Part, new: &mut Value, old: &Va
 
 /// Whether two objects want the same: everything outside metadata and status.
 pub(super) fn same_spec(a: &Value, b: &Value) -> bool {
-    let rest = |o: &Value| -> Map<String, Value> {
-        let m = o.as_object().cloned().unwrap_or_default();
-        m.into_iter().filter(|(k, v)| k != "metadata" && k != "status" && !v.is_null()).collect()
-    };
-    rest(a) == rest(b)
+    same_where(a, b, |k, v| k != "metadata" && k != "status" && !v.is_null())
+}
+
+/// Whether two maps have the same entries among those that count.
+fn same_where(a: &Value, b: &Value, counts: impl Fn(&str, &Value) -> bool) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
+    let of = |m: &Map<String, Value>| m.iter().filter(|(k, v)| counts(k, v)).count();
+    let equal = |(k, v): (&String, &Value)| !counts(k, v) || b.get(k) == Some(v);
+    of(a) == of(b) && a.iter().all(equal)
 }
 
 /// Whether a write changes anything but the times in managed fields.
 pub(super) fn same_but_times(a: &Value, b: &Value) -> bool {
-    if a.get("metadata") == b.get("metadata") {
-        return a == b;
-    }
-    let strip = |o: &Value| {
-        let mut o = o.clone();
-        for f in object::list_mut(&mut o, "metadata.managedFields") {
-            drop(object::remove(f, "time"));
-        }
-        object::metadata(&mut o).shift_remove("resourceVersion");
-        for key in ["annotations", "labels", "finalizers", "ownerReferences", "managedFields"] {
-            let empty = match o["metadata"].get(key) {
-                Some(Value::Object(m)) => m.is_empty(),
-                Some(Value::Array(l)) => l.is_empty(),
-                Some(Value::Null) => true,
-                _ => false,
-            };
-            if empty {
-                object::metadata(&mut o).shift_remove(key);
-            }
-        }
-        o
+    let counts = |k: &str, v: &Value| match k {
+        "resourceVersion" | "managedFields" => false,
+        "annotations" | "labels" | "finalizers" | "ownerReferences" => match v {
+            Value::Object(m) => !m.is_empty(),
+            Value::Array(l) => !l.is_empty(),
+            v => !v.is_null(),
+        },
+        _ => true,
     };
-    strip(a) == strip(b)
+    let none = Value::Null;
+    let (x, y) = (a.get("metadata").unwrap_or(&none), b.get("metadata").unwrap_or(&none));
+    let managers = |o: &Value| object::list(o, "managedFields").len();
+    let same_managers = managers(x) == managers(y)
+        && object::list(x, "managedFields")
+            .iter()
+            .zip(object::list(y, "managedFields"))
+            .all(|(m, n)| same_where(m, n, |k, _| k != "time"));
+    same_managers && same_where(x, y, counts) && same_where(a, b, |k, _| k != "metadata")
 }
 
 /// Names, labels, annotations, finalizers, owners.

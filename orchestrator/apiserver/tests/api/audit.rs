@@ -52,6 +52,23 @@ async fn writes_are_told_with_who_and_why() {
     assert_eq!(made["responseStatus"]["code"], 201);
     assert_eq!(made["annotations"]["authorization.k8s.io/decision"], "allow");
     assert_eq!(made["annotations"]["pod-security.kubernetes.io/enforce-policy"], "privileged:latest");
+    let note = |key: &str| made["annotations"][key].as_str().unwrap_or_default();
+    assert_eq!((note("binnacle.io/flow-schema"), note("binnacle.io/priority-level")), ("exempt", "exempt"));
+    let revision = pods.get("p").await.expect("it is there").metadata.resource_version.unwrap_or_default();
+    assert_eq!(note("binnacle.io/revision"), revision);
+    let parts = [
+        "authentication ",
+        "queue ",
+        "authorization ",
+        "body ",
+        "admission ",
+        "validation ",
+        "store ",
+        "answer ",
+    ];
+    let time: Vec<&str> = note("binnacle.io/time").split(", ").collect();
+    assert_eq!(time.len(), parts.len(), "{time:?}");
+    assert!(time.iter().zip(parts).all(|(t, p)| t.starts_with(p) && t.ends_with("ms")), "{time:?}");
     assert!(made.get("requestObject").is_none() && made.get("responseObject").is_none());
     let refused = &got[1];
     assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
@@ -149,4 +166,32 @@ async fn who_shows_nothing_good_is_told_of() {
     driving.await.expect("no panic").expect("closed");
     c.stop.cancel();
     serving.await.expect("no panic").expect("no error");
+}
+
+#[tokio::test]
+async fn requests_are_counted_under_upstreams_names() {
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    let (c, _) = audited(AuditPolicy::default()).await;
+    let pods: Api<Pod> = Api::namespaced(c.client(), "default");
+    pods.create(&PostParams::default(), &pod("counted")).await.expect("made");
+    pods.list(&ListParams::default()).await.expect("listed");
+    let request = http::Request::get("/metrics").body(axum::body::Body::empty()).expect("a request");
+    let router = c.server.in_process(UserInfo::new("root", &["system:masters"]));
+    let answer = router.oneshot(request).await.expect("an answer");
+    let bytes = answer.into_body().collect().await.expect("its body").to_bytes();
+    let text = String::from_utf8(bytes.to_vec()).expect("text");
+    for series in [
+        r#"apiserver_request_total{verb="POST",group="",version="v1",resource="pods",subresource="",scope="namespace",component="apiserver",dry_run="",code="201"}"#,
+        r#"apiserver_request_duration_seconds_count{verb="LIST",group="",version="v1",resource="pods""#,
+        r#"apiserver_response_sizes_count{verb="LIST""#,
+        r#"apiserver_current_inflight_requests{request_kind="readOnly"}"#,
+        r#"apiserver_storage_objects{resource="pods"}"#,
+        r#"etcd_request_duration_seconds_count{operation="create",type="pods"}"#,
+        r#"authorization_attempts_total{result="allowed"}"#,
+        r#"apiserver_flowcontrol_dispatched_requests_total{"#,
+        r#"apiserver_flowcontrol_nominal_limit_seats{priority_level="workload-low"}"#,
+    ] {
+        assert!(text.contains(series), "{series} in\n{text}");
+    }
 }

@@ -5,6 +5,7 @@ mod apply;
 mod audit;
 mod crd;
 mod fairness;
+mod full;
 mod hostile;
 mod https;
 mod identity;
