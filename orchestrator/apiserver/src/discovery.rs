@@ -1,5 +1,7 @@
-//! Which groups, versions and resources there are, in the classic and the aggregated form.
+//! Which groups, versions and resources there are, in the classic and the aggregated form; those of other servers
+//! among them, as they were heard last.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use axum::body::Body;
@@ -8,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregator;
 use crate::body;
 use crate::kinds::{self, Served};
 use crate::server::ApiServer;
@@ -103,6 +106,17 @@ fn groups(server: &ApiServer) -> Vec<(String, Vec<String>)> {
     for l in &server.config.local_apis {
         add(&l.group, &l.version);
     }
+    let remotes = server.aggregator.remotes();
+    for r in remotes.iter() {
+        add(&r.group, &r.version);
+    }
+    // Upstream's order; what has the same priority stays as it came.
+    all.sort_by_cached_key(|(group, versions)| {
+        let far = remotes.iter().filter(|r| r.group == *group).map(|r| r.group_priority);
+        let own = versions.iter().filter(|v| server.aggregator.find(group, v).is_none());
+        let own = own.map(|v| aggregator::priority(group, v).0);
+        Reverse(far.chain(own).max())
+    });
     all
 }
 
@@ -179,6 +193,18 @@ fn aggregate(list: &Value, group: &str, version: &str) -> Value {
     json!({"version": version, "resources": out, "freshness": "Current"})
 }
 
+fn aggregated_list(server: &ApiServer, group: &str, version: &str) -> Option<Value> {
+    let Some(remote) = server.aggregator.find(group, version) else {
+        return resource_list(server, group, version).map(|l| aggregate(&l, group, version));
+    };
+    let known = server.aggregator.known(&remote.name);
+    let mut list = aggregate(known.resources.as_deref().unwrap_or(&Value::Null), group, version);
+    if !known.fresh {
+        list["freshness"] = "Stale".into();
+    }
+    Some(list)
+}
+
 /// `/api`, `/apis` and what is below them without a resource. `None` if there is no such path.
 pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Option<Response> {
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
@@ -194,10 +220,8 @@ pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Op
         }
         (["apis"], Some(v)) => {
             let all = groups(server).into_iter().map(|(g, versions)| {
-                let versions: Vec<Value> = versions
-                    .iter()
-                    .filter_map(|v| resource_list(server, &g, v).map(|l| aggregate(&l, &g, v)))
-                    .collect();
+                let versions: Vec<Value> =
+                    versions.iter().filter_map(|v| aggregated_list(server, &g, v)).collect();
                 json!({"metadata": {"name": g, "creationTimestamp": null}, "versions": versions})
             });
             Some(aggregated(v, all.collect(), headers))
@@ -247,11 +271,12 @@ pub(crate) fn paths(server: &ApiServer) -> Value {
     json!({"paths": all})
 }
 
-/// All group-versions as paths: `api/v1`, `apis/apps/v1`.
+/// All group-versions that are served here, as paths: `api/v1`, `apis/apps/v1`.
 pub(crate) fn group_versions(server: &ApiServer) -> Vec<(String, String, String)> {
     let mut all = vec![("api/v1".to_owned(), String::new(), "v1".to_owned())];
     for (g, versions) in groups(server) {
-        all.extend(versions.into_iter().map(|v| (format!("apis/{g}/{v}"), g.clone(), v)));
+        let own = versions.into_iter().filter(|v| server.aggregator.find(&g, v).is_none());
+        all.extend(own.map(|v| (format!("apis/{g}/{v}"), g.clone(), v)));
     }
     all
 }

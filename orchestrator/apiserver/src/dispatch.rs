@@ -16,6 +16,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::admission::attributes::Trail;
+use crate::aggregator;
 use crate::audit::{Outcome, Stage};
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
@@ -76,7 +77,9 @@ async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) ->
     let observation = Observation::begin(&server, &req, &info, &query, &trail.id);
     let streamed = observation.streamed;
     let watch = info.verb == "watch";
-    let protobuf = Wanted::of(req.headers()).filter(|_| !is_upgrade(&info) && info.is_resource);
+    let protobuf = Wanted::of(req.headers()).filter(|_| {
+        !is_upgrade(&info) && info.is_resource && server.aggregator.answers(&info).is_none()
+    });
     if protobuf.is_some() {
         // What is compressed cannot be written anew.
         req.headers_mut().remove(header::ACCEPT_ENCODING);
@@ -230,6 +233,9 @@ async fn answer(
     server.left(&trail, "authorization");
     let req = told(&trail, &info, req).await?;
     let mut req = req;
+    if let Some(remote) = server.aggregator.answers(&info) {
+        return aggregator::proxy::respond(&server, &remote, &user, req).await;
+    }
     if let Some(local) = server
         .config
         .local_apis

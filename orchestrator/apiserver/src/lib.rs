@@ -8,7 +8,7 @@
 //! The road of a request: [`serve`] (TLS) or [`ApiServer::in_process`] → [`dispatch`] → [`authn`] → [`fairness`] → [`authz`] ([`node`], [`rbac`], and [`escalation`] for roles) →
 //! for reads [`read`] and [`watch`] over [`cache`]; for writes [`body`], [`patch`] (shape) →
 //! [`registry`] with [`admission`], [`webhook`] and [`quota`], the kind's row in [`kinds`], [`managed`] → the store → [`cache`].
-//! Kinds that CustomResourceDefinitions make have their room in [`custom`].
+//! Kinds that CustomResourceDefinitions make have their room in [`custom`]; group-versions of other servers in [`aggregator`].
 //! Beside it: [`subresource`], [`eviction`], [`review`], [`proxy`] (kubelets), [`discovery`], [`openapi`], [`protobuf`], [`table`].
 //!
 //! [`nonresource`] answers paths that are no resources; [`listing`] writes long lists.
@@ -16,10 +16,11 @@
 //! [`observe`] counts, times and traces requests; [`audit`] tells who did what. [`certificates`] approves and signs what nodes ask for.
 //!
 //! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one shows
-//! what quotas count ([`quota`]), one per connection. State is the cache, a lock per kind;
+//! what quotas count ([`quota`]), two keep the rows of [`aggregator`], one per connection. State is the cache, a lock per kind;
 //! the compiled roles, one lock; the allocation lock, held over a service's write.
 
 mod admission;
+mod aggregator;
 mod apply;
 mod audit;
 mod authn;

@@ -20,6 +20,12 @@ const PREFIX: &str = "#/components/schemas/";
 
 pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Result<Response> {
     if path == "/openapi/v3" || path == "/openapi/v3/" {
+        let remotes = server.aggregator.remotes();
+        let far = remotes.iter().filter_map(|r| {
+            let (p, query) =
+                (format!("apis/{}/{}", r.group, r.version), server.aggregator.known(&r.name).openapi?);
+            Some((p.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{p}?{query}")})))
+        });
         let paths: Map<String, Value> = discovery::group_versions(server)
             .into_iter()
             .map(|(p, _, _)| {
@@ -36,6 +42,7 @@ pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Re
                 let hash = discovery::hash(&hashed);
                 (p.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{p}?hash={hash}")}))
             })
+            .chain(far)
             .collect();
         return Ok(body::json(200, json!({"paths": paths}).to_string()));
     }

@@ -1,6 +1,7 @@
 //! The cluster's own certificate authority and what it signs, kept under one directory.
 //!
-//! Files: `ca.crt`, `ca.key`, and for each name `NAME.crt`, `NAME.key`; `service-account.key` signs tokens.
+//! Files: `ca.crt`, `ca.key`, `front-proxy-ca.crt` and `.key` (it vouches for what we say of callers to the servers of
+//! aggregated APIs), and for each name `NAME.crt`, `NAME.key`; `service-account.key` signs tokens.
 //! The directory is 0700, each file 0600. What exists is loaded; what is missing, expired or lacks an address
 //! is made again.
 
@@ -26,6 +27,9 @@ const LEAF_DAYS: i64 = 365;
 /// A certificate that ends sooner than this is made again when it is loaded.
 const RENEW_DAYS: i64 = 30;
 const DAY_S: i64 = 86_400;
+/// Whom the servers of aggregated APIs believe.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
+const FRONT_PROXY_CA: &str = "front-proxy-ca";
 
 /// What the certificates must say.
 #[derive(Clone, Debug)]
@@ -74,6 +78,9 @@ pub struct Request {
 pub struct Pki {
     config: PkiConfig,
     ca: Identity,
+    front_proxy_ca: Identity,
+    /// Shown to the servers of aggregated APIs.
+    pub(crate) front_proxy: Identity,
     /// Serves the API.
     pub apiserver: Identity,
     /// The administrator's client certificate (`system:masters`).
@@ -92,14 +99,16 @@ impl Pki {
         let io = |e: std::io::Error| Error::Io { path: config.dir.display().to_string(), source: e };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.dir).map_err(io)?;
         std::fs::set_permissions(&config.dir, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
-        let ca = match load(&config.dir, "ca")? {
-            Some(ca) => ca,
+        let authority = |file: &str, name: &str| match load(&config.dir, file)? {
+            Some(ca) => Ok::<_, Error>(ca),
             None => {
-                let ca = make_ca(&config)?;
-                save(&config.dir, "ca", &ca)?;
-                ca
+                let ca = make_ca(&config, name)?;
+                save(&config.dir, file, &ca)?;
+                Ok(ca)
             }
         };
+        let (ca, front_proxy_ca) =
+            (authority("ca", "binnacle-ca")?, authority(FRONT_PROXY_CA, "binnacle-front-proxy-ca")?);
         let sa_path = config.dir.join("service-account.key");
         let service_account_key_pem = match read(&sa_path)? {
             Some(pem) => pem,
@@ -114,6 +123,8 @@ impl Pki {
         let empty = || Identity { cert_pem: String::new(), key_pem: String::new() };
         let mut pki = Pki {
             ca,
+            front_proxy_ca,
+            front_proxy: empty(),
             apiserver: empty(),
             admin: empty(),
             kubelet_client: empty(),
@@ -142,6 +153,8 @@ impl Pki {
             },
         )?;
         pki.kubelet_server = pki.ensure("kubelet", &pki.kubelet_request())?;
+        let front_proxy = Request { common_name: FRONT_PROXY.to_owned(), client: true, ..Request::default() };
+        pki.front_proxy = pki.ensure_from(&pki.front_proxy_ca, FRONT_PROXY, &front_proxy, pki.config.now)?;
         Ok(pki)
     }
 
@@ -192,6 +205,11 @@ impl Pki {
         &self.ca.cert_pem
     }
 
+    /// The certificate that vouches for [`Pki::front_proxy`].
+    pub fn front_proxy_ca_pem(&self) -> &str {
+        &self.front_proxy_ca.cert_pem
+    }
+
     pub fn ca_der(&self) -> Result<CertificateDer<'static>, Error> {
         CertificateDer::from_pem_slice(self.ca.cert_pem.as_bytes())
             .map_err(|e| Error::Certificate(e.to_string()))
@@ -203,31 +221,7 @@ impl Pki {
 
     /// A new certificate that is not kept.
     pub fn issue(&self, request: &Request) -> Result<Identity, Error> {
-        self.issue_at(request, self.config.now)
-    }
-
-    fn issue_at(&self, request: &Request, now: Timestamp) -> Result<Identity, Error> {
-        let key = KeyPair::generate().map_err(certificate)?;
-        let ca_key = KeyPair::from_pem(&self.ca.key_pem).map_err(certificate)?;
-        let issuer = Issuer::from_ca_cert_pem(&self.ca.cert_pem, ca_key).map_err(certificate)?;
-        let mut sans = request.dns_names.clone();
-        sans.extend(request.addresses.iter().map(ToString::to_string));
-        let mut params = CertificateParams::new(sans).map_err(certificate)?;
-        params.distinguished_name.push(DnType::CommonName, request.common_name.as_str());
-        for o in &request.organizations {
-            params.distinguished_name.push(DnType::OrganizationName, o.as_str());
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        if request.server {
-            params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ServerAuth);
-        }
-        if request.client {
-            params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ClientAuth);
-        }
-        params.use_authority_key_identifier_extension = true;
-        lifetime(&mut params, now, LEAF_DAYS);
-        let cert = params.signed_by(&key, &issuer).map_err(certificate)?;
-        Ok(Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+        issue(&self.ca, request, self.config.now)
     }
 
     /// The kept certificate of this name, made again if it no longer serves.
@@ -236,52 +230,86 @@ impl Pki {
     }
 
     fn ensure_at(&self, name: &str, request: &Request, now: Timestamp) -> Result<Identity, Error> {
+        self.ensure_from(&self.ca, name, request, now)
+    }
+
+    fn ensure_from(
+        &self,
+        ca: &Identity,
+        name: &str,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<Identity, Error> {
         if let Some(found) = load(&self.config.dir, name)?
-            && self.serves(&found, request, now)
+            && serves(ca, &found, request, now)
         {
             return Ok(found);
         }
-        let made = self.issue_at(request, now)?;
+        let made = issue(ca, request, now)?;
         save(&self.config.dir, name, &made)?;
         Ok(made)
     }
+}
 
-    /// Whether a certificate is ours, lasts, and covers what is asked.
-    fn serves(&self, identity: &Identity, request: &Request, now: Timestamp) -> bool {
-        let Ok((certs, _)) = identity.der() else { return false };
-        let Some(der) = certs.first() else { return false };
-        let Ok((_, cert)) = X509Certificate::from_der(der) else { return false };
-        let until = cert.validity().not_after.timestamp();
-        if until - now.millis() / 1000 < RENEW_DAYS * DAY_S {
-            return false;
-        }
-        let Ok(ca) = self.ca_der() else { return false };
-        let Ok((_, ca)) = X509Certificate::from_der(&ca) else { return false };
-        if cert.verify_signature(Some(ca.public_key())).is_err() {
-            return false;
-        }
-        let sans = cert.subject_alternative_name().ok().flatten();
-        let sans = sans.map(|s| s.value.general_names.clone()).unwrap_or_default();
-        let dns = |n: &String| sans.iter().any(|s| matches!(s, GeneralName::DNSName(d) if d == n));
-        let ip = |a: &IpAddr| {
-            let bytes = match a {
-                IpAddr::V4(a) => a.octets().to_vec(),
-                IpAddr::V6(a) => a.octets().to_vec(),
-            };
-            sans.iter().any(|s| matches!(s, GeneralName::IPAddress(b) if *b == bytes))
-        };
-        request.dns_names.iter().all(dns) && request.addresses.iter().all(ip)
+fn issue(ca: &Identity, request: &Request, now: Timestamp) -> Result<Identity, Error> {
+    let key = KeyPair::generate().map_err(certificate)?;
+    let ca_key = KeyPair::from_pem(&ca.key_pem).map_err(certificate)?;
+    let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, ca_key).map_err(certificate)?;
+    let mut sans = request.dns_names.clone();
+    sans.extend(request.addresses.iter().map(ToString::to_string));
+    let mut params = CertificateParams::new(sans).map_err(certificate)?;
+    params.distinguished_name.push(DnType::CommonName, request.common_name.as_str());
+    for o in &request.organizations {
+        params.distinguished_name.push(DnType::OrganizationName, o.as_str());
     }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    if request.server {
+        params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    if request.client {
+        params.insert_extended_key_usage(ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    params.use_authority_key_identifier_extension = true;
+    lifetime(&mut params, now, LEAF_DAYS);
+    let cert = params.signed_by(&key, &issuer).map_err(certificate)?;
+    Ok(Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+}
+
+/// Whether a certificate is ours, lasts, and covers what is asked.
+fn serves(ca: &Identity, identity: &Identity, request: &Request, now: Timestamp) -> bool {
+    let Ok((certs, _)) = identity.der() else { return false };
+    let Some(der) = certs.first() else { return false };
+    let Ok((_, cert)) = X509Certificate::from_der(der) else { return false };
+    let until = cert.validity().not_after.timestamp();
+    if until - now.millis() / 1000 < RENEW_DAYS * DAY_S {
+        return false;
+    }
+    let Ok(ca) = CertificateDer::from_pem_slice(ca.cert_pem.as_bytes()) else { return false };
+    let Ok((_, ca)) = X509Certificate::from_der(&ca) else { return false };
+    if cert.verify_signature(Some(ca.public_key())).is_err() {
+        return false;
+    }
+    let sans = cert.subject_alternative_name().ok().flatten();
+    let sans = sans.map(|s| s.value.general_names.clone()).unwrap_or_default();
+    let dns = |n: &String| sans.iter().any(|s| matches!(s, GeneralName::DNSName(d) if d == n));
+    let ip = |a: &IpAddr| {
+        let bytes = match a {
+            IpAddr::V4(a) => a.octets().to_vec(),
+            IpAddr::V6(a) => a.octets().to_vec(),
+        };
+        sans.iter().any(|s| matches!(s, GeneralName::IPAddress(b) if *b == bytes))
+    };
+    request.dns_names.iter().all(dns) && request.addresses.iter().all(ip)
 }
 
 fn certificate(e: rcgen::Error) -> Error {
     Error::Certificate(e.to_string())
 }
 
-fn make_ca(config: &PkiConfig) -> Result<Identity, Error> {
+fn make_ca(config: &PkiConfig, name: &str) -> Result<Identity, Error> {
     let key = KeyPair::generate().map_err(certificate)?;
     let mut params = CertificateParams::new(Vec::new()).map_err(certificate)?;
-    params.distinguished_name.push(DnType::CommonName, "binnacle-ca");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];

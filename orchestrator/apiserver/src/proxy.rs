@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
@@ -255,18 +256,7 @@ async fn forward(
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else { return Err("the kubelet switched protocols unasked".to_owned()) };
         let kubelet = hyper::upgrade::on(&mut answer);
-        telemetry::task::spawn("apiserver-tunnel", async move {
-            match tokio::try_join!(client, kubelet) {
-                Ok((a, b)) => {
-                    let copied =
-                        tokio::io::copy_bidirectional(&mut TokioIo::new(a), &mut TokioIo::new(b)).await;
-                    if let Err(e) = copied {
-                        tracing::debug!(error = %e, "a tunnel to a kubelet ended");
-                    }
-                }
-                Err(e) => tracing::warn!(error = %e, "a tunnel to a kubelet could not be opened"),
-            }
-        });
+        tunnel("apiserver-tunnel", client, kubelet);
         let mut r = Response::new(Body::empty());
         *r.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *r.headers_mut() = answer.headers().clone();
@@ -281,6 +271,21 @@ async fn forward(
         }
     }
     Ok(r)
+}
+
+/// Carries bytes both ways between two upgraded connections until one ends.
+pub(crate) fn tunnel(name: &'static str, client: OnUpgrade, far: OnUpgrade) {
+    telemetry::task::spawn(name, async move {
+        match tokio::try_join!(client, far) {
+            Ok((a, b)) => {
+                let copied = tokio::io::copy_bidirectional(&mut TokioIo::new(a), &mut TokioIo::new(b)).await;
+                if let Err(e) = copied {
+                    tracing::debug!(error = %e, tunnel = name, "a tunnel ended");
+                }
+            }
+            Err(e) => tracing::warn!(error = %e, tunnel = name, "a tunnel could not be opened"),
+        }
+    });
 }
 
 /// The container stands in the path there.

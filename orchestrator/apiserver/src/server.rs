@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::attributes::Trail;
 use crate::admission::config::AdmissionConfig;
+use crate::aggregator::{self, Aggregator};
 use crate::audit::Audit;
 use crate::authn::oidc::{Oidc, OidcConfig};
 use crate::authn::review::{Reviewer, TokenWebhook};
@@ -181,6 +182,7 @@ pub struct ApiServer {
     pub(crate) hooks: Hooks,
     /// Connections to webhooks and other servers that others run.
     pub(crate) peers: Peers,
+    pub(crate) aggregator: Aggregator,
     pub(crate) allocating: Arc<tokio::sync::Mutex<()>>,
     /// Held from the check of a quota until what it allows is written.
     pub(crate) counting: Arc<tokio::sync::Mutex<()>>,
@@ -204,6 +206,7 @@ impl ApiServer {
             fairness: Fairness::new(cache.clone()),
             hooks: Hooks::new(cache.clone()),
             peers: Peers::new(cache.clone()),
+            aggregator: Aggregator::new(cache.clone(), config.pki.front_proxy.clone()),
             config,
             store,
             cache,
@@ -218,6 +221,8 @@ impl ApiServer {
         telemetry::task::spawn("apiserver-event-ttl", expire::run(server.clone()));
         telemetry::task::spawn("apiserver-quota", quota::run(server.clone()));
         telemetry::task::spawn("apiserver-crd", custom::lifecycle::run(server.clone()));
+        telemetry::task::spawn("apiserver-api-rows", aggregator::register::run(server.clone()));
+        telemetry::task::spawn("apiserver-api-probe", aggregator::probe::run(server.clone()));
         telemetry::task::spawn("apiserver-certificates", certificates::run(server.clone()));
         Ok(server)
     }

@@ -71,6 +71,7 @@ impl TokenWebhook {
             ca_pem: file(&cluster, "certificate-authority")?,
             identity,
             bearer: object::text(&user, "token").map(str::to_owned),
+            insecure: false,
         };
         Ok(TokenWebhook { peer, cache_ttl })
     }

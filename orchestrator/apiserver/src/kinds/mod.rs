@@ -3,6 +3,7 @@
 //! To add a kind, write its file with a `KIND` row and name it in [`ALL`].
 
 pub(crate) mod apiextensions;
+pub(crate) mod apiregistration;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -145,7 +146,7 @@ pub(crate) const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 54] = [
+pub(crate) static ALL: [&Kind; 55] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -200,6 +201,7 @@ pub(crate) static ALL: [&Kind; 54] = [
     &csi::ATTRIBUTES_CLASS,
     &flowcontrol::FLOW_SCHEMA,
     &flowcontrol::PRIORITY_LEVEL,
+    &apiregistration::API_SERVICE,
 ];
 
 /// A kind under one of the group-versions it is served in.

@@ -8,6 +8,9 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -21,6 +24,17 @@ pub(crate) async fn at() -> (SocketAddr, TcpListener) {
 
 /// Serves `router` until the cluster stops.
 pub(crate) fn serve(c: &Cluster, names: &[&str], listener: TcpListener, router: Router) {
+    serve_clients(c, names, listener, router, None);
+}
+
+/// The same for clients only that show a certificate of this authority (PEM).
+pub(crate) fn serve_clients(
+    c: &Cluster,
+    names: &[&str],
+    listener: TcpListener,
+    router: Router,
+    clients: Option<&str>,
+) {
     let request = Request {
         common_name: "hook".to_owned(),
         dns_names: names.iter().map(|n| (*n).to_owned()).collect(),
@@ -32,10 +46,18 @@ pub(crate) fn serve(c: &Cluster, names: &[&str], listener: TcpListener, router: 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(certs, key)
-        .expect("a configuration");
+        .expect("versions");
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM")).expect("an authority");
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            config.with_client_cert_verifier(verifier.build().expect("a verifier"))
+        }
+    };
+    let config = config.with_single_cert(certs, key).expect("a configuration");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let stop = c.stop.clone();
     telemetry::task::spawn("test-https", async move {
@@ -50,7 +72,7 @@ pub(crate) fn serve(c: &Cluster, names: &[&str], listener: TcpListener, router: 
                 let Ok(tls) = acceptor.accept(tcp).await else { return };
                 let service = TowerToHyperService::new(router);
                 auto::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(tls), service)
+                    .serve_connection_with_upgrades(TokioIo::new(tls), service)
                     .await
                     .unwrap_or_default();
             });

@@ -1,6 +1,7 @@
 //! The API through its router, without a socket, and through TLS with the real kubectl.
 
 mod access;
+mod aggregation;
 mod apply;
 mod audit;
 mod crd;
