@@ -5,7 +5,7 @@
 //!
 //! The road of an object through this crate: its names are judged by [`name`], its amounts read by
 //! [`quantity`], [`schema`] says what fields it has, [`strategic`] and [`fieldset`] patch it, and lists and controllers
-//! choose it by [`selector`]. [`protobuf`] is the other form it travels in; [`cron`] says when a CronJob runs.
+//! choose it by [`selector`]; [`placement`] says which node a pod may have, [`volume`] which volume a claim. [`protobuf`] is the other form it travels in; [`cron`] says when a CronJob runs.
 
 pub mod cron;
 pub mod fieldset;
@@ -19,4 +19,5 @@ pub mod selector;
 pub mod strategic;
 pub mod trace;
 pub mod user;
+pub mod volume;
 pub mod workload;

@@ -70,7 +70,9 @@ fn subresources(s: &Served) -> Vec<Sub> {
             all.push(("log", "Pod", "", "", &["get"]));
             all.push(("portforward", "PodPortForwardOptions", "", "", &["create", "get"]));
             all.push(("proxy", "PodProxyOptions", "", "", PROXY_VERBS));
+            all.push(("resize", "Pod", "", "", &["get", "patch", "update"]));
         }
+        "nodes" => all.push(("proxy", "NodeProxyOptions", "", "", PROXY_VERBS)),
         "services" => all.push(("proxy", "ServiceProxyOptions", "", "", PROXY_VERBS)),
         _ => {}
     }

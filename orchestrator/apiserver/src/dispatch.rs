@@ -54,7 +54,7 @@ impl Context {
     pub(crate) fn write(&self) -> Result<WriteContext> {
         let options = WriteOptions::parse(&self.query, &self.headers)?;
         let subresource = match self.info.subresource.as_str() {
-            "status" | "finalize" | "approval" => String::new(),
+            "status" | "finalize" | "approval" | "resize" => String::new(),
             own => own.to_owned(),
         };
         let (user, trail) = (Some(self.user.clone()), self.trail.clone());
@@ -77,9 +77,8 @@ async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) ->
     let observation = Observation::begin(&server, &req, &info, &query, &trail.id);
     let streamed = observation.streamed;
     let watch = info.verb == "watch";
-    let protobuf = Wanted::of(req.headers()).filter(|_| {
-        !is_upgrade(&info) && info.is_resource && server.aggregator.answers(&info).is_none()
-    });
+    let protobuf = Wanted::of(req.headers())
+        .filter(|_| !is_upgrade(&info) && info.is_resource && server.aggregator.answers(&info).is_none());
     if protobuf.is_some() {
         // What is compressed cannot be written anew.
         req.headers_mut().remove(header::ACCEPT_ENCODING);
@@ -402,7 +401,7 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
     }
     let method = req.method().clone();
     match (method, info.subresource.as_str()) {
-        (_, "proxy") if matches!(served.kind.builtin(), "pods" | "services") => {
+        (_, "proxy") if matches!(served.kind.builtin(), "pods" | "services" | "nodes") => {
             server.admit_connect(&ctx, &served).await?;
             proxy::workload::respond(&server, &ctx, served, req).await
         }
@@ -411,15 +410,16 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
             let bytes = body::read(req.into_body()).await?;
             create(&server, &mut ctx, served, &bytes).await
         }
-        (Method::PUT | Method::PATCH, "" | "status" | "finalize" | "approval" | "ephemeralcontainers")
-            if !info.name.is_empty() =>
-        {
+        (
+            Method::PUT | Method::PATCH,
+            "" | "status" | "finalize" | "approval" | "ephemeralcontainers" | "resize",
+        ) if !info.name.is_empty() => {
             let patching = req.method() == Method::PATCH;
             let bytes = body::read(req.into_body()).await?;
             update(&server, &mut ctx, served, &bytes, patching).await
         }
         (Method::GET, "status" | "approval") => get_one(&server, &ctx, served).await,
-        (Method::GET, "ephemeralcontainers") if served.kind.builtin() == "pods" => {
+        (Method::GET, "ephemeralcontainers" | "resize") if served.kind.builtin() == "pods" => {
             get_one(&server, &ctx, served).await
         }
         (Method::DELETE, "") => {
@@ -531,6 +531,7 @@ async fn update(
         "finalize" if served.kind.builtin() == "namespaces" => Part::Finalize,
         "approval" if certificates::is_request(served.kind) => Part::Approval,
         "ephemeralcontainers" if served.kind.builtin() == "pods" => Part::EphemeralContainers,
+        "resize" if served.kind.builtin() == "pods" => Part::Resize,
         "" => Part::Main,
         _ => return Err(ApiError::no_such_path()),
     };

@@ -4,6 +4,7 @@
 mod delete;
 mod ephemeral;
 mod metadata;
+mod resize;
 
 use std::sync::Arc;
 
@@ -87,6 +88,8 @@ pub(crate) enum Part {
     Approval,
     /// `spec.ephemeralContainers` of a Pod.
     EphemeralContainers,
+    /// `resources` of a Pod's containers.
+    Resize,
     /// What a subresource with its own rules changed (binding, scale): everything counts.
     Internal,
 }
@@ -351,6 +354,9 @@ impl ApiServer {
         }
         if part == Part::EphemeralContainers {
             ephemeral::validate(&new, old, &mut errors);
+        }
+        if part == Part::Resize {
+            resize::validate(&new, old, &mut errors);
         }
         if let Some(held) = &served.custom {
             custom::validate(held, &new, Some(old), &mut errors);

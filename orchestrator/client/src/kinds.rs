@@ -5,8 +5,11 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::Informers;
 
@@ -18,9 +21,12 @@ pub fn watched_by_several(informers: &Informers) {
     informers.of::<HorizontalPodAutoscaler>();
     informers.of::<Namespace>();
     informers.of::<Node>();
+    informers.of::<PersistentVolume>();
+    informers.of::<PersistentVolumeClaim>();
     informers.of::<Pod>();
     informers.of::<ReplicaSet>();
     informers.of::<Secret>();
     informers.of::<Service>();
     informers.of::<ServiceAccount>();
+    informers.of::<StorageClass>();
 }

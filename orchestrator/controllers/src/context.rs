@@ -58,4 +58,6 @@ pub enum Error {
     Shape(#[from] serde_json::Error),
     #[error("{0} of {1} resources could not be emptied: {2}")]
     NamespaceContent(usize, usize, String),
+    #[error("volume: {0}")]
+    Volume(String),
 }

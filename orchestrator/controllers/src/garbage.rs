@@ -32,6 +32,10 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// Kinds that nobody owns and that change often: not worth a watch.
 const IGNORED: [&str; 2] = ["events", "leases"];
 const DEFINITIONS: &str = "customresourcedefinitions";
+/// What tells that other servers have kinds, too.
+const API_SERVICES: &str = "apiservices";
+/// Until a server that said nothing is asked again.
+const ASK_THE_SILENT: Duration = Duration::from_secs(30);
 
 /// A kind that can be listed, watched and deleted.
 #[derive(Clone, Debug)]
@@ -40,14 +44,26 @@ pub(crate) struct Deletable {
     pub(crate) namespaced: bool,
 }
 
+/// What the server says of its kinds.
+#[derive(Debug, Default)]
+pub(crate) struct Discovered {
+    pub(crate) kinds: Vec<Deletable>,
+    /// Group-versions that their servers say nothing of (aggregated APIs), and why.
+    pub(crate) silent: Vec<(String, String)>,
+}
+
 /// Asks the server which kinds there are.
-pub(crate) async fn deletable_resources(context: &Context) -> Result<Vec<Deletable>, Error> {
+pub(crate) async fn deletable_resources(context: &Context) -> Result<Discovered, Error> {
     let client = context.client();
+    let mut silent = Vec::new();
     let mut lists: Vec<APIResourceList> = vec![client.list_core_api_resources("v1").await?];
     for group in client.list_api_groups().await?.groups {
         let version = group.preferred_version.or_else(|| group.versions.first().cloned());
         if let Some(v) = version {
-            lists.push(client.list_api_group_resources(&v.group_version).await?);
+            match client.list_api_group_resources(&v.group_version).await {
+                Ok(list) => lists.push(list),
+                Err(e) => silent.push((v.group_version, e.to_string())),
+            }
         }
     }
     let mut found: Vec<Deletable> = Vec::new();
@@ -72,7 +88,7 @@ pub(crate) async fn deletable_resources(context: &Context) -> Result<Vec<Deletab
             });
         }
     }
-    Ok(found)
+    Ok(Discovered { kinds: found, silent })
 }
 
 #[derive(Clone)]
@@ -199,11 +215,13 @@ async fn watch_all(
     let mut watched: HashMap<String, CancellationToken> = HashMap::new();
     loop {
         let again = match deletable_resources(&context).await {
-            Ok(found) => {
+            Ok(Discovered { kinds: found, silent }) => {
                 let path = |r: &Deletable| format!("{}/{}", r.resource.api_version, r.resource.plural);
                 let there: HashSet<String> = found.iter().map(path).collect();
                 watched.retain(|path, ends| {
-                    let keep = there.contains(path);
+                    // Who says nothing may have what it had.
+                    let of = |gv: &str| path.strip_prefix(gv).is_some_and(|rest| rest.starts_with('/'));
+                    let keep = there.contains(path) || silent.iter().any(|(gv, _)| of(gv));
                     if !keep {
                         ends.cancel();
                     }
@@ -216,7 +234,8 @@ async fn watch_all(
                     }
                     watched.insert(path(&r), ends.clone());
                     let r = Arc::new(r);
-                    let notify = (r.resource.plural == DEFINITIONS).then(|| changed.clone());
+                    let tells = [DEFINITIONS, API_SERVICES].contains(&r.resource.plural.as_str());
+                    let notify = tells.then(|| changed.clone());
                     let watch = watch(context.clone(), r.clone(), graph.clone(), queue.clone(), notify);
                     let graph = graph.clone();
                     telemetry::task::spawn("garbage-watch", async move {
@@ -231,7 +250,7 @@ async fn watch_all(
                         }
                     });
                 }
-                None
+                (!silent.is_empty()).then_some(ASK_THE_SILENT)
             }
             Err(e) => {
                 tracing::warn!(error = %e, "kinds cannot be listed, trying again");
@@ -390,6 +409,7 @@ async fn owner_exists(
     }
     let Some(kind) = deletable_resources(context)
         .await?
+        .kinds
         .into_iter()
         .find(|d| d.resource.kind == owner.kind && d.resource.api_version == owner.api_version)
     else {

@@ -7,7 +7,7 @@
 //! The road of a deployment: [`deployment`] makes a ReplicaSet → [`replicaset`] makes pods → (scheduler,
 //! kubelet) → [`endpointslice`] lists the ready ones for each service. [`garbage`] deletes what lost its
 //! owner, [`namespace`] empties what is being deleted, [`serviceaccount`] gives each namespace its account,
-//! [`node`] watches heartbeats, [`podgc`] clears away what no node will. [`daemonset`], [`statefulset`], [`job`] and [`cronjob`] make pods
+//! [`node`] watches heartbeats, [`podgc`] clears away what no node will, [`volume`] brings claims and volumes together. [`daemonset`], [`statefulset`], [`job`] and [`cronjob`] make pods
 //! by other rules, [`disruption`] says how many may be away, [`aggregation`] fills roles from others. What makes pods
 //! writes them through [`podcontrol`].
 //!
@@ -35,6 +35,7 @@ mod replicationcontroller;
 mod revisions;
 mod serviceaccount;
 mod statefulset;
+mod volume;
 
 pub use context::{Config, Context, Error};
 
@@ -58,6 +59,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
         namespace::run(context.clone(), stop.clone()).boxed(),
         garbage::run(context.clone(), stop.clone()).boxed(),
         node::run(context.clone(), stop.clone()).boxed(),
+        volume::run(context.clone(), stop.clone()).boxed(),
         podgc::run(context, stop).boxed(),
     ];
     futures::future::join_all(loops).await;

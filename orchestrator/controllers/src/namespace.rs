@@ -33,13 +33,12 @@ async fn reconcile(context: Context, key: Key) -> Result<Reconcile, Error> {
     if ns.metadata.deletion_timestamp.is_none() {
         return Ok(Reconcile::Done);
     }
-    let resources: Vec<ApiResource> = deletable_resources(&context)
-        .await?
-        .into_iter()
-        .filter(|r| r.namespaced)
-        .map(|r| r.resource)
-        .collect();
-    let (mut left, mut failed) = (0, Vec::new());
+    let found = deletable_resources(&context).await?;
+    let resources: Vec<ApiResource> =
+        found.kinds.into_iter().filter(|r| r.namespaced).map(|r| r.resource).collect();
+    // What a silent server has in the namespace must go first, as upstream has it.
+    let mut failed: Vec<String> = found.silent.into_iter().map(|(gv, why)| format!("{gv}: {why}")).collect();
+    let mut left = 0;
     for r in &resources {
         let api: Api<DynamicObject> = Api::namespaced_with(context.client(), &key.name, r);
         let there: ObjectList<DynamicObject> = match api.list(&ListParams::default()).await {

@@ -8,15 +8,17 @@ mod portforward;
 mod query;
 mod spdy;
 mod upgrade;
+mod volumes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
 use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -30,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::pods::Pods;
-use crate::runtime::{Record, State};
+use crate::runtime::{self, Record};
 use crate::worker::{Node, find_container};
 
 /// The only client: the API server, by its certificate's common name.
@@ -66,6 +68,8 @@ impl Server {
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .route("/metrics", get(metrics))
+            .route("/pods", get(list_pods))
+            .route("/localVolumes/{name}", delete(volumes::remove))
             .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
             .route("/exec/{namespace}/{pod}/{container}", get(exec::serve_exec).post(exec::serve_exec))
             .route("/attach/{namespace}/{pod}/{container}", get(exec::serve_attach).post(exec::serve_attach))
@@ -160,6 +164,13 @@ async fn metrics(_: Request<Body>) -> Response {
     ([(header::CONTENT_TYPE, telemetry::metrics::CONTENT_TYPE)], telemetry::metrics::encode()).into_response()
 }
 
+/// What runs here, as the API knows it.
+async fn list_pods(State(shared): State<Shared>) -> Response {
+    let items = shared.pods.all();
+    axum::Json(serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+        .into_response()
+}
+
 /// An error as plain text, which the API server wraps into a Status.
 pub(crate) fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
     (status, text.into()).into_response()
@@ -187,11 +198,11 @@ impl Shared {
             .runtime
             .of_pod(uid)
             .into_iter()
-            .filter(|r| r.identity.container == container && r.state != State::Created)
+            .filter(|r| r.identity.container == container && r.state != runtime::State::Created)
             .collect();
         let last = all.pop();
         let chosen = if previous {
-            all.pop().or_else(|| last.filter(|r| matches!(r.state, State::Exited(_))))
+            all.pop().or_else(|| last.filter(|r| matches!(r.state, runtime::State::Exited(_))))
         } else {
             last
         };

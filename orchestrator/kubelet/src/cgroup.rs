@@ -84,6 +84,31 @@ impl Hierarchy {
         Ok(())
     }
 
+    /// Limits a cgroup that is there anew; what is not limited is open.
+    pub(crate) fn update(&self, path: &str, limits: &Limits) -> Result<(), Error> {
+        match self {
+            Hierarchy::V1(_) => {
+                if let Some(dir) = self.v1_dir("cpu", path) {
+                    write(&dir.join("cpu.shares"), limits.shares())?;
+                    write(&dir.join("cpu.cfs_quota_us"), limits.quota().unwrap_or(-1))?;
+                }
+                if let Some(dir) = self.v1_dir("memory", path) {
+                    write(&dir.join("memory.limit_in_bytes"), limits.memory_limit.unwrap_or(-1))?;
+                }
+            }
+            Hierarchy::V2(root) => {
+                let dir = root.join(path.trim_start_matches('/'));
+                let weight = 1 + (limits.shares() - 2) * 9999 / 262_142;
+                write(&dir.join("cpu.weight"), weight)?;
+                let quota = limits.quota().map_or_else(|| "max".to_owned(), |q| q.to_string());
+                write(&dir.join("cpu.max"), format!("{quota} 100000"))?;
+                let memory = limits.memory_limit.map_or_else(|| "max".to_owned(), |m| m.to_string());
+                write(&dir.join("memory.max"), memory)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a process into a cgroup of its own in every hierarchy. Not in version 1's `cpuset`, which takes no process
     /// before it was given processors, and says nothing of who ends with whom.
     pub(crate) fn join(&self, path: &str, pid: u32) -> Result<(), Error> {
@@ -219,6 +244,9 @@ mod tests {
             assert_eq!(text(&root.join(level).join("cgroup.subtree_control")), "+cpu +memory +pids");
         }
         assert!(fs::read(pod.join("cgroup.subtree_control")).is_err());
+        h.update("/k/burstable/podx", &Limits { cpu_limit: None, ..LIMITS }).expect("update");
+        assert_eq!(text(&pod.join("cpu.max")), "max 100000");
+        assert_eq!(text(&pod.join("memory.max")), (64 << 20).to_string());
         fs::create_dir(pod.join("c")).expect("container");
         fs::write(pod.join("c/memory.events"), "low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
             .expect("events");

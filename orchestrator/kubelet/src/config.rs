@@ -43,6 +43,11 @@ impl Config {
         self.data_dir.join("pods")
     }
 
+    /// Directories made for claims: they outlive their pods.
+    pub(crate) fn local_volumes_dir(&self) -> PathBuf {
+        self.data_dir.join("local-volumes")
+    }
+
     pub(crate) fn logs_dir(&self) -> PathBuf {
         self.data_dir.join("pod-logs")
     }

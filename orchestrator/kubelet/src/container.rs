@@ -227,7 +227,8 @@ fn volume_mounts(
         };
         let destination = Path::new("/").join(&m.mount_path).display().to_string();
         // What the API holds is shown, never written to.
-        let shown = spec.volumes.iter().flatten().any(|v| v.name == m.name && crate::volumes::is_shown(v));
+        let shown =
+            spec.volumes.iter().flatten().any(|v| v.name == m.name && crate::volumes::is_read_only(v));
         let read_only = shown || m.read_only == Some(true);
         out.push(Mount { source, destination, read_only, propagation });
     }

@@ -81,6 +81,7 @@ impl Kubelet {
         let (socket, namespace) = (&config.containerd_socket, &config.containerd_namespace);
         containerd::end_forgotten_shims(socket, namespace, &tasks).await?;
         register_roots(&config, &handles.cgroups);
+        let pods: Arc<Pods> = Arc::default();
         let node = Arc::new(Node {
             events: Events::new(client.clone(), &config.node_name, config.clock.clone()),
             images: Images::new(containerd).with_mirrors(&config.registry_mirrors),
@@ -90,9 +91,9 @@ impl Kubelet {
             cgroups: handles.cgroups,
             cpu: machine.cpu,
             memory: machine.memory,
+            pods: pods.clone(),
             config,
         });
-        let pods: Arc<Pods> = Arc::default();
         let api = api::Server::bind(node.clone(), pods.clone()).await?;
         Ok(Kubelet { node, pods, machine, api, troubles })
     }

@@ -107,6 +107,13 @@ fn architecture() -> &'static str {
     }
 }
 
+/// Where directories for claims are made: the class `local-path` asks.
+const LOCAL_VOLUMES: &str = "binnacle.io/local-volumes";
+
+fn annotations(config: &Config) -> BTreeMap<String, String> {
+    [(LOCAL_VOLUMES.to_owned(), config.local_volumes_dir().display().to_string())].into()
+}
+
 fn labels(config: &Config) -> BTreeMap<String, String> {
     [
         ("kubernetes.io/hostname", config.node_name.as_str()),
@@ -195,7 +202,7 @@ pub(crate) async fn register(
     let now = config.clock.now();
     let old = match api.get_opt(name).await? {
         Some(n) => {
-            let body = json!({"metadata": {"labels": labels(config)}});
+            let body = json!({"metadata": {"labels": labels(config), "annotations": annotations(config)}});
             api.patch(name, &PatchParams::default(), &Patch::Merge(body)).await?;
             n
         }
@@ -204,6 +211,7 @@ pub(crate) async fn register(
                 metadata: ObjectMeta {
                     name: Some(name.clone()),
                     labels: Some(labels(config)),
+                    annotations: Some(annotations(config)),
                     ..ObjectMeta::default()
                 },
                 spec: Some(NodeSpec {

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use signal::Timestamp;
 
 use crate::runtime::{Exit, Record, State};
+use crate::status::Resize;
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 const BACKOFF_MOST: Duration = Duration::from_secs(300);
@@ -63,6 +64,10 @@ pub(crate) struct Observed {
     pub(crate) stopping: BTreeSet<String>,
     pub(crate) backoff: BTreeMap<String, Backoff>,
     pub(crate) held: BTreeMap<String, Held>,
+    /// Whether what runs has what the pod says now.
+    pub(crate) resize: Resize,
+    /// Running containers that have.
+    pub(crate) resized: BTreeSet<String>,
     /// When this node first saw the pod.
     pub(crate) start_time: Option<Timestamp>,
 }

@@ -31,6 +31,16 @@ impl Pods {
         all.values().map(|s| s.borrow().clone()).find(|p| is(p))
     }
 
+    /// All pods of this node, in order of namespace and name.
+    pub(crate) fn all(&self) -> Vec<Arc<Pod>> {
+        let mut all: Vec<Arc<Pod>> = self.by_uid.lock().values().map(|s| s.borrow().clone()).collect();
+        all.sort_by(|a, b| {
+            let key = |p: &Pod| (p.metadata.namespace.clone(), p.metadata.name.clone());
+            key(a).cmp(&key(b))
+        });
+        all
+    }
+
     /// Watches until the token's word. Workers end with it; what they run goes on.
     pub(crate) async fn run(self: Arc<Self>, node: Arc<Node>, stop: CancellationToken) {
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", node.config.node_name));

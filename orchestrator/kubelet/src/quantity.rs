@@ -47,6 +47,11 @@ pub(crate) fn pod_limits(spec: &PodSpec) -> Limits {
     }
 }
 
+/// Bytes that a pod's containers ask for together.
+pub(crate) fn pod_memory_request(spec: &PodSpec) -> i64 {
+    spec.containers.iter().filter_map(|c| request(c, "memory")).map(Amount::value).sum()
+}
+
 /// `Guaranteed`, `Burstable` or `BestEffort` (kubernetes: pkg/apis/core/v1/helper/qos).
 pub(crate) fn qos(spec: &PodSpec) -> &'static str {
     let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());

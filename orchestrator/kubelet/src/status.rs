@@ -18,6 +18,19 @@ pub(crate) struct Place {
     pub(crate) pod_ip: Option<String>,
 }
 
+/// How far an in-place resize is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Resize {
+    #[default]
+    Done,
+    /// `Infeasible` or `Deferred`, and why.
+    Pending {
+        reason: &'static str,
+        message: String,
+    },
+    Failed(String),
+}
+
 /// API times have whole seconds.
 pub(crate) fn time(t: Timestamp) -> Time {
     let seconds = t.nanos().div_euclid(1_000_000_000);
@@ -115,6 +128,19 @@ fn container(pod: &Pod, c: &Container, init: bool, o: &Observed, plan: &Plan) ->
     if let Some((id, e)) = o.previous.get(&c.name) {
         let last = ContainerState { terminated: Some(terminated(e, id)), ..ContainerState::default() };
         s.last_state = Some(last);
+    }
+    let running = matches!(record.map(|r| &r.state), Some(State::Running { .. }));
+    if running && o.resized.contains(&c.name) {
+        s.allocated_resources = c.resources.as_ref().and_then(|r| r.requests.clone());
+        s.resources = c.resources.clone();
+    } else if running {
+        let said = pod.status.iter().flat_map(|s| {
+            s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
+        });
+        if let Some(before) = said.into_iter().find(|b| b.name == c.name) {
+            s.allocated_resources.clone_from(&before.allocated_resources);
+            s.resources.clone_from(&before.resources);
+        }
     }
     let held = o.held.get(&c.name);
     s.state = Some(match record.map(|r| &r.state) {
@@ -233,6 +259,15 @@ fn conditions(pod: &Pod, spec: &PodSpec, o: &Observed, plan: &Plan, s: &PodStatu
         make("ContainersReady", containers_ready, reason, message),
         make("PodScheduled", true, None, None),
     ];
+    match &o.resize {
+        Resize::Done => {}
+        Resize::Pending { reason, message } => {
+            list.push(make("PodResizePending", true, Some(reason), Some(message.clone())));
+        }
+        Resize::Failed(why) => {
+            list.push(make("PodResizeInProgress", true, Some("Error"), Some(why.clone())));
+        }
+    }
     // Others' conditions stay: readiness gates, DisruptionTarget.
     list.extend(old.iter().filter(|c| !OURS.contains(&c.type_.as_str())).cloned());
     list
@@ -251,8 +286,15 @@ fn gates(spec: &PodSpec, conditions: &[PodCondition]) -> Vec<String> {
     .collect()
 }
 
-const OURS: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OURS: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 /// True if the status says that the pod is ready.
 pub(crate) fn is_ready(s: &PodStatus) -> bool {

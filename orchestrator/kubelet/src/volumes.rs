@@ -4,6 +4,7 @@
 //! time in its name, `..data` points there, and each visible file is a link through `..data`. One rename of `..data`
 //! changes all files at once.
 
+mod claim;
 mod content;
 mod follow;
 mod token;
@@ -43,8 +44,13 @@ impl File {
 pub(crate) type Files = BTreeMap<String, File>;
 
 /// True for a volume that shows what the API holds: it is followed, and read only.
-pub(crate) fn is_shown(v: &Volume) -> bool {
+fn is_shown(v: &Volume) -> bool {
     v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some()
+}
+
+/// True for a volume that no container of the pod writes to.
+pub(crate) fn is_read_only(v: &Volume) -> bool {
+    is_shown(v) || v.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only == Some(true))
 }
 
 /// Makes all volumes of a pod; gives where each is.
@@ -76,6 +82,9 @@ async fn one(
     v: &Volume,
     dir: &Path,
 ) -> Result<PathBuf, Error> {
+    if let Some(name) = claim::name(facts.pod, v) {
+        return claim::locate(client, facts.pod, &name).await;
+    }
     let create = || fs::create_dir_all(dir).map_err(Error::io(format!("create {dir:?}")));
     if let Some(h) = &v.host_path {
         return host_path(h);

@@ -1,6 +1,7 @@
 //! One pod's worker: observes, asks the plan, acts, reports, until the pod is gone.
 
 mod report;
+mod resize;
 mod start;
 mod teardown;
 
@@ -23,8 +24,9 @@ use crate::environment::Facts;
 use crate::events::Events;
 use crate::images::Images;
 use crate::plan::{self, Action, Backoff, Held, Observed, Plan, plan};
+use crate::pods::Pods;
 use crate::probes::{self, ProbeEvent};
-use crate::runtime::{Record, Runtime, State};
+use crate::runtime::{Limits, Record, Runtime, State};
 use crate::{Config, Error, lifecycle, metrics::METRICS, quantity, status, volumes};
 
 pub(crate) use report::Reporter;
@@ -42,11 +44,22 @@ pub(crate) struct Node {
     /// Thousandths of a core, and bytes.
     pub(crate) cpu: i64,
     pub(crate) memory: i64,
+    /// The pods of this node.
+    pub(crate) pods: Arc<Pods>,
 }
 
 impl Node {
     pub(crate) fn now(&self) -> Timestamp {
         self.config.clock.now()
+    }
+
+    /// The pods that have room here: those that are not over.
+    fn neighbours(&self) -> Vec<Arc<Pod>> {
+        let over = |p: &Pod| {
+            let phase = p.status.as_ref().and_then(|s| s.phase.as_deref());
+            phase.is_some_and(|p| plan::Phase::parse(p).is_final())
+        };
+        self.pods.all().into_iter().filter(|p| !over(p)).collect()
     }
 }
 
@@ -108,6 +121,8 @@ pub(crate) struct Worker {
     image_delay: BTreeMap<String, Duration>,
     held: BTreeMap<String, Held>,
     crash_looping: BTreeSet<String>,
+    /// What running containers are limited to, by id.
+    limits: BTreeMap<String, Limits>,
     first_seen: Timestamp,
     counted_start: bool,
     was_ready: bool,
@@ -153,6 +168,7 @@ impl Worker {
             image_delay: BTreeMap::new(),
             held: BTreeMap::new(),
             crash_looping: BTreeSet::new(),
+            limits: BTreeMap::new(),
             counted_start: false,
             was_ready: status::is_ready(&first.status.clone().unwrap_or_default()),
             probe_events,
@@ -191,7 +207,8 @@ impl Worker {
 
     async fn sync(&mut self, pod: &Arc<Pod>) -> Result<Next, Error> {
         loop {
-            let observed = self.observe(pod);
+            let mut observed = self.observe(pod);
+            self.resize(pod, &mut observed);
             let plan = plan(pod, &observed);
             self.report(pod, &observed, &plan);
             let mut again = false;
@@ -251,6 +268,7 @@ impl Worker {
             .map(|r| (r.id.clone(), r.clone()))
             .collect();
         self.watched.retain(|id, _| running.contains_key(id));
+        self.limits.retain(|id, _| running.contains_key(id));
         for (id, record) in &running {
             if !self.watched.contains_key(id) {
                 let w = self.watch_container(pod, record);

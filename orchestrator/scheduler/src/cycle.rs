@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
-use crate::plugins;
-use crate::snapshot::{Resources, Snapshot, requests};
+use crate::snapshot::{NodeInfo, Resources, Snapshot, requests};
+use crate::{plugins, volumes};
 
 /// Why a node will not do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +15,9 @@ pub struct Verdict {
     pub plugin: &'static str,
     /// As upstream words it, such as `Insufficient cpu`.
     pub reason: String,
+    /// It is the pod's own, whatever the node.
+    #[serde(skip)]
+    pub whole: bool,
 }
 
 /// What a cycle came to.
@@ -30,6 +33,18 @@ pub enum Outcome {
 pub fn schedule(pod: &Pod, snapshot: &Snapshot, tie_break: impl Fn(&str) -> u64) -> Outcome {
     let spec = pod.spec.clone().unwrap_or_default();
     let requests: Resources = requests(&spec);
+    let wants = match snapshot.volumes.wants(pod) {
+        Ok(wants) => wants,
+        Err(reason) => {
+            let verdict = |node: &NodeInfo| Verdict {
+                node: node.name.clone(),
+                plugin: volumes::NAME,
+                reason: reason.clone(),
+                whole: true,
+            };
+            return Outcome::Unschedulable(snapshot.nodes.iter().map(verdict).collect());
+        }
+    };
     let mut verdicts = Vec::new();
     let mut feasible = Vec::new();
     for node in &snapshot.nodes {
@@ -40,14 +55,24 @@ pub fn schedule(pod: &Pod, snapshot: &Snapshot, tie_break: impl Fn(&str) -> u64)
                 node: node.name.clone(),
                 plugin,
                 reason,
+                whole: false,
             }));
             // As upstream: the first plugin that refuses a node ends the filtering of that node.
             if verdicts.len() > before {
                 break;
             }
         }
-        if verdicts.len() == before {
-            feasible.push(node);
+        if verdicts.len() > before {
+            continue;
+        }
+        match snapshot.volumes.choose(&wants, &node.node) {
+            Ok(_) => feasible.push(node),
+            Err(reason) => verdicts.push(Verdict {
+                node: node.name.clone(),
+                plugin: volumes::NAME,
+                reason,
+                whole: false,
+            }),
         }
     }
     let best = feasible.iter().map(|node| {
@@ -67,6 +92,9 @@ pub fn schedule(pod: &Pod, snapshot: &Snapshot, tie_break: impl Fn(&str) -> u64)
 pub(crate) fn message(nodes: usize, verdicts: &[Verdict]) -> String {
     if nodes == 0 {
         return "no nodes available to schedule pods".to_owned();
+    }
+    if let Some(v) = verdicts.iter().find(|v| v.whole) {
+        return format!("0/{nodes} nodes are available: {}.", v.reason);
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for v in verdicts {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use apimachinery::trace::TRACEPARENT_ANNOTATION;
 use client::{EventRecorder, Informers, Key};
-use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{
+    Binding, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -20,6 +23,7 @@ use crate::cycle::{Outcome, Verdict, message, schedule};
 use crate::metrics::{METRICS, QueueLabel, ResultLabel};
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
+use crate::volumes::{self, Choice, Volumes};
 
 /// Where the verdicts of the last attempt stand on a pending pod, as JSON `[{node, plugin, reason}]`.
 pub const VERDICTS_ANNOTATION: &str = "binnacle.io/scheduling-verdicts";
@@ -37,18 +41,25 @@ pub struct Config {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
+    /// Rung at each change of a claim.
+    claims: Notify,
 }
 
 /// Schedules until `stop`.
 pub async fn run(informers: Informers, config: Config, stop: CancellationToken) {
-    let shared = Arc::new(Shared { queue: Mutex::default(), wake: Notify::new() });
+    let shared = Arc::new(Shared { queue: Mutex::default(), wake: Notify::new(), claims: Notify::new() });
     let pods = informers.of::<Pod>();
     let nodes = informers.of::<Node>();
     watch(&informers, &config, &shared);
     pods.synced().await;
     nodes.synced().await;
+    informers.of::<PersistentVolumeClaim>().synced().await;
+    informers.of::<PersistentVolume>().synced().await;
+    informers.of::<StorageClass>().synced().await;
     let (bound_tx, mut bound) = mpsc::unbounded_channel::<(Key, bool)>();
     let mut assumed: HashMap<Key, String> = HashMap::new();
+    // By pods whose binding is on its way.
+    let mut taken: HashMap<Key, Vec<String>> = HashMap::new();
     let recorder = EventRecorder::new(informers.client().clone(), &config.scheduler_name, None);
     loop {
         while let Ok((key, ok)) = bound.try_recv() {
@@ -82,7 +93,9 @@ pub async fn run(informers: Informers, config: Config, stop: CancellationToken) 
             continue;
         }
         let started = config.clock.monotonic();
-        let snapshot = Snapshot::new(&nodes.list(), &pods.list(), |p| assumed.get(&Key::of(p)).cloned());
+        taken.retain(|key, _| assumed.contains_key(key));
+        let mut snapshot = Snapshot::new(&nodes.list(), &pods.list(), |p| assumed.get(&Key::of(p)).cloned());
+        snapshot.volumes = Volumes::of(&pod, &informers, taken.values().flatten().cloned().collect());
         let seed = pod.uid().unwrap_or_default();
         let outcome = schedule(&pod, &snapshot, |node| spread_ties(&seed, node));
         METRICS.latency.observe((config.clock.monotonic() - started).as_secs_f64());
@@ -98,11 +111,19 @@ pub async fn run(informers: Informers, config: Config, stop: CancellationToken) 
                 span.record("node", &name);
                 span.record("result", "scheduled");
                 assumed.insert(key.clone(), name.clone());
+                let node = snapshot.nodes.iter().find(|n| n.name == name);
+                let wants = snapshot.volumes.wants(&pod);
+                let chosen =
+                    wants.ok().zip(node).and_then(|(w, n)| snapshot.volumes.choose(&w, &n.node).ok());
+                let chosen = chosen.unwrap_or_default();
+                taken.insert(key.clone(), chosen.iter().filter_map(Choice::taken).collect());
                 let done = bound_tx.clone();
+                let (informers, shared) = (informers.clone(), shared.clone());
                 telemetry::task::spawn(
                     "bind",
                     async move {
-                        let ok = bind(client, &recorder, &pod, &name).await;
+                        let ready = prepare(&informers, &shared, &pod, &name, &chosen).await;
+                        let ok = ready && bind(client, &recorder, &pod, &name).await;
                         // The loop has ended if nobody listens; then nothing is left to settle.
                         drop(done.send((key, ok)));
                     }
@@ -152,6 +173,22 @@ fn watch(informers: &Informers, config: &Config, shared: &Arc<Shared>) {
         s.wake.notify_one();
     });
     let (s, clock) = (shared.clone(), config.clock.clone());
+    informers.of::<PersistentVolumeClaim>().on_change(move |_| {
+        s.claims.notify_waiters();
+        s.queue.lock().something_changed(clock.monotonic());
+        s.wake.notify_one();
+    });
+    let (s, clock) = (shared.clone(), config.clock.clone());
+    informers.of::<PersistentVolume>().on_change(move |_| {
+        s.queue.lock().something_changed(clock.monotonic());
+        s.wake.notify_one();
+    });
+    let (s, clock) = (shared.clone(), config.clock.clone());
+    informers.of::<StorageClass>().on_change(move |_| {
+        s.queue.lock().something_changed(clock.monotonic());
+        s.wake.notify_one();
+    });
+    let (s, clock) = (shared.clone(), config.clock.clone());
     informers.of::<Node>().on_change(move |c| {
         let matters = match (&c.old, &c.new) {
             (Some(o), Some(n)) => {
@@ -167,6 +204,21 @@ fn watch(informers: &Informers, config: &Config, shared: &Arc<Shared>) {
             s.wake.notify_one();
         }
     });
+}
+
+/// Volumes first. Whether the pod may be bound now.
+async fn prepare(informers: &Informers, shared: &Shared, pod: &Pod, node: &str, chosen: &[Choice]) -> bool {
+    if chosen.is_empty() {
+        return true;
+    }
+    match volumes::bind(informers, &shared.claims, pod, node, chosen).await {
+        Ok(bound) => bound,
+        Err(e) => {
+            METRICS.attempts.get_or_create(&ResultLabel { result: "error" }).inc();
+            tracing::warn!(pod = %pod.name_any(), node, error = %e, "volumes not bound, the pod is tried again");
+            false
+        }
+    }
 }
 
 fn wants_node(pod: &Pod, scheduler: &str) -> bool {

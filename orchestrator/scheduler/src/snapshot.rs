@@ -7,6 +7,8 @@ use apimachinery::quantity::Quantity as Amount;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::volumes::Volumes;
+
 /// Amounts of resources: CPU in millicores, everything else in its own unit (bytes, pods, devices).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resources(pub BTreeMap<String, i64>);
@@ -97,6 +99,8 @@ impl NodeInfo {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub nodes: Vec<NodeInfo>,
+    /// What the claims of the pod at hand are about.
+    pub volumes: Volumes,
 }
 
 impl Snapshot {
@@ -121,6 +125,6 @@ impl Snapshot {
                 info.add(pod.clone());
             }
         }
-        Snapshot { nodes: by_name.into_values().collect() }
+        Snapshot { nodes: by_name.into_values().collect(), volumes: Volumes::default() }
     }
 }

@@ -12,6 +12,7 @@ mod senders;
 mod servers;
 mod survival;
 mod telemetry;
+mod volumes;
 mod workloads;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ fn the_main_job() -> Result<()> {
     deploy(&mut c).context("deploy the shop")?;
     kubectl_verbs(&mut c).context("kubectl")?;
     workloads::every_workload(&mut c).context("workloads")?;
+    volumes::claims_are_kept(&mut c).context("volumes")?;
     telemetry::telemetry_arrives(&mut c).context("metrics, logs and traces")?;
     autoscaling::scale_by_metrics(&mut c).context("autoscaling")?;
     autoscaling::every_kind_of_metric(&mut c).context("kinds of metrics")?;

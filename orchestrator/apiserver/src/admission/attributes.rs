@@ -210,5 +210,6 @@ pub(crate) fn subresource_of(part: Part) -> &'static str {
         Part::Finalize => "finalize",
         Part::Approval => "approval",
         Part::EphemeralContainers => "ephemeralcontainers",
+        Part::Resize => "resize",
     }
 }

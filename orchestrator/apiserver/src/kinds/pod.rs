@@ -219,7 +219,7 @@ fn prepare_create(o: &mut Value) {
 }
 
 /// How safe a pod is from eviction (kubernetes: pkg/apis/core/helper/qos/qos.go).
-fn qos(spec: &Value) -> &'static str {
+pub(crate) fn qos(spec: &Value) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
     for list in ["initContainers", "containers"] {

@@ -18,7 +18,10 @@ pub(crate) static VOLUME: Kind = Kind {
     namespaced: false,
     status: true,
     default: default_volume,
-    prepare_create: |o| o["status"] = json!({"phase": "Pending"}),
+    prepare_create: |o| {
+        o["status"] = json!({"phase": "Pending"});
+        hold(o, "kubernetes.io/pv-protection");
+    },
     validate: validate_volume,
     columns: &[
         NAME,
@@ -44,7 +47,10 @@ pub(crate) static CLAIM: Kind = Kind {
     short: &["pvc"],
     status: true,
     default: default_claim,
-    prepare_create: |o| o["status"] = json!({"phase": "Pending"}),
+    prepare_create: |o| {
+        o["status"] = json!({"phase": "Pending"});
+        hold(o, "kubernetes.io/pvc-protection");
+    },
     validate: validate_claim,
     validate_update: claim_stays,
     columns: &[
@@ -86,6 +92,16 @@ pub(crate) static CLASS: Kind = Kind {
     row: class_row,
     ..BASE
 };
+
+/// What is in use is not deleted (kubernetes: plugin/pkg/admission/storage/storageobjectinuseprotection).
+fn hold(o: &mut Value, finalizer: &str) {
+    let there = object::list(o, "metadata.finalizers");
+    if !there.iter().any(|f| f == finalizer) {
+        let mut all = there.to_vec();
+        all.push(finalizer.into());
+        object::metadata(o).insert("finalizers".to_owned(), all.into());
+    }
+}
 
 /// True for the class that claims without one get.
 pub(crate) fn is_default_class(o: &Value) -> bool {

@@ -1,16 +1,21 @@
-//! `proxy` of pods and services: a request goes on over plain HTTP to a port of theirs
+//! `proxy` of pods, services and nodes: a request goes on to a port of theirs, over TLS if the name says so; to a
+//! node's kubelet as we ask it ourselves. Upgraded connections are carried
 //! (kubernetes: pkg/registry/core/{pod,service} ResourceLocation, apimachinery: pkg/util/proxy).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderName, HeaderValue, Request, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::cache::Cache;
 use crate::dispatch::Context;
@@ -18,6 +23,7 @@ use crate::error::{ApiError, Result};
 use crate::kinds::{self, Served};
 use crate::object;
 use crate::server::ApiServer;
+use crate::webhook::client::anybody;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// What is between two hops, or ours alone.
@@ -46,44 +52,40 @@ fn parts(text: &str) -> Option<(&str, &str, &str)> {
     }
 }
 
+/// Where a request goes on.
+struct Target {
+    /// `host:port`
+    authority: String,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
 pub(crate) async fn respond(
     server: &ApiServer,
     ctx: &Context,
     served: Served,
-    req: Request<Body>,
+    mut req: Request<Body>,
 ) -> Result<Response> {
     let info = &ctx.info;
-    let bad = |why: String| ApiError::bad_request(why);
-    let (scheme, name, port) =
-        parts(&info.name).ok_or_else(|| bad(format!("invalid {} request {:?}", info.resource, info.name)))?;
-    if scheme != "http" {
-        return Err(bad(format!("scheme {scheme:?} is not proxied: only http is")));
-    }
-    let o = server.get(&served, &info.namespace, name).await?.value();
-    let (ip, port) = match served.kind.builtin() {
-        "pods" => pod_address(&o, port)?,
-        _ => service_address(&server.cache, &o, port)?,
-    };
-    let address: IpAddr =
-        ip.parse().map_err(|_| ApiError::unavailable(format!("{name} has no address to proxy to")))?;
-    if address.is_loopback() || address.is_unspecified() || is_link_local(address) {
-        return Err(bad("address not allowed".to_owned()));
-    }
+    let target = target(server, ctx, &served).await?;
     let failed = |e: String| ApiError::unavailable(format!("error trying to reach service: {e}"));
-    let tcp = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((address, port)))
-        .await
-        .map_err(|_| failed(format!("dial tcp {address}:{port}: i/o timeout")))?
-        .map_err(|e| failed(format!("dial tcp {address}:{port}: {e}")))?;
+    let wire = connect(&target).await.map_err(failed)?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.map_err(|e| failed(e.to_string()))?;
+        hyper::client::conn::http1::handshake(TokioIo::new(wire)).await.map_err(|e| failed(e.to_string()))?;
     telemetry::task::spawn("apiserver-proxy", async move {
-        if let Err(e) = connection.await {
+        if let Err(e) = connection.with_upgrades().await {
             tracing::debug!(error = %e, "a proxied connection ended");
         }
     });
+    let upgrade = req.headers().get(header::UPGRADE).cloned();
+    let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut req));
+    let path = req.uri().path().to_owned();
     let query = req.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-    let slash = if !info.rest.is_empty() && req.uri().path().ends_with('/') { "/" } else { "" };
+    let slash = if !info.rest.is_empty() && path.ends_with('/') { "/" } else { "" };
     let uri = format!("/{}{slash}{query}", info.rest);
+    let bad = |why: String| ApiError::bad_request(why);
     let (from, body) = req.into_parts();
     let mut out =
         Request::builder().method(from.method).uri(uri).body(body).map_err(|e| bad(e.to_string()))?;
@@ -92,19 +94,90 @@ pub(crate) async fn respond(
             out.headers_mut().append(name.clone(), value.clone());
         }
     }
-    let host = HeaderValue::from_str(&format!("{address}:{port}")).map_err(|e| bad(e.to_string()))?;
+    if let Some(protocol) = upgrade {
+        out.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        out.headers_mut().insert(header::UPGRADE, protocol);
+    }
+    let host = HeaderValue::from_str(&target.authority).map_err(|e| bad(e.to_string()))?;
     out.headers_mut().insert(header::HOST, host);
-    let answer = sender.send_request(out).await.map_err(|e| failed(e.to_string()))?;
+    let mut answer = sender.send_request(out).await.map_err(|e| failed(e.to_string()))?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let client = client.ok_or_else(|| failed("it switched protocols unasked".to_owned()))?;
+        super::tunnel("apiserver-proxy-tunnel", client, hyper::upgrade::on(&mut answer));
+        let mut r = Response::new(Body::empty());
+        *r.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *r.headers_mut() = answer.headers().clone();
+        return Ok(r);
+    }
     let (parts, incoming) = answer.into_parts();
     let mut r = Response::new(Body::new(incoming.map_err(axum::Error::new)));
     *r.status_mut() = parts.status;
     for (name, value) in &parts.headers {
         // A cookie from a pod would be one of ours.
-        if !NOT_PASSED.contains(name) && name != header::SET_COOKIE {
-            r.headers_mut().append(name.clone(), value.clone());
+        if NOT_PASSED.contains(name) || name == header::SET_COOKIE {
+            continue;
         }
+        let moved = (name == header::LOCATION).then(|| moved(value, &path, &info.rest)).flatten();
+        r.headers_mut().append(name.clone(), moved.unwrap_or_else(|| value.clone()));
     }
     Ok(r)
+}
+
+/// A place on the proxied server as its clients reach it: behind our path.
+fn moved(location: &HeaderValue, path: &str, rest: &str) -> Option<HeaderValue> {
+    let at = location.to_str().ok()?.strip_prefix('/').filter(|l| !l.starts_with('/'))?;
+    let before = path.trim_end_matches('/').strip_suffix(rest)?.trim_end_matches('/');
+    HeaderValue::from_str(&format!("{before}/{at}")).ok()
+}
+
+async fn target(server: &ApiServer, ctx: &Context, served: &Served) -> Result<Target> {
+    let info = &ctx.info;
+    let (scheme, name, port) =
+        parts(&info.name).filter(|(scheme, ..)| matches!(*scheme, "http" | "https")).ok_or_else(|| {
+            ApiError::bad_request(format!("invalid {} request {:?}", served.kind.singular, info.name))
+        })?;
+    let o = server.get(served, &info.namespace, name).await?.value();
+    let (ip, port) = match served.kind.builtin() {
+        "pods" => pod_address(&o, port)?,
+        "nodes" => {
+            let own = super::endpoint(server, name)?;
+            let (host, own_port) = own.rsplit_once(':').expect("an endpoint has a port");
+            if port.is_empty() || port == own_port {
+                let config = super::client_config(&server.config.pki).map_err(ApiError::internal)?;
+                return Ok(Target { authority: own, tls: Some(config) });
+            }
+            let port = port.parse().map_err(|_| ApiError::bad_request(format!("invalid port {port:?}")))?;
+            (host.trim_matches(['[', ']']).to_owned(), port)
+        }
+        _ => service_address(&server.cache, &o, port)?,
+    };
+    let address: IpAddr =
+        ip.parse().map_err(|_| ApiError::unavailable(format!("{name} has no address to proxy to")))?;
+    if address.is_loopback() || address.is_unspecified() || is_link_local(address) {
+        return Err(ApiError::bad_request("address not allowed"));
+    }
+    let authority = SocketAddr::new(address, port).to_string();
+    // As upstream: whoever answers there is trusted.
+    let tls = if scheme == "https" { Some(anybody::config().map_err(ApiError::internal)?) } else { None };
+    Ok(Target { authority, tls })
+}
+
+async fn connect(target: &Target) -> std::result::Result<Box<dyn Wire>, String> {
+    let at = &target.authority;
+    let tcp = match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(at)).await {
+        Ok(Ok(tcp)) => tcp,
+        Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+            return Err(format!("dial tcp {at}: connect: connection refused"));
+        }
+        Ok(Err(e)) => return Err(format!("dial tcp {at}: {e}")),
+        Err(_) => return Err(format!("dial tcp {at}: i/o timeout")),
+    };
+    tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+    let Some(config) = &target.tls else { return Ok(Box::new(tcp)) };
+    let host = at.rsplit_once(':').map_or(at.as_str(), |(host, _)| host).trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(host).map_err(|e| e.to_string())?;
+    let tls = TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|e| e.to_string())?;
+    Ok(Box::new(tls))
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
@@ -191,5 +264,23 @@ mod tests {
             assert_eq!(pod_address(&pod, port).expect("an address"), ("10.0.0.1".to_owned(), expect));
         }
         assert!(pod_address(&pod, "none").is_err());
+    }
+
+    #[test]
+    fn redirections_stay_behind_our_path() {
+        let check = |location: &'static str, path: &str, rest: &str, expect: Option<&str>| {
+            let got = moved(&HeaderValue::from_static(location), path, rest);
+            assert_eq!(got.as_ref().map(|v| v.to_str().expect("text")), expect, "{location}");
+        };
+        let path = "/api/v1/namespaces/n/services/web/proxy/a";
+        check("/login", path, "a", Some("/api/v1/namespaces/n/services/web/proxy/login"));
+        check(
+            "/",
+            "/api/v1/namespaces/n/services/web/proxy/",
+            "",
+            Some("/api/v1/namespaces/n/services/web/proxy/"),
+        );
+        check("https://elsewhere/", path, "a", None);
+        check("//elsewhere/", path, "a", None);
     }
 }

@@ -94,6 +94,7 @@ pub(super) fn keep_other_part(kind: &Kind, part: Part, new: &mut Value, old: &Va
                 None => drop(object::remove(spec, "ephemeralContainers")),
             }
         }
+        Part::Resize => super::resize::take(new, old),
         Part::Finalize => {
             let finalizers = object::get(new, "spec.finalizers").cloned().unwrap_or_else(|| json!([]));
             *new = old.clone();

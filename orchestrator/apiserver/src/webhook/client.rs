@@ -2,7 +2,7 @@
 //! a name `SERVICE.NAMESPACE.svc` is reached at a ready endpoint of that service
 //! (apiserver: pkg/util/webhook/client.go).
 
-mod anybody;
+pub(crate) mod anybody;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -16,6 +16,7 @@ mod objects;
 mod plugins;
 mod policies;
 mod protobuf;
+mod resize;
 mod restart;
 mod webhook;
 mod workloads;

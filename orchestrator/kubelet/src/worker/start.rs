@@ -130,6 +130,8 @@ impl Worker {
             self.fail_start(pod, &identity, e.to_string()).await;
             return Ok(());
         }
+        // Sidecars and containers follow their pod from here; what it says may be newer than what was made.
+        self.limits.insert(id.clone(), quantity::limits(c));
         node.events.normal(pod, Some(&c.name), "Started", "Container started".to_owned());
         self.remove_old(&identity).await;
         if let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) {
