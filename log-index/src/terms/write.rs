@@ -104,21 +104,29 @@ pub(crate) fn merge(
     built: &Builder,
 ) -> Result<(), Error> {
     let sorted = built.sorted();
-    let mut sorted = sorted.iter().filter_map(|i| built.words.get(*i as usize)).peekable();
+    let mut sorted = sorted.iter().filter_map(|i| built.words.get(*i as usize));
+    // The next word of what was built, while there is one.
+    let mut own = Vec::new();
+    let mut next = |own: &mut Vec<u8>| {
+        let entry = sorted.next();
+        entry.inspect(|e| built.word(e, own))
+    };
+    let mut entry = next(&mut own);
     let mut heap: BinaryHeap<Reverse<(Vec<u8>, usize)>> = BinaryHeap::new();
     for (i, (c, _)) in parts.iter_mut().enumerate() {
         if let Some(w) = c.next_word()? {
             heap.push(Reverse((w.to_vec(), i)));
         }
     }
-    let (mut blocks, mut own) = (Vec::new(), Vec::new());
+    let (mut word, mut blocks, mut new) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        let word = match (heap.peek(), sorted.peek()) {
-            (Some(Reverse((w, _))), Some(e)) => w.as_slice().min(built.word(e)).to_vec(),
-            (Some(Reverse((w, _))), None) => w.clone(),
-            (None, Some(e)) => built.word(e).to_vec(),
+        word.clear();
+        match (heap.peek(), &entry) {
+            (Some(Reverse((w, _))), None) => word.extend_from_slice(w),
+            (Some(Reverse((w, _))), Some(_)) if *w < own => word.extend_from_slice(w),
+            (_, Some(_)) => word.extend_from_slice(&own),
             (None, None) => return Ok(()),
-        };
+        }
         blocks.clear();
         while let Some(mut top) = heap.peek_mut() {
             let Reverse((w, i)) = &mut *top;
@@ -126,8 +134,7 @@ pub(crate) fn merge(
                 break;
             }
             let Some((c, map)) = parts.get_mut(*i) else { break };
-            let new = c.blocks().iter().filter_map(|b| map.get(*b as usize).copied().flatten());
-            blocks.extend(new);
+            blocks.extend(c.blocks().iter().filter_map(|b| map.get(*b as usize).copied().flatten()));
             match c.next_word()? {
                 Some(next) => {
                     w.clear();
@@ -136,9 +143,10 @@ pub(crate) fn merge(
                 None => drop(std::collections::binary_heap::PeekMut::pop(top)),
             }
         }
-        if let Some(e) = sorted.next_if(|e| built.word(e) == word) {
-            built.blocks(e, &mut own);
-            blocks.extend_from_slice(&own);
+        if let Some(e) = entry.filter(|_| own == word) {
+            built.blocks(e, &mut new);
+            blocks.extend_from_slice(&new);
+            entry = next(&mut own);
         }
         if !blocks.is_empty() {
             blocks.sort_unstable();

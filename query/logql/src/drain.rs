@@ -33,26 +33,60 @@ struct Cluster {
     last: i64,
 }
 
+/// Patterns of one number of words and, by its text, one first word.
+type Group = HashMap<Box<str>, Vec<Cluster>>;
+
 #[derive(Default)]
 pub struct Drain {
-    groups: HashMap<(usize, Option<String>), Vec<Cluster>>,
+    groups: HashMap<usize, Group>,
     patterns: usize,
     /// Lines of patterns that found no place.
     pub rare: u64,
 }
 
+/// A word of a line.
+#[derive(Clone, Copy)]
+enum Word<'a> {
+    Constant(&'a str),
+    /// A name and a separator; what it names is variable.
+    Named(&'a str),
+    Variable,
+}
+
+impl Word<'_> {
+    fn is(self, known: &Option<String>) -> bool {
+        match (self, known) {
+            (Word::Constant(w), Some(known)) => w == known,
+            (Word::Named(name), Some(known)) => known.strip_suffix(VARIABLE) == Some(name),
+            (Word::Variable, None) => true,
+            _ => false,
+        }
+    }
+
+    /// `None` is variable.
+    fn to_owned(self) -> Option<String> {
+        match self {
+            Word::Constant(w) => Some(w.to_owned()),
+            Word::Named(name) => Some(format!("{name}{VARIABLE}")),
+            Word::Variable => None,
+        }
+    }
+}
+
 /// Words that tell one line from the next: numbers, ids, addresses, times. Punctuation around them stays.
-fn constant(word: &str) -> Option<String> {
-    let digits = word.bytes().filter(u8::is_ascii_digit).count();
-    let hex = word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    if digits == 0 && !hex {
-        return Some(word.to_owned());
+fn constant(word: &str) -> Word<'_> {
+    let digits = word.bytes().any(|b| b.is_ascii_digit());
+    let hex = || word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if !digits && !hex() {
+        return Word::Constant(word);
     }
     // `key=123` and `"key":123` keep what they are called.
-    let (key, value) = word.rsplit_once(['=', ':'])?;
-    let named = !key.is_empty() && !key.bytes().any(|b| b.is_ascii_digit());
-    let separator = word.get(key.len()..word.len() - value.len())?;
-    named.then(|| format!("{key}{separator}{VARIABLE}"))
+    let Some(separator) = word.rfind(['=', ':']) else { return Word::Variable };
+    let named = separator > 0 && !word.bytes().take(separator).any(|b| b.is_ascii_digit());
+    match word.get(..=separator).filter(|_| named) {
+        Some(name) => Word::Named(name),
+        None => Word::Variable,
+    }
 }
 
 impl Drain {
@@ -62,15 +96,28 @@ impl Drain {
 
     /// A line that stands for several, and its time.
     pub(crate) fn add_many(&mut self, line: &str, bucket: i64, lines: u64, at: i64) {
-        let words: Vec<Option<String>> = line.split_whitespace().take(WORDS).map(constant).collect();
+        let words: Vec<Word<'_>> = line.split_whitespace().take(WORDS).map(constant).collect();
         let Some(first) = words.first() else { return };
-        let group = self.groups.entry((words.len(), first.clone())).or_default();
-        let agree = |c: &Cluster| c.words.iter().zip(&words).filter(|(a, b)| a == b).count();
-        let best = group.iter_mut().max_by_key(|c| agree(c));
+        let named;
+        let key = match first {
+            Word::Constant(w) => *w,
+            Word::Named(name) => {
+                named = format!("{name}{VARIABLE}");
+                &named
+            }
+            Word::Variable => VARIABLE,
+        };
+        let all = self.groups.entry(words.len()).or_default();
+        let group = match all.get_mut(key) {
+            Some(group) => group,
+            None => all.entry(key.into()).or_default(),
+        };
+        let agree = |c: &Cluster| c.words.iter().zip(&words).filter(|(a, b)| b.is(a)).count();
+        let best = group.iter_mut().map(|c| (agree(c), c)).max_by_key(|(n, _)| *n);
         match best {
-            Some(c) if agree(c) as f64 >= ALIKE * words.len() as f64 => {
+            Some((n, c)) if n as f64 >= ALIKE * words.len() as f64 => {
                 for (known, new) in c.words.iter_mut().zip(words) {
-                    if *known != new {
+                    if !new.is(known) {
                         *known = None;
                     }
                 }
@@ -80,6 +127,7 @@ impl Drain {
             _ if self.patterns < PATTERNS => {
                 self.patterns += 1;
                 let counts = BTreeMap::from([(bucket, lines)]);
+                let words = words.into_iter().map(Word::to_owned).collect();
                 group.push(Cluster { words, counts, first: at, last: at });
             }
             _ => self.rare += lines,
@@ -93,21 +141,28 @@ impl Drain {
 
     /// Lets go of counts before a bucket, and of patterns that have none left.
     pub(crate) fn forget(&mut self, before: i64) {
-        self.groups.retain(|_, group| {
-            group.retain_mut(|c| {
-                c.counts.retain(|at, _| *at >= before);
-                !c.counts.is_empty()
+        self.groups.retain(|_, all| {
+            all.retain(|_, group| {
+                group.retain_mut(|c| {
+                    c.counts.retain(|at, _| *at >= before);
+                    !c.counts.is_empty()
+                });
+                !group.is_empty()
             });
-            !group.is_empty()
+            !all.is_empty()
         });
-        self.patterns = self.groups.values().map(Vec::len).sum();
+        self.patterns = self.clusters().count();
         self.rare = 0;
+    }
+
+    fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+        self.groups.values().flat_map(HashMap::values).flatten()
     }
 
     /// Each pattern with the time of its first line and of its last.
     pub(crate) fn snapshot(&self) -> Vec<(Pattern, i64, i64)> {
         let mut by_text: BTreeMap<String, (BTreeMap<i64, u64>, i64, i64)> = BTreeMap::new();
-        for c in self.groups.values().flatten() {
+        for c in self.clusters() {
             let mut words: Vec<&str> = c.words.iter().map(|w| w.as_deref().unwrap_or(VARIABLE)).collect();
             // Several variable words in a row read as one.
             words.dedup_by(|a, b| *a == VARIABLE && *b == VARIABLE);

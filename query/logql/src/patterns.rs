@@ -3,8 +3,11 @@
 //! A [`Miner`] is fed by a tail and holds a bounded number of streams, of patterns and of counts. Of a batch with
 //! very many lines every so-many-th is looked at and counted for the others, so that a flood costs no more.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use signal::{Labels, LogStream, Matcher, Timestamp};
 
 use crate::drain::{Drain, Pattern};
@@ -133,15 +136,40 @@ impl Miner {
 }
 
 /// A line's message: of a JSON object that field which tells what happened, else all of it.
-pub fn message(line: &str) -> std::borrow::Cow<'_, str> {
+pub fn message(line: &str) -> Cow<'_, str> {
     if line.starts_with('{')
-        && let Ok(serde_json::Value::Object(o)) = serde_json::from_str(line)
-        && let Some(m) =
-            ["msg", "message", "log", "body", "error", "err"].iter().find_map(|k| o.get(*k)?.as_str())
+        && let Ok(m) = serde_json::from_str::<Message<'_>>(line)
     {
-        return m.to_owned().into();
+        let texts = [m.msg, m.message, m.log, m.body, m.error, m.err].into_iter().flatten();
+        let text = |v| if let Field::Text(t) = v { Some(t) } else { None };
+        return texts.filter_map(text).next().unwrap_or(line.into());
     }
     line.into()
+}
+
+/// Of a JSON object what may be its message; the rest is passed over and never kept.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    msg: Option<Field<'a>>,
+    #[serde(borrow)]
+    message: Option<Field<'a>>,
+    #[serde(borrow)]
+    log: Option<Field<'a>>,
+    #[serde(borrow)]
+    body: Option<Field<'a>>,
+    #[serde(borrow)]
+    error: Option<Field<'a>>,
+    #[serde(borrow)]
+    err: Option<Field<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Field<'a> {
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+    Other(IgnoredAny),
 }
 
 #[cfg(test)]
@@ -175,6 +203,18 @@ mod tests {
             all(&[], 60),
             [("disk is full".to_owned(), 1, 80), ("user <_> came in".to_owned(), 1, 10)]
         );
+    }
+
+    #[test]
+    fn messages_of_json() {
+        let check = |line: &str, expect: &str| assert_eq!(message(line), expect);
+        check(r#"{"a":[1,{"b":null}],"msg":"disk is full"}"#, "disk is full");
+        check(r#"{"message":"\"x\" is gone","error":"e"}"#, "\"x\" is gone");
+        // The first of them that is a text.
+        check(r#"{"err":"late","msg":{"a":1},"log":[2],"body":true,"error":1.5,"message":null}"#, "late");
+        check(r#"{"n":-1,"msg":-1}"#, r#"{"n":-1,"msg":-1}"#);
+        check(r#"{"msg":"open"#, r#"{"msg":"open"#);
+        check("plain", "plain");
     }
 
     #[test]
