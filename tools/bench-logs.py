@@ -45,7 +45,7 @@ def questions(lines):
          count + r"match(body, 'HTTP/1.1\" 50[0-9] [0-9]+5 ')"),
         ("aggregation: lines by pod and minute", "select pod, date_trunc('minute', time) m, count(*) from {table} group by 1, 2",
          "SELECT stream, toStartOfMinute(ts) m, count() FROM d.t GROUP BY stream, m"),
-        ("aggregation: bytes by pod and minute", "select pod, date_trunc('minute', time) m, sum(length(body)) from {table} group by 1, 2",
+        ("aggregation: bytes by pod and minute", "select pod, date_trunc('minute', time) m, sum(octet_length(body)) from {table} group by 1, 2",
          "SELECT stream, toStartOfMinute(ts) m, sum(length(body)) FROM d.t GROUP BY stream, m"),
     ]
 

@@ -194,6 +194,12 @@ impl Block {
         self.slots.iter().find(|s| s.name == *name).map(|s| self.load(s)).transpose()
     }
 
+    /// A column for good: it is not there for those who ask later.
+    pub(crate) fn take(&mut self, name: &Name) -> Result<Option<Column>, Error> {
+        self.column(name)?;
+        Ok(self.slots.iter_mut().find(|s| s.name == *name).and_then(|s| s.column.take()))
+    }
+
     pub(crate) fn times(&self) -> Result<&[i64], Error> {
         match self.column(&Name::Time)?.map(|c| &c.values) {
             Some(Values::Int(v)) if v.len() == self.count => Ok(v),
@@ -201,7 +207,7 @@ impl Block {
         }
     }
 
-    fn damaged(&self, what: &str) -> Error {
+    pub(crate) fn damaged(&self, what: &str) -> Error {
         match &self.source {
             Some((part, _)) => part.damaged(what),
             None => Error::Damaged { path: "memory".into(), what: what.to_owned() },

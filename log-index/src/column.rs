@@ -55,6 +55,22 @@ impl Texts {
         self.data.get(self.start(i)..end).unwrap_or("")
     }
 
+    /// Where one begins, and how long it is.
+    pub(crate) fn place(&self, i: usize) -> (u32, u32) {
+        let (start, end) = (self.start(i) as u32, self.ends.get(i).copied().unwrap_or(0));
+        (start.min(end), end.saturating_sub(start))
+    }
+
+    /// All of them, and what stands between.
+    pub(crate) fn data(&self) -> &str {
+        &self.data
+    }
+
+    /// The memory for good.
+    pub(crate) fn take_data(&mut self) -> String {
+        std::mem::take(&mut self.data)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         let mut start = 0;
         self.ends.iter().map(move |end| {

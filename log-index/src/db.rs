@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::error::{Error, sink_error};
 use crate::frame::{Encoder, Frame};
 use crate::head::Head;
 use crate::partition::Partition;
+use crate::progress::Progress;
 use crate::tail::{Tail, Tails};
 
 /// How often the task looks whether there is something to flush or drop.
@@ -31,6 +33,8 @@ const BODY_BYTES: usize = 256 << 10;
 
 /// Checkpoints of sources that begin so are keys of single batches, not positions.
 const ONCE: &str = "once/";
+/// Damaged files that are named in the log.
+const TOLD: usize = 1000;
 /// So long a batch whose key is known is taken for a repetition.
 const KEY_AGE: Duration = Duration::from_secs(2 * 3600);
 
@@ -51,6 +55,9 @@ pub struct LogIndex {
     pub(crate) room: tokio::sync::Notify,
     accepted: AtomicU64,
     duplicates: AtomicU64,
+    damaged: AtomicU64,
+    /// Files of which it was told that they are damaged.
+    told: Mutex<HashSet<PathBuf>>,
 }
 
 pub(crate) struct State {
@@ -84,6 +91,8 @@ pub struct Stats {
     pub duplicates: u64,
     /// Records that slow tails did not get.
     pub tail_dropped: u64,
+    /// Readings of blocks, partitions and what finds them that failed because those are damaged.
+    pub damaged: u64,
 }
 
 impl LogIndex {
@@ -132,6 +141,8 @@ impl LogIndex {
             room: tokio::sync::Notify::new(),
             accepted: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+            told: Mutex::default(),
         }))
     }
 
@@ -316,7 +327,32 @@ impl LogIndex {
             accepted: self.accepted.load(Ordering::Relaxed),
             duplicates: self.duplicates.load(Ordering::Relaxed),
             tail_dropped: self.tails.dropped.load(Ordering::Relaxed),
+            damaged: self.damaged.load(Ordering::Relaxed),
         }
+    }
+
+    /// What was read. Where it is damaged nothing, which the search counts: one bad block does not hide all others.
+    pub(crate) fn sound<T>(&self, progress: &Progress, read: Result<T, Error>) -> Result<Option<T>, Error> {
+        let read = self.help(read)?;
+        if read.is_none() {
+            progress.damage();
+        }
+        Ok(read)
+    }
+
+    /// As [`LogIndex::sound`], for what a search can do without. Either is counted, and told once for each file.
+    pub(crate) fn help<T>(&self, read: Result<T, Error>) -> Result<Option<T>, Error> {
+        let e = match read {
+            Ok(read) => return Ok(Some(read)),
+            Err(e) => e,
+        };
+        let Error::Damaged { path, .. } = &e else { return Err(e) };
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        let mut told = self.told.lock();
+        if told.len() < TOLD && told.insert(path.clone()) {
+            tracing::error!(error = %e, "a part of the log index is damaged and left out of what is read");
+        }
+        Ok(None)
     }
 
     /// Flushes and drops until told to stop. The log keeps the head over a stop.

@@ -40,6 +40,6 @@ pub use config::{Config, Kind};
 pub use db::{LogIndex, Stats};
 pub use error::Error;
 pub use progress::{Ended, Progress};
-pub use search::{AttributeView, BlockView, Direction, Search, Status, StreamInfo};
+pub use search::{AttributeView, BlockView, Direction, Search, Status, StreamInfo, TextData, TextsView};
 pub use tail::{Tail, TailBatch};
 pub use traces::{SpanSearch, TraceSummary};

@@ -24,6 +24,7 @@ pub struct Progress {
     blocks: AtomicU64,
     records: AtomicU64,
     bytes: AtomicU64,
+    damaged: AtomicU64,
 }
 
 impl Default for Progress {
@@ -41,6 +42,7 @@ impl Progress {
             blocks: AtomicU64::new(0),
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
         }
     }
 
@@ -49,6 +51,24 @@ impl Progress {
         self.blocks.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(records, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a block, or a whole partition, that was left out because it is damaged.
+    pub(crate) fn damage(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Blocks and partitions that cannot be read and are missing from what was found.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// What an answer must say of [`Progress::damaged`].
+    pub fn warning(&self) -> Option<String> {
+        let n = self.damaged();
+        (n > 0).then(|| {
+            format!("damaged blocks left out, whose records are missing here: {n} (the server's log names the files)")
+        })
     }
 
     /// Why the search must not go on; asked before each block.

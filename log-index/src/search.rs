@@ -11,7 +11,7 @@ use std::sync::Arc;
 use signal::{Labels, LogRecord, Matcher, Timestamp, TraceId};
 
 pub(crate) use plan::{Over, Plan};
-pub use view::{AttributeView, BlockView, Status};
+pub use view::{AttributeView, BlockView, Status, TextData, TextsView};
 
 use crate::db::LogIndex;
 use crate::error::Error;
@@ -87,29 +87,43 @@ impl LogIndex {
         map: impl Fn(&BlockView<'_>) -> Result<T, Error> + Sync,
         mut each: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<(), Error> {
+        self.visit(s, |v| map(&v), |found, _, _| each(found))
+    }
+
+    /// As [`LogIndex::map_blocks`]; a view may be taken apart.
+    pub fn map_views<T: Send>(
+        &self,
+        s: &Search,
+        map: impl Fn(BlockView<'_>) -> Result<T, Error> + Sync,
+        mut each: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         self.visit(s, map, |found, _, _| each(found))
     }
 
-    /// As [`LogIndex::map_blocks`]; `each` is also told the block's rank among those that came in before and after it,
+    /// As [`LogIndex::map_views`]; `each` is also told the block's rank among those that came in before and after it,
     /// and the near end of the next block in nanoseconds.
     pub(crate) fn visit<T: Send>(
         &self,
         s: &Search,
-        map: impl Fn(&BlockView<'_>) -> Result<T, Error> + Sync,
+        map: impl Fn(BlockView<'_>) -> Result<T, Error> + Sync,
         mut each: impl FnMut(T, u32, Option<i64>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let plan = Plan::new(self, s, Over::Everything)?;
         let mut failure = None;
         let one = |i: usize| {
             s.progress.ended().is_none().then(|| {
-                let view = plan.view(i)?;
-                s.progress.read(view.count() as u64, plan.bytes(i));
-                map(&view)
+                let read = || {
+                    let view = plan.view(i)?;
+                    s.progress.read(view.count() as u64, plan.bytes(i));
+                    map(view)
+                };
+                self.sound(&s.progress, read())
             })
         };
         parallel::in_order(plan.len(), one, |i, found| match found {
             None => ControlFlow::Break(()),
-            Some(Ok(found)) => each(found, plan.rank(i), plan.near(i + 1)),
+            Some(Ok(Some(found))) => each(found, plan.rank(i), plan.near(i + 1)),
+            Some(Ok(None)) => ControlFlow::Continue(()),
             Some(Err(e)) => {
                 failure = Some(e);
                 ControlFlow::Break(())
@@ -148,14 +162,14 @@ impl LogIndex {
             }
             found.truncate(limit);
         };
-        let of_block = |v: &BlockView<'_>| {
+        let of_block = |v: BlockView<'_>| {
             let mut kept: Vec<(i64, T)> = Vec::new();
             for i in 0..v.len() {
                 let i = if backward { v.len() - 1 - i } else { i };
                 if kept.len() >= limit {
                     break;
                 }
-                if let Some(t) = each(v, i)? {
+                if let Some(t) = each(&v, i)? {
                     kept.push((v.time(i), t));
                 }
             }
@@ -230,7 +244,7 @@ impl LogIndex {
             state.partitions.clone()
         };
         for p in partitions.iter().filter(|p| p.meta.max >= start.nanos() && p.meta.min < end.nanos()) {
-            let index = p.index()?;
+            let Some(index) = self.help(p.index())? else { continue };
             let fits: Vec<bool> = index.streams.iter().map(|(l, _)| s.fits(l)).collect();
             for b in index.blocks.iter().filter(|b| b.max >= start.nanos() && b.min < end.nanos()) {
                 if fits.get(b.stream as usize) == Some(&true)

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use signal::{Attributes, Labels, Matcher, Span, SpanStatus, SpanStream, Timestamp, TraceId};
 
+use crate::block::{Builder, Name};
 use crate::codec::{get_bytes, get_varint, take, trace_of_span};
 use crate::column::ValueRef;
 use crate::db::LogIndex;
@@ -57,11 +58,15 @@ impl LogIndex {
         let plan = Plan::new(self, s, over)?;
         let mut out: Vec<SpanStream> = Vec::new();
         for unit in 0..plan.len() {
-            let v = plan.view(unit)?;
-            if v.is_empty() {
+            let read = || {
+                let v = plan.view(unit)?;
+                let spans = (0..v.len()).map(|i| v.span(i)).collect::<Result<Vec<Span>, Error>>()?;
+                Ok((v, spans))
+            };
+            let Some((v, spans)) = self.sound(&s.progress, read())? else { continue };
+            if spans.is_empty() {
                 continue;
             }
-            let spans = (0..v.len()).map(|i| v.span(i)).collect::<Result<Vec<Span>, Error>>()?;
             match out.iter_mut().find(|o| o.labels == *v.labels() && o.resource == *v.resource()) {
                 Some(o) => o.spans.extend(spans),
                 None => {
@@ -69,11 +74,88 @@ impl LogIndex {
                 }
             }
         }
-        for o in &mut out {
-            o.spans.sort_by_key(|s| (s.start, s.span_id.0));
-            // A sender that repeats a batch after a lost answer must not double its spans.
-            o.spans.dedup_by_key(|s| s.span_id);
+        out.iter_mut().for_each(in_order_once);
+        Ok(out)
+    }
+
+    /// As [`LogIndex::trace`] for several traces: what they lie in together is read once. Traces that are not known are
+    /// left out.
+    pub fn traces(
+        &self,
+        ids: &[TraceId],
+        matchers: &[Matcher],
+    ) -> Result<HashMap<TraceId, Vec<SpanStream>>, Error> {
+        let s = Search::new(matchers.to_vec(), Timestamp::MIN, Timestamp::MAX);
+        let wanted: HashSet<[u8; 16]> = ids.iter().map(|id| id.0).collect();
+        let mut out: HashMap<TraceId, Vec<SpanStream>> = HashMap::new();
+        let mut add = |labels: &Labels, resource: &Attributes, spans: Vec<Span>| {
+            for span in spans {
+                let of_trace = out.entry(span.trace_id).or_default();
+                match of_trace.iter_mut().find(|o| o.labels == *labels && o.resource == *resource) {
+                    Some(o) => o.spans.push(span),
+                    None => of_trace.push(SpanStream {
+                        labels: labels.clone(),
+                        resource: resource.clone(),
+                        spans: vec![span],
+                    }),
+                }
+            }
+        };
+        // Under the lock only bytes are copied.
+        let mut heads = Vec::new();
+        let partitions = {
+            let state = self.state.read();
+            for head in [state.frozen.as_deref(), Some(&state.head)].into_iter().flatten() {
+                for stream in head.streams.iter().filter(|stream| s.fits(&stream.labels)) {
+                    let rows = stream.rows.iter().map(|r| (r.time, head::data(&head.chunks, r)));
+                    let of_traces = |d: &[u8]| trace_of_span(d).is_some_and(|id| wanted.contains(&id));
+                    let rows: Vec<(i64, Vec<u8>)> =
+                        rows.filter(|(_, d)| of_traces(d)).map(|(t, d)| (t, d.to_vec())).collect();
+                    if !rows.is_empty() {
+                        heads.push((stream.labels.clone(), stream.resource.clone(), rows));
+                    }
+                }
+            }
+            state.partitions.clone()
+        };
+        for (labels, resource, mut rows) in heads {
+            rows.sort_by_key(|(t, _)| *t);
+            let mut builder = Builder::new(self.config.kind);
+            for (t, d) in &rows {
+                // What is in the head was encoded here or checked when the log was read.
+                let _ = builder.push(*t, d);
+            }
+            let block = builder.into_block();
+            add(&labels, &resource, (0..block.count()).map(|i| block.span(i)).collect::<Result<_, _>>()?);
         }
+        for p in &partitions {
+            let Some(index) = self.help(p.index())? else { continue };
+            let mut blocks: BTreeSet<usize> = BTreeSet::new();
+            for id in &wanted {
+                let entry =
+                    index.traces.as_ref().map(|table| self.help(table.get(p, id))).transpose()?.flatten();
+                match entry {
+                    Some(entry) => blocks.extend(entry.iter().flat_map(|e| &e.blocks).map(|b| *b as usize)),
+                    // An old partition, or one whose table is damaged.
+                    None => blocks.extend(0..index.blocks.len()),
+                }
+            }
+            for b in blocks.into_iter().filter_map(|b| index.blocks.get(b)) {
+                let Some((labels, resource)) =
+                    index.streams.get(b.stream as usize).filter(|(labels, _)| s.fits(labels))
+                else {
+                    continue;
+                };
+                let read = || {
+                    let block = p.block(b)?;
+                    let Some(ids) = block.column(&Name::TraceId)? else { return Ok(Vec::new()) };
+                    let is = |i: &usize| ids.wide(*i).is_some_and(|id| wanted.contains(&id));
+                    (0..block.count()).filter(is).map(|i| block.span(i)).collect()
+                };
+                add(labels, resource, self.sound(&s.progress, read())?.unwrap_or_default());
+            }
+        }
+        out.values_mut().flatten().for_each(in_order_once);
         Ok(out)
     }
 
@@ -104,9 +186,9 @@ impl LogIndex {
             all.truncate(limit);
             all
         };
-        let found = |v: &BlockView<'_>| {
+        let found = |v: BlockView<'_>| {
             let mut ids: HashMap<[u8; 16], i64> = HashMap::new();
-            for i in q.rows(v)? {
+            for i in q.rows(&v)? {
                 let t = ids.entry(v.trace_id(i)?.0).or_insert(i64::MIN);
                 *t = (*t).max(v.time(i));
             }
@@ -152,12 +234,14 @@ impl LogIndex {
             state.partitions.clone()
         };
         for p in &partitions {
-            let index = p.index()?;
+            let Some(index) = self.help(p.index())? else { continue };
             for id in ids {
                 let entry = match &index.traces {
-                    Some(table) => match table.get(p, &id.0)? {
-                        Some(e) => Some(e),
-                        None => continue,
+                    // Without its place in the table a trace's spans are looked for in all blocks.
+                    Some(table) => match self.help(table.get(p, &id.0))? {
+                        Some(Some(e)) => Some(e),
+                        Some(None) => continue,
+                        None => None,
                     },
                     None => None,
                 };
@@ -196,6 +280,12 @@ impl LogIndex {
             .collect();
         Ok(values.into_iter().collect())
     }
+}
+
+/// A sender that repeats a batch after a lost answer must not double its spans.
+fn in_order_once(s: &mut SpanStream) {
+    s.spans.sort_by_key(|s| (s.start, s.span_id.0));
+    s.spans.dedup_by_key(|s| s.span_id);
 }
 
 /// What a summary needs of a span.

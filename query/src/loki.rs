@@ -168,7 +168,12 @@ fn result((r, stats): &(LogResult, Statistics)) -> String {
     out.pop();
     out.push_str(",\"stats\":");
     out.push_str(&statistics(stats).to_string());
-    out.push_str("}}");
+    out.push('}');
+    if !stats.warnings.is_empty() {
+        out.push_str(",\"warnings\":");
+        out.push_str(&json!(stats.warnings).to_string());
+    }
+    out.push('}');
     out
 }
 

@@ -180,6 +180,53 @@ fn traces_are_found_by_id_and_by_what_they_are() {
     });
 }
 
+#[test]
+fn several_traces_are_each_as_alone() {
+    let dir = tempfile::tempdir().expect("dir");
+    rt().block_on(async {
+        let db = LogIndex::open(Config::new(dir.path(), Kind::Spans)).expect("opens");
+        for part in 0..3u8 {
+            let span = |n: u8| Span {
+                trace_id: TraceId([n % 5 + 1; 16]),
+                span_id: SpanId([part * 40 + n + 1; 8]),
+                name: format!("GET /{n}"),
+                start: Timestamp(i64::from(n ^ 3)),
+                end: Timestamp(i64::from(n) + 5),
+                attributes: [("n", "x")].into_iter().collect(),
+                ..Span::default()
+            };
+            let stream = |service: u8| SpanStream {
+                labels: Labels::from_pairs([("service_name", format!("s{service}"))]),
+                resource: [("host", "h")].into_iter().collect(),
+                spans: (0..20).filter(|n| n % 2 == service).map(span).collect(),
+            };
+            let batch = || SpanBatch { streams: vec![stream(0), stream(1)] };
+            db.append_spans(batch()).await.expect("appends");
+            // The same again, as after a lost answer.
+            db.append_spans(batch()).await.expect("appends");
+            if part < 2 {
+                db.flush().await.expect("flushes");
+            }
+        }
+        let ids: Vec<TraceId> = [1u8, 3, 5, 99].map(|n| TraceId([n; 16])).to_vec();
+        for matchers in [vec![], vec![Matcher::equal("service_name", "s1")]] {
+            let mut all = db.traces(&ids, &matchers).expect("reads");
+            assert_eq!(all.len(), 3);
+            for id in &ids {
+                let sorted = |mut streams: Vec<SpanStream>| {
+                    streams.sort_by(|a, b| a.labels.cmp(&b.labels));
+                    streams
+                };
+                let alone = sorted(db.trace(*id, &matchers).expect("reads"));
+                assert_eq!(sorted(all.remove(id).unwrap_or_default()), alone);
+                let spans: usize = alone.iter().map(|s| s.spans.len()).sum();
+                let half = usize::from(matchers.is_empty()) + 1;
+                assert_eq!(spans, if *id == TraceId([99; 16]) { 0 } else { 6 * half });
+            }
+        }
+    });
+}
+
 /// Not a test of its own: the child that the next test starts and kills.
 #[test]
 fn crash_child() {

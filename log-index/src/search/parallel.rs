@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::num::NonZero;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -80,6 +81,31 @@ pub(crate) fn in_order<T: Send>(
     });
 }
 
+/// `map(i)` for every `i` below `count`, on so many threads, this one among them.
+pub(crate) fn all<T: Send>(count: usize, threads: usize, map: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    if threads.min(count) < 2 {
+        return (0..count).map(map).collect();
+    }
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
+    let work = || {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= count {
+                return;
+            }
+            let found = map(i);
+            done.lock().push((i, found));
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..threads.min(count)).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    let mut done = done.into_inner();
+    done.sort_unstable_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, found)| found).collect()
+}
+
 fn work<T: Send>(shared: &Shared<T>, count: usize, ahead: usize, map: &(impl Fn(usize) -> T + Sync)) {
     let _stop = StopOnPanic(shared);
     loop {
@@ -128,6 +154,19 @@ mod tests {
             },
         );
         assert_eq!(got, 17);
+    }
+
+    #[test]
+    fn all_is_made_once_and_in_order() {
+        for (count, threads) in [(0, 4), (1, 4), (3, 1), (100, 4), (2, 9)] {
+            let made = AtomicUsize::new(0);
+            let got = all(count, threads, |i| {
+                made.fetch_add(1, Ordering::Relaxed);
+                i * 2
+            });
+            assert_eq!(got, (0..count).map(|i| i * 2).collect::<Vec<_>>());
+            assert_eq!(made.into_inner(), count);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 use signal::{Attributes, Labels};
 
 use super::view::Rows;
-use super::{BlockView, Direction, Search};
+use super::{BlockView, Direction, Search, parallel};
 use crate::block::{Block, Builder, Name};
 use crate::codec::{text, trace_of_span};
 use crate::config::Kind;
@@ -18,6 +18,11 @@ use crate::tokens::{self, Need};
 
 /// Rows of one stream of the head at most in one unit, so that several threads can share them.
 const HEAD_ROWS: usize = 16_384;
+
+/// Partitions that are asked at once where to look …
+const READERS: usize = 4;
+/// … if they take so many bytes; for less, threads are not worth their start.
+const LARGE: u64 = 64 << 20;
 
 enum Unit {
     Memory { labels: Labels, resource: Attributes, rows: Vec<Row>, chunks: Arc<Chunks> },
@@ -103,29 +108,26 @@ impl Plan {
         let mut needs: Vec<Vec<Vec<Need>>> = s.needles.iter().map(|n| vec![tokens::needs(n)]).collect();
         // The index knows small letters only.
         needs.extend(s.any.iter().chain(&s.folded).map(|a| a.iter().map(|n| tokens::needs(n)).collect()));
-        for partition in partitions {
-            let asked = over == Over::Everything || over == Over::Partition(partition.meta.seq);
-            if !asked || partition.meta.max < start || partition.meta.min >= end {
-                continue;
-            }
-            let index = partition.index()?;
-            let streams: Vec<bool> = index.streams.iter().map(|(l, _)| s.fits(l)).collect();
-            let mut may: Vec<bool> = index
-                .blocks
-                .iter()
-                .map(|b| b.max >= start && b.min < end && streams.get(b.stream as usize) == Some(&true))
-                .collect();
-            match (&s.trace_id, &index.traces) {
-                (Some(id), Some(traces)) => {
-                    let blocks = traces.get(&partition, &id.0)?.map_or(Vec::new(), |e| e.blocks);
-                    let has = |b: usize| blocks.binary_search(&(b as u32)).is_ok();
-                    may.iter_mut().enumerate().for_each(|(b, may)| *may &= has(b));
-                }
-                _ => partition.prune(&index, &[], id, &mut may)?,
-            }
-            for alternatives in &needs {
-                partition.prune(&index, alternatives, None, &mut may)?;
-            }
+        let asked = |p: &Partition| over == Over::Everything || over == Over::Partition(p.meta.seq);
+        let partitions: Vec<Arc<Partition>> =
+            partitions.into_iter().filter(|p| asked(p) && p.meta.max >= start && p.meta.min < end).collect();
+        // What says where to look is read from the disk: several partitions at a time wait less than one after another.
+        let reads = !needs.is_empty() || id.is_some();
+        let large = partitions.iter().map(|p| p.bytes).sum::<u64>() >= LARGE;
+        let threads = if reads && large { READERS } else { 1 };
+        let blocks = parallel::all(partitions.len(), threads, |i| {
+            partitions.get(i).map(|p| Self::blocks(index, s, p, &needs, id))
+        });
+        for (partition, found) in partitions.into_iter().zip(blocks) {
+            let found = found.expect("each partition was asked");
+            // A deletion must know all that there is.
+            let (index, may) = match over {
+                Over::Everything => match index.sound(&s.progress, found)? {
+                    Some(found) => found,
+                    None => continue,
+                },
+                Over::Partition(_) => found?,
+            };
             let at = plan.partitions.len();
             let wanted = index.blocks.iter().zip(may).enumerate().filter(|(_, (_, may))| *may);
             on_disk.extend(
@@ -140,6 +142,39 @@ impl Plan {
             Direction::Forward => plan.units.sort_by_key(|u| (u.near, u.rank)),
         }
         Ok(plan)
+    }
+
+    /// Which blocks of a partition may have what is looked for.
+    fn blocks(
+        index: &LogIndex,
+        s: &Search,
+        partition: &Partition,
+        needs: &[Vec<Vec<Need>>],
+        id: Option<u64>,
+    ) -> Result<(Arc<Index>, Vec<bool>), Error> {
+        let (start, end) = (s.start.nanos(), s.end.nanos());
+        let blocks = partition.index()?;
+        let streams: Vec<bool> = blocks.streams.iter().map(|(l, _)| s.fits(l)).collect();
+        let mut may: Vec<bool> = blocks
+            .blocks
+            .iter()
+            .map(|b| b.max >= start && b.min < end && streams.get(b.stream as usize) == Some(&true))
+            .collect();
+        // What only says where to look is not needed: without it more blocks are read.
+        match (&s.trace_id, &blocks.traces) {
+            (Some(id), Some(traces)) => {
+                if let Some(entry) = index.help(traces.get(partition, &id.0))? {
+                    let of_trace = entry.map_or(Vec::new(), |e| e.blocks);
+                    let has = |b: usize| of_trace.binary_search(&(b as u32)).is_ok();
+                    may.iter_mut().enumerate().for_each(|(b, may)| *may &= has(b));
+                }
+            }
+            _ => drop(index.help(partition.prune(&blocks, &[], id, &mut may))?),
+        }
+        for alternatives in needs {
+            index.help(partition.prune(&blocks, alternatives, None, &mut may))?;
+        }
+        Ok((blocks, may))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,9 +1,11 @@
 //! A block's rows that a search found, column by column.
 
+use std::thread::ThreadId;
+
 use signal::{Attributes, Labels, LogRecord, Severity, Span, SpanId, SpanKind, TraceId};
 
 use crate::block::{Block, Name};
-use crate::column::{Column, ValueRef, Values};
+use crate::column::{Column, Texts, ValueRef, Values};
 use crate::error::Error;
 
 /// Rows of a block, ascending.
@@ -112,6 +114,39 @@ impl<'a> BlockView<'a> {
         self.block.severity(self.rows.get(i))
     }
 
+    /// Of every row; nanoseconds.
+    pub fn times(&self) -> Result<Vec<i64>, Error> {
+        let all = self.block.times()?;
+        Ok(match &self.rows {
+            Rows::Range(from, to) => all.get(*from as usize..*to as usize).unwrap_or(&[]).to_vec(),
+            Rows::Some(rows) => rows.iter().filter_map(|r| all.get(*r as usize).copied()).collect(),
+        })
+    }
+
+    /// Of every row.
+    pub fn severities(&self) -> Result<Vec<Severity>, Error> {
+        let column = self.block.column(&Name::Severity)?;
+        let of = |i| column.and_then(|c| c.int(self.rows.get(i))).unwrap_or(0);
+        Ok((0..self.len()).map(|i| Severity(of(i) as u8)).collect())
+    }
+
+    /// Of every row, without copying one.
+    pub fn into_texts(mut self) -> Result<TextsView, Error> {
+        let home = std::thread::current().id();
+        let Some(column) = self.block.take(&Name::Text)? else {
+            let data = TextData { texts: Texts::default(), home };
+            return Ok(TextsView { data, places: vec![(0, 0); self.len()] });
+        };
+        let row = |i: usize| column.index(self.rows.get(i));
+        let Values::Text(texts) = &column.values else { return Err(self.block.damaged("texts")) };
+        let places = (0..self.rows.len()).map(|i| row(i).map_or((0, 0), |at| texts.place(at))).collect();
+        let texts = match column.values {
+            Values::Text(texts) => texts,
+            _ => Texts::default(),
+        };
+        Ok(TextsView { data: TextData { texts, home }, places })
+    }
+
     pub fn trace_id(&self, i: usize) -> Result<TraceId, Error> {
         self.block.trace_id(self.rows.get(i))
     }
@@ -159,6 +194,40 @@ impl<'a> BlockView<'a> {
     /// The whole span. Reads every column.
     pub fn span(&self, i: usize) -> Result<Span, Error> {
         self.block.span(self.rows.get(i))
+    }
+}
+
+/// Texts of a block's rows as they were unpacked.
+pub struct TextsView {
+    pub data: TextData,
+    /// For each row its text's first byte in `data`, and the number of its bytes.
+    pub places: Vec<(u32, u32)>,
+}
+
+/// Texts one after the other. Their memory is used again by the thread that unpacked them, if it is the last to have it.
+pub struct TextData {
+    texts: Texts,
+    home: ThreadId,
+}
+
+impl AsRef<str> for TextData {
+    fn as_ref(&self) -> &str {
+        self.texts.data()
+    }
+}
+
+impl AsRef<[u8]> for TextData {
+    fn as_ref(&self) -> &[u8] {
+        self.texts.data().as_bytes()
+    }
+}
+
+impl Drop for TextData {
+    fn drop(&mut self) {
+        // A thread that unpacks nothing would keep it for ever.
+        if std::thread::current().id() != self.home {
+            drop(self.texts.take_data());
+        }
     }
 }
 

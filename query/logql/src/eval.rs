@@ -81,7 +81,7 @@ pub enum LogResult {
 }
 
 /// What it took to answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// Blocks, records and bytes before compression that were read.
     pub blocks: u64,
@@ -90,6 +90,8 @@ pub struct Statistics {
     /// Lines in the answer.
     pub entries: u64,
     pub took: Duration,
+    /// What is wrong with the answer.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -205,6 +207,7 @@ impl Engine {
             bytes: progress.bytes(),
             entries,
             took: signal::time::monotonic().duration_since(began),
+            warnings: progress.warning().into_iter().collect(),
         };
         Ok((result, statistics))
     }

@@ -7,10 +7,15 @@ use arrow::array::builder::{
     Float64Builder, Int64Builder, MapBuilder, StringBuilder, StringDictionaryBuilder, StringViewBuilder,
     TimestampMillisecondBuilder, TimestampNanosecondBuilder,
 };
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray, TimestampNanosecondArray, UInt32Array,
+};
 use arrow::buffer::Buffer;
+use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, SchemaRef, TimeUnit};
+use bytes::Bytes;
 use datafusion::error::DataFusionError;
+use log_index::TextsView;
 use signal::Attributes;
 use tokio::sync::mpsc::Sender;
 
@@ -190,22 +195,54 @@ impl Column {
     }
 }
 
-/// A batch of `n` rows: `fill` gets each wanted column with its index in the table.
-pub(crate) fn batch<E>(
-    schema: &SchemaRef,
-    indexes: &[usize],
-    n: usize,
-    mut fill: impl FnMut(usize, &mut Column) -> Result<(), E>,
-) -> Result<RecordBatch, E> {
-    let mut columns: Vec<ArrayRef> = Vec::with_capacity(indexes.len());
-    for (i, f) in indexes.iter().zip(schema.fields()) {
-        let mut c = Column::new(f.data_type());
-        fill(*i, &mut c)?;
-        columns.push(c.finish());
+/// A column of `n` rows: `fill` puts them in.
+pub(crate) fn built<E>(
+    kind: &DataType,
+    fill: impl FnOnce(&mut Column) -> Result<(), E>,
+) -> Result<ArrayRef, E> {
+    let mut c = Column::new(kind);
+    fill(&mut c)?;
+    Ok(c.finish())
+}
+
+/// For each row the text of its number; an empty one is NULL.
+pub(crate) fn chosen(texts: &[&str], rows: Vec<u32>) -> ArrayRef {
+    let texts: StringViewArray = texts.iter().map(|t| (!t.is_empty()).then_some(*t)).collect();
+    take(&texts, &UInt32Array::from(rows), None).expect("each row's number is that of a text")
+}
+
+/// The same text for `n` rows; an empty one is NULL.
+pub(crate) fn repeated(text: &str, n: usize) -> ArrayRef {
+    chosen(&[text], vec![0; n])
+}
+
+/// Nanoseconds.
+pub(crate) fn times(all: Vec<i64>) -> ArrayRef {
+    Arc::new(TimestampNanosecondArray::from(all).with_timezone(UTC))
+}
+
+/// Texts as they lie in memory; empty ones are NULL.
+pub(crate) fn views(texts: TextsView) -> ArrayRef {
+    let TextsView { data, places } = texts;
+    let all: &str = data.as_ref();
+    let wanted: usize = places.iter().map(|(_, len)| *len as usize).sum();
+    let mut b = StringViewBuilder::with_capacity(places.len());
+    // A few rows must not keep all of their block in memory.
+    if wanted * 2 < all.len() {
+        for (at, len) in &places {
+            let text = all.get(*at as usize..(*at + *len) as usize).unwrap_or("");
+            b.append_option((!text.is_empty()).then_some(text));
+        }
+    } else {
+        let block = b.append_block(Buffer::from(Bytes::from_owner(data)));
+        for (at, len) in &places {
+            match len {
+                0 => b.append_null(),
+                _ => b.try_append_view(block, *at, *len).expect("it is a text within the block"),
+            }
+        }
     }
-    let options = RecordBatchOptions::new().with_row_count(Some(n));
-    let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options);
-    Ok(batch.expect("each column is made for its field and filled for each row"))
+    Arc::new(b.finish())
 }
 
 /// Collects rows and sends them on in batches; the plan's pace is the scan's.
@@ -260,9 +297,9 @@ impl Out {
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 
-    /// Sends a batch that was made elsewhere; for blocking threads. Break: stop reading.
-    pub(crate) fn pass(&self, batch: RecordBatch) -> ControlFlow<()> {
-        METRICS.rows_scanned.get_or_create(&TableLabel { table: self.table }).inc_by(batch.num_rows() as u64);
+    /// Sends a batch that was made elsewhere of so many rows; for blocking threads. Break: stop reading.
+    pub(crate) fn pass(&self, batch: RecordBatch, rows: usize) -> ControlFlow<()> {
+        METRICS.rows_scanned.get_or_create(&TableLabel { table: self.table }).inc_by(rows as u64);
         match self.tx.blocking_send(Ok(batch)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),

@@ -38,6 +38,7 @@ use crate::error::Error;
 use crate::export::{Encoder, Format};
 use crate::function;
 use crate::metrics::{METRICS, ResultLabel};
+use crate::plan::ReduceScans;
 use crate::statement;
 use crate::table::history::ObjectsAt;
 use crate::table::logql::LogqlFunction;
@@ -228,6 +229,7 @@ impl Core {
             .with_config(session)
             .with_runtime_env(env)
             .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(ReduceScans))
             .build();
         for name in function::TAKEN_AWAY {
             state.deregister_udf(name).map_err(internal)?;

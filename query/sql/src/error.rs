@@ -51,7 +51,7 @@ impl Error {
             }
             DataFusionError::External(source) => match source.downcast_ref::<ScanError>() {
                 Some(ScanError::Storage(m)) => Error::Storage(m.clone()),
-                Some(ScanError::Query(m)) => Error::Query(m.clone()),
+                Some(e) => Error::Query(e.to_string()),
                 None => Error::Internal(source.to_string()),
             },
             DataFusionError::SQL(parser, _) => {
@@ -75,11 +75,17 @@ pub(crate) enum ScanError {
     Storage(String),
     #[error("{0}")]
     Query(String),
+    /// Of an operator that works within the scan.
+    #[error("{0}")]
+    Operator(Box<DataFusionError>),
 }
 
 impl From<ScanError> for DataFusionError {
     fn from(e: ScanError) -> Self {
-        DataFusionError::External(Box::new(e))
+        match e {
+            ScanError::Operator(e) => *e,
+            e => DataFusionError::External(Box::new(e)),
+        }
     }
 }
 

@@ -202,6 +202,12 @@ impl Wanted {
     }
 
     fn time(&mut self, op: Operator, at: i64, slack: i64) -> bool {
+        // A bound that is not shifted by a cast is met to the nanosecond.
+        let at = match op {
+            Operator::Gt if slack == 0 => at.saturating_add(1),
+            Operator::Lt if slack == 0 => at.saturating_sub(1),
+            _ => at,
+        };
         let (low, high) = (at.saturating_sub(slack), at.saturating_add(slack));
         let raise = |s: Option<i64>| Some(s.map_or(low, |s| s.max(low)));
         let lower = |e: Option<i64>| Some(e.map_or(high, |e| e.min(high)));
@@ -249,6 +255,15 @@ impl Wanted {
             None => (Timestamp(end).min(now).saturating_sub(default_range), Timestamp(end), true),
         }
     }
+}
+
+/// A bound on the time column itself, in its own unit: what [`Wanted::range`] says of it is all there is to say.
+pub(crate) fn is_bound(e: &Expr, time: &str) -> bool {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = e else { return false };
+    let ordered = matches!(op, Operator::Gt | Operator::GtEq | Operator::Lt | Operator::LtEq | Operator::Eq);
+    let exact = |v: Option<&ScalarValue>| matches!(v, Some(ScalarValue::TimestampNanosecond(Some(_), _)));
+    let is_time = |e: &Expr| column_or_cast(e, time) == Some(0);
+    ordered && (is_time(left) && exact(literal(right)) || is_time(right) && exact(literal(left)))
 }
 
 fn literal(e: &Expr) -> Option<&ScalarValue> {

@@ -24,6 +24,7 @@ mod filter;
 mod function;
 mod metrics;
 mod plan;
+mod reduce;
 mod statement;
 mod table;
 

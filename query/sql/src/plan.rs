@@ -6,17 +6,23 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::streaming::StreamingTableExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
     ReplaceChildrenOptions, SendableRecordBatchStream,
 };
+
+use crate::reduce::Reduction;
+use crate::table::Scan;
 
 /// Rows come in order of these columns, ascending, the missing before all others. `None` if there are none.
 pub(crate) fn ordering(schema: &SchemaRef, columns: &[String]) -> Option<LexOrdering> {
@@ -34,6 +40,8 @@ pub(crate) struct ScanExec {
     table: String,
     inner: Arc<StreamingTableExec>,
     statistics: Arc<Statistics>,
+    /// The scan itself, if it can give groups instead of rows.
+    scan: Option<Scan>,
 }
 
 impl ScanExec {
@@ -43,7 +51,56 @@ impl ScanExec {
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
         statistics.num_rows = Precision::Inexact(rows);
         statistics.total_byte_size = Precision::Inexact(rows.saturating_mul(width));
-        ScanExec { table, inner: Arc::new(inner), statistics: Arc::new(statistics) }
+        ScanExec { table, inner: Arc::new(inner), statistics: Arc::new(statistics), scan: None }
+    }
+
+    /// `scan` is what it runs, and may give groups.
+    pub(crate) fn reducible(self, scan: Scan) -> Self {
+        ScanExec { scan: Some(scan), ..self }
+    }
+
+    /// The same with groups in the place of rows. `None` if it cannot.
+    pub(crate) fn reduced(&self, reduction: Arc<Reduction>) -> Result<Option<ScanExec>> {
+        let Some(scan) = &self.scan else { return Ok(None) };
+        let schema = reduction.schema().clone();
+        let scan = scan.clone().in_groups(reduction);
+        let inner =
+            StreamingTableExec::try_new(schema.clone(), vec![Arc::new(scan)], None, None, false, None)?;
+        let statistics = Statistics::new_unknown(&schema);
+        let table = format!("{}, in groups", self.table);
+        Ok(Some(ScanExec { table, inner: Arc::new(inner), statistics: Arc::new(statistics), scan: None }))
+    }
+}
+
+/// Lets scans do the first step of an aggregation where that is one of few groups a block.
+#[derive(Debug)]
+pub(crate) struct ReduceScans;
+
+impl PhysicalOptimizerRule for ReduceScans {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let reduced = |plan: Arc<dyn ExecutionPlan>| {
+            let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else {
+                return Ok(Transformed::no(plan));
+            };
+            let Some((reduction, input)) = Reduction::of(aggregate) else { return Ok(Transformed::no(plan)) };
+            let reduced = match input.downcast_ref::<ScanExec>() {
+                Some(scan) => scan.reduced(Arc::new(reduction))?,
+                None => None,
+            };
+            Ok(match reduced {
+                Some(scan) => Transformed::yes(Arc::new(scan) as Arc<dyn ExecutionPlan>),
+                None => Transformed::no(plan),
+            })
+        };
+        plan.transform_up(reduced).data()
+    }
+
+    fn name(&self) -> &str {
+        "reduce_scans"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
     }
 }
 

@@ -32,8 +32,9 @@ use crate::column::Out;
 use crate::config::Config;
 use crate::engine::Sources;
 use crate::error::ScanError;
-use crate::filter::Wanted;
+use crate::filter::{self, Wanted};
 use crate::plan::{self, ScanExec};
+use crate::reduce::Reduction;
 
 /// Batches that wait between a scan and its plan.
 const QUEUE: usize = 2;
@@ -57,6 +58,13 @@ impl World {
         let range = humantime(self.config.default_range);
         let note = format!("{table}: no lower bound on time, so only the last {range} is read");
         self.notes.lock().insert(note);
+    }
+
+    /// What a search of the log index could not read.
+    fn note_damage(&self, table: &str, search: &log_index::Search) {
+        if let Some(warning) = search.progress.warning() {
+            self.notes.lock().insert(format!("{table}: {warning}"));
+        }
     }
 }
 
@@ -163,9 +171,12 @@ impl TableProvider for Table {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let of_use = |f: &&Expr| Wanted::default().add(f, self.what.time());
+        // Of log records none is read that lies outside of the bounds, so nobody need look again.
+        let exact = |f: &&Expr| matches!(self.what, What::Logs) && filter::is_bound(f, self.what.time());
         Ok(filters
             .iter()
             .map(|f| match of_use(f) {
+                true if exact(f) => TableProviderFilterPushDown::Exact,
                 true => TableProviderFilterPushDown::Inexact,
                 false => TableProviderFilterPushDown::Unsupported,
             })
@@ -194,6 +205,7 @@ impl TableProvider for Table {
             wanted: Wanted::from(filters, self.what.time()),
             schema: Arc::new(full.project(&indexes)?),
             indexes,
+            reduction: None,
         };
         let schema = scan.schema.clone();
         let order = match &self.what {
@@ -202,9 +214,15 @@ impl TableProvider for Table {
         };
         // Without an estimate there is still a plan; the scan itself will say what is wrong.
         let rows = scan.estimate();
-        let exec = StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, order, false, limit)?;
+        let part: Arc<dyn PartitionStream> = Arc::new(scan.clone());
+        let exec = StreamingTableExec::try_new(schema, vec![part], None, order, false, limit)?;
+        // Bounds on how many rows are read do not mix with reading them as groups.
+        let reducible = matches!(self.what, What::Logs) && limit.is_none();
         Ok(match rows {
-            Some(rows) => Arc::new(ScanExec::new(self.what.title(), exec, rows)),
+            Some(rows) => {
+                let exec = ScanExec::new(self.what.title(), exec, rows);
+                Arc::new(if reducible { exec.reducible(scan) } else { exec })
+            }
             None => Arc::new(exec),
         })
     }
@@ -219,6 +237,8 @@ pub(crate) struct Scan {
     pub(crate) schema: SchemaRef,
     /// Of the table's columns, those that are wanted.
     pub(crate) indexes: Vec<usize>,
+    /// What leaves is not rows but groups of them.
+    pub(crate) reduction: Option<Arc<Reduction>>,
 }
 
 impl std::fmt::Debug for Scan {
@@ -228,6 +248,12 @@ impl std::fmt::Debug for Scan {
 }
 
 impl Scan {
+    /// The same, giving groups instead of rows.
+    pub(crate) fn in_groups(mut self, reduction: Arc<Reduction>) -> Scan {
+        self.reduction = Some(reduction);
+        self
+    }
+
     /// Bounds of time, with a note where they are ours.
     pub(crate) fn range(&self) -> (signal::Timestamp, signal::Timestamp) {
         let now = self.world.sources.clock.now();
@@ -289,11 +315,11 @@ impl Scan {
 
 impl PartitionStream for Scan {
     fn schema(&self) -> &SchemaRef {
-        &self.schema
+        self.reduction.as_ref().map_or(&self.schema, |r| r.schema())
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), QUEUE);
+        let mut stream = RecordBatchReceiverStreamBuilder::new(PartitionStream::schema(self).clone(), QUEUE);
         let mut out = Out::new(self.what.name(), self.schema.clone(), &self.indexes, stream.tx());
         let scan = self.clone();
         match &self.what {

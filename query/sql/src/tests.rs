@@ -17,6 +17,7 @@ use tsdb::Tsdb;
 use super::*;
 
 mod answers;
+mod groups;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 

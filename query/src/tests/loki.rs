@@ -280,3 +280,30 @@ async fn deleted_lines_are_gone() {
         StatusCode::NOT_FOUND
     );
 }
+
+/// One block that cannot be read takes its own lines from an answer, not the answer.
+#[tokio::test]
+async fn an_answer_says_what_is_damaged() {
+    let w = world_with(Config { admin_api: true, ..Config::default() }).await;
+    let query = "/loki/api/v1/query_range?query=";
+    let all = format!("{query}{}", encode(r#"{namespace=~"shop|bank"} |~ ".+""#));
+    assert_eq!(w.ok(&all).await.get("warnings"), None);
+    // What deletes writes all that is in memory to the disk first.
+    let delete = format!("/loki/api/v1/delete?start=1&query={}", encode(r#"{namespace="shop"} |= "500""#));
+    assert_eq!(w.ask(Method::POST, &delete, Scope::All).await.0, StatusCode::NO_CONTENT);
+    let parts = std::fs::read_dir(w._dir.path().join("logs")).expect("a directory");
+    let part =
+        parts.map(|e| e.expect("an entry").path()).find(|p| p.extension().is_some_and(|e| e == "part"));
+    let part = part.expect("a partition");
+    let mut bytes = std::fs::read(&part).expect("reads");
+    // In the first column of the first block, behind the header.
+    bytes[14] ^= 0x10;
+    let mut file = std::fs::OpenOptions::new().write(true).open(&part).expect("opens");
+    std::io::Write::write_all(&mut file, &bytes).expect("writes");
+    let v = w.ok(&all).await;
+    assert_eq!(v["data"]["result"].as_array().map(Vec::len), Some(1), "{v}");
+    assert!(
+        v["warnings"][0].as_str().is_some_and(|m| m.contains("damaged blocks left out") && m.contains(": 1")),
+        "{v}"
+    );
+}

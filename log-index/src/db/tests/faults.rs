@@ -126,3 +126,96 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
         "a mount namespace of its own is needed: {told}"
     );
 }
+
+/// Wherever a byte of a partition turns over, what is elsewhere is still found, and an answer that lacks something says so.
+#[test]
+fn damage_hides_no_more_than_it_hits() {
+    let dir = tempfile::tempdir().expect("dir");
+    let body = |pod: &str, i: i64| format!("{pod} line {i} took {}ms", i * 7919);
+    rt().block_on(async {
+        let db = logs(dir.path());
+        for pod in ["a", "b", "c"] {
+            let records = (0..20).map(|i| record(i, &body(pod, i))).collect();
+            db.append_logs(batch(pod, records)).await.expect("appends");
+        }
+        db.flush().await.expect("flushes");
+    });
+    let part = |dir: &std::path::Path| {
+        let mut all = std::fs::read_dir(dir).expect("dir").map(|e| e.expect("entry").path());
+        all.find(|p| p.extension().is_some_and(|e| e == "part")).expect("a partition")
+    };
+    let whole = std::fs::read(part(dir.path())).expect("reads");
+    let name = part(dir.path()).file_name().expect("name").to_owned();
+    let (mut partly, mut told) = (0, 0);
+    for at in (12..whole.len()).step_by(3) {
+        let copy = tempfile::tempdir().expect("dir");
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        std::fs::write(copy.path().join(&name), damaged).expect("writes");
+        let db = logs(copy.path());
+        let mut s = Search::new(vec![], Timestamp(0), Timestamp(i64::MAX));
+        s.needles = vec!["line".to_owned()];
+        let found = db.search(&s, 100, |_, r| Some(r.body)).expect("searches");
+        for pod in ["a", "b", "c"] {
+            let of_pod = found.iter().filter(|(_, b)| b.starts_with(pod)).count();
+            assert!(of_pod == 20 || of_pod == 0, "byte {at}: {of_pod} of {pod}");
+        }
+        let set_aside = db.stats().partitions == 0;
+        if found.len() < 60 && !set_aside {
+            assert!(s.progress.damaged() > 0 && s.progress.warning().is_some(), "byte {at}");
+            assert!(db.stats().damaged > 0, "byte {at}");
+            told += 1;
+        }
+        partly += usize::from((20..60).contains(&found.len()));
+        drop(db.streams(&[], Timestamp(0), Timestamp(i64::MAX)).expect("streams"));
+    }
+    assert!(partly > 10 && told >= partly, "{partly}, {told}");
+}
+
+#[test]
+fn spans_beside_damaged_ones_are_found() {
+    let dir = tempfile::tempdir().expect("dir");
+    let id = |n: u8| TraceId([n; 16]);
+    rt().block_on(async {
+        let db = LogIndex::open(Config::new(dir.path(), Kind::Spans)).expect("opens");
+        let span = |n: u8, service: u8| Span {
+            trace_id: id(n),
+            span_id: SpanId([n ^ service; 8]),
+            name: format!("GET /{n}"),
+            start: Timestamp(i64::from(n)),
+            end: Timestamp(i64::from(n) + 5),
+            ..Span::default()
+        };
+        let stream = |service: u8| SpanStream {
+            labels: Labels::from_pairs([("service_name", format!("s{service}"))]),
+            spans: (1..20).map(|n| span(n, service)).collect(),
+            ..SpanStream::default()
+        };
+        db.append_spans(SpanBatch { streams: vec![stream(0), stream(64)] }).await.expect("appends");
+        db.flush().await.expect("flushes");
+    });
+    let name = "0000000000000001.part";
+    let whole = std::fs::read(dir.path().join(name)).expect("reads");
+    let mut halves = 0;
+    for at in (12..whole.len()).step_by(3) {
+        let copy = tempfile::tempdir().expect("dir");
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        std::fs::write(copy.path().join(name), damaged).expect("writes");
+        let db = LogIndex::open(Config::new(copy.path(), Kind::Spans)).expect("opens");
+        let spans: usize = db.trace(id(7), &[]).expect("reads").iter().map(|s| s.spans.len()).sum();
+        halves += usize::from(spans == 1);
+        drop(db.summaries(&[id(7)], &[]).expect("sums up"));
+        let q = SpanSearch {
+            matchers: Vec::new(),
+            start: Timestamp(0),
+            end: Timestamp(100),
+            name: None,
+            min_duration: None,
+            max_duration: None,
+            attributes: Vec::new(),
+        };
+        drop(db.search_traces(&q, 10).expect("searches"));
+    }
+    assert!(halves > 3, "{halves}");
+}

@@ -17,6 +17,9 @@ use super::trace::{Trace, duration};
 use super::value::Static;
 use crate::error::Error;
 
+/// Traces that are read together, which mostly lie together.
+const TOGETHER: usize = 16;
+
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Traces that one query may read whole.
@@ -154,9 +157,11 @@ impl Engine {
         loop {
             let (mut ids, complete) = self.candidates(&plan, o, (start, end), &known, batch, &mut pace)?;
             ids.sort_by_key(|(_, t)| std::cmp::Reverse(*t));
-            for (id, _) in ids {
-                known.insert(id);
-                if let Some(t) = self.load(id, o)? {
+            let ids: Vec<TraceId> = ids.into_iter().map(|(id, _)| id).collect();
+            known.extend(&ids);
+            for some in ids.chunks(TOGETHER) {
+                let mut loaded = self.index.traces(some, &o.enforce)?;
+                for t in some.iter().filter_map(|id| Trace::new(*id, loaded.remove(id)?)) {
                     let sets = run(&t, &q.stages);
                     if !sets.is_empty() {
                         out.push(found(&t, &sets, &mentioned, o.spans));
@@ -180,10 +185,6 @@ impl Engine {
         out.sort_by_key(|f| std::cmp::Reverse(f.start));
         out.truncate(o.limit);
         Ok((out, known.len()))
-    }
-
-    fn load(&self, id: TraceId, o: &Options) -> Result<Option<Trace>, Error> {
-        Ok(Trace::new(id, self.index.trace(id, &o.enforce)?))
     }
 
     /// Traces with a span that may be in the answer, at most `most` that are not known yet, each with its newest
@@ -279,8 +280,10 @@ impl Engine {
                 "more than {most} traces would have to be read; ask for less time, or name a service"
             )));
         }
-        for (id, _) in ids {
-            if let Some(t) = self.load(id, o)? {
+        let ids: Vec<TraceId> = ids.into_iter().map(|(id, _)| id).collect();
+        for some in ids.chunks(TOGETHER) {
+            let mut loaded = self.index.traces(some, &o.enforce)?;
+            for t in some.iter().filter_map(|id| Trace::new(*id, loaded.remove(id)?)) {
                 for at in run(&t, &q.stages).into_iter().flat_map(|s| s.spans) {
                     m.add(&t.view(at))?;
                 }

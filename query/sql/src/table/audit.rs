@@ -61,6 +61,7 @@ pub(super) fn read(scan: &Scan, out: &mut Out) -> Result<(), ScanError> {
         ControlFlow::Continue(())
     };
     scan.world.sources.logs.scan(&search, each).map_err(|e| ScanError::Storage(e.to_string()))?;
+    scan.world.note_damage("audit", &search);
     // Nobody reading any more is no failure.
     let _ = out.flush();
     Ok(())
