@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::Scenario;
@@ -17,11 +18,59 @@ pub(crate) fn scenarios(bench: &Arc<Bench>) -> Vec<Scenario> {
         missing,
         empty_dirs,
         host_paths,
+        claims,
         projected,
         environment,
         missing_environment,
         groups,
     ]
+}
+
+/// A claim's volume is a directory of the node, made with room for every user if it was made for the claim; what a
+/// claim is for can be read only.
+async fn claims(bench: &Bench) {
+    let dir = tempfile::tempdir().expect("dir");
+    let made = dir.path().join("made");
+    let kept = dir.path().join("kept");
+    std::fs::create_dir(&kept).expect("dir");
+    std::fs::write(kept.join("file"), "kept\n").expect("file");
+    let volumes: Api<PersistentVolume> = Api::all(bench.pods().into_client());
+    for (name, path, by) in [("made", &made, "binnacle.io/local-path"), ("kept", &kept, "somebody")] {
+        let size = json!({"storage": "1Gi"});
+        let modes = json!(["ReadWriteOnce"]);
+        let claim: PersistentVolumeClaim = bench
+            .make(
+                json!({"metadata": {"name": name, "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+                "spec": {"accessModes": modes, "resources": {"requests": size}, "volumeName": name}}),
+            )
+            .await;
+        let volume = json!({"metadata": {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": by}}, "spec": {
+            "accessModes": modes, "capacity": size, "hostPath": {"path": path, "type": "DirectoryOrCreate"},
+            "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid}}});
+        let volume = serde_json::from_value(volume).expect("a volume");
+        volumes.create(&PostParams::default(), &volume).await.expect("made");
+    }
+    let spec = json!([
+        {"name": "made", "persistentVolumeClaim": {"claimName": "made"}},
+        {"name": "kept", "persistentVolumeClaim": {"claimName": "kept", "readOnly": true}},
+    ]);
+    let mounts = json!([{"name": "made", "mountPath": "/made"}, {"name": "kept", "mountPath": "/kept"}]);
+    let container = json!({"volumeMounts": mounts, "securityContext": {"runAsUser": 33}});
+    let script = "echo mine > /made/file; cat /made/file /kept/file; (echo no > /kept/file) 2>&1";
+    let text = bench.output("claims", json!({"volumes": spec, "container": container}), script).await;
+    assert_eq!(text, "mine\nkept\nsh: can't create /kept/file: Read-only file system\n");
+    assert_eq!(std::fs::read_to_string(made.join("file")).expect("it outlives its pod"), "mine\n");
+
+    let absent = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "absent"}}],
+        "containers": shell("true")});
+    bench.create("absent", absent).await;
+    bench
+        .until_event(
+            "absent",
+            "MountVolume.SetUp failed for volume \"v\" : persistentvolumeclaim \"absent\" not found",
+        )
+        .await;
+    bench.remove("absent").await;
 }
 
 async fn config_map(bench: &Bench, name: &str, data: serde_json::Value) {
