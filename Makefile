@@ -57,8 +57,10 @@ $(SHOP_IMAGE): tools/shop-image.sh $(shell find examples/shop -name '*.rs' -o -n
 
 kubectl: $(KUBECTL)
 
-$(KUBECTL):
+# Made anew where an older script has left less.
+$(KUBECTL): tools/get-kubectl.sh
 	@./tools/get-kubectl.sh $(TOOLS)
+	@touch $@
 
 python: packages-test $(PYTHON)/requirements.txt
 

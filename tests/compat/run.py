@@ -22,6 +22,9 @@ import tempfile
 import time
 import urllib.request
 
+import openapi_requests
+import structured_merge_diff
+
 HERE = pathlib.Path(__file__).resolve().parent
 REGISTRY = """version: 0.1
 storage: {{filesystem: {{rootdirectory: {dir}}}}}
@@ -179,7 +182,7 @@ kube-client = { path = "." }
 
 [workspace]
 """
-SUITES = {"kr8s": kr8s, "kube": kube}
+SUITES = {"kr8s": kr8s, "kube": kube, "structured-merge-diff": structured_merge_diff.run, "openapi": openapi_requests.run}
 
 
 def main():
@@ -201,7 +204,7 @@ def main():
         cluster = Cluster(binary, root, registry)
         try:
             cluster.populate(kubectl)
-            env = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "BINNACLE_KUBECTL": kubectl, "PATH": f"{tools}:{os.environ['PATH']}"}
+            env = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "BINNACLE": binary, "BINNACLE_KUBECTL": kubectl, "PATH": f"{tools}:{os.environ['PATH']}"}
             for name in wanted or SUITES:
                 found, report = SUITES[name](env, packages, root)
                 count = {k: sum(v == k for v in found.values()) for k in ("passed", "failed", "skipped")}

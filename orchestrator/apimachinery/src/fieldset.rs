@@ -282,6 +282,8 @@ fn merge_at(schemas: &Schemas, ty: &Type, field: Option<&Field>, live: &Value, a
             let one = |l: Option<&Value>, a: Option<&Value>| a.or(l).cloned().unwrap_or_default();
             Value::Array(merge_lists(l, a, Value::to_string, one))
         }
+        // Null has no opinion on what is inside.
+        (Some(_), l, Value::Null) if !is_empty(l) => l.clone(),
         _ => applied.clone(),
     }
 }

@@ -113,16 +113,14 @@ impl ApiError {
     }
 
     pub(crate) fn invalid(kind: &Served, name: &str, errors: &Errors) -> Self {
-        let what = if kind.group.is_empty() {
-            kind.kind.kind.to_owned()
-        } else {
-            format!("{}.{}", kind.kind.kind, kind.group)
-        };
-        let mut e = ApiError::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {errors}")).about(
-            kind.group,
-            kind.kind.kind,
-            name,
-        );
+        ApiError::invalid_of(kind.group, kind.kind.kind, name, errors)
+    }
+
+    /// As [`ApiError::invalid`], for what is no kind of ours to keep.
+    pub(crate) fn invalid_of(group: &'static str, kind: &'static str, name: &str, errors: &Errors) -> Self {
+        let what = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let mut e = ApiError::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {errors}"))
+            .about(group, kind, name);
         if let Some(d) = &mut e.details {
             d["causes"] = errors.causes();
         }

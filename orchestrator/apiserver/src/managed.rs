@@ -225,6 +225,11 @@ pub(crate) fn apply(
         let gone = fieldset::difference(&fieldset::difference(&own.fields, &wanted), &others);
         fieldset::remove(schemas, &ty, &mut merged, &gone);
     }
+    // What went with it is nobody's any more.
+    let present = fieldset::of(schemas, &ty, &strip(&merged));
+    for e in all.iter_mut().filter(|e| !is_own(e)) {
+        e.fields = fieldset::intersection(&e.fields, &present);
+    }
     let same = all.iter().any(|e| is_own(e) && e.fields == wanted);
     let time = all.iter().find(|e| is_own(e)).map(|e| e.time.clone()).filter(|_| same);
     all.retain(|e| !is_own(e));

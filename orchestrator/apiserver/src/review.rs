@@ -16,6 +16,7 @@ use crate::node;
 use crate::object;
 use crate::server::{Access, ApiServer};
 use crate::subresource;
+use crate::validation::Errors;
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response>> + Send + 'a>>;
 type Handler = for<'a> fn(&'a ApiServer, &'a Context, &'a [u8]) -> Answer<'a>;
@@ -122,6 +123,33 @@ async fn access_review(server: &ApiServer, ctx: &Context, bytes: &[u8], own: boo
             extra: extra.iter().map(|(k, v)| (k.clone(), strings(Some(v)))).collect(),
         }
     };
+    let kind = match ctx.info.resource.as_str() {
+        "selfsubjectaccessreviews" => "SelfSubjectAccessReview",
+        "subjectaccessreviews" => "SubjectAccessReview",
+        _ => "LocalSubjectAccessReview",
+    };
+    let mut errors = Errors::default();
+    if !own && user.name.is_empty() && user.groups.is_empty() {
+        errors.invalid("spec.user", user.name.as_str(), "at least one of user or group must be specified");
+    }
+    let attributes =
+        ["resourceAttributes", "nonResourceAttributes"].map(|a| object::get(&o, &format!("spec.{a}")));
+    match attributes {
+        [Some(_), Some(other)] => errors.invalid(
+            "spec.nonResourceAttributes",
+            other,
+            "cannot be specified in combination with resourceAttributes",
+        ),
+        [None, None] => errors.invalid(
+            "spec.resourceAttributes",
+            &Value::Null,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ),
+        _ => {}
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::invalid_of("authorization.k8s.io", kind, "", &errors));
+    }
     server.cache.fresh().await?;
     let verdict = if let Some(r) = object::get(&o, "spec.resourceAttributes") {
         let text = |k: &str| object::text(r, k).unwrap_or_default().to_owned();
@@ -143,16 +171,7 @@ async fn access_review(server: &ApiServer, ctx: &Context, bytes: &[u8], own: boo
         let allowed = server.rbac.allows_url(&user, text("verb"), text("path"));
         Verdict { allowed, reason: String::new() }
     } else {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        ));
-    };
-    let kind = match ctx.info.resource.as_str() {
-        "selfsubjectaccessreviews" => "SelfSubjectAccessReview",
-        "subjectaccessreviews" => "SubjectAccessReview",
-        _ => "LocalSubjectAccessReview",
+        return Err(ApiError::internal("attributes that were there are gone"));
     };
     let mut status = json!({"allowed": verdict.allowed});
     if !verdict.reason.is_empty() {

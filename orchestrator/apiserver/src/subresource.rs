@@ -3,16 +3,18 @@
 use axum::response::Response;
 use http::Method;
 use serde_json::{Value, json};
+use signal::Timestamp;
 
 use crate::admission::attributes::Operation;
 use crate::body;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
 use crate::eviction;
-use crate::kinds::{self, Served};
+use crate::kinds::{self, Column, Served};
 use crate::object;
 use crate::patch;
 use crate::registry::Part;
+use crate::request::Shape;
 use crate::server::ApiServer;
 use crate::table;
 use crate::token::{Bound, Claims, KubernetesClaims, bound};
@@ -32,7 +34,13 @@ pub(crate) async fn respond(
     match (served.kind.builtin(), sub.as_str(), method) {
         (_, "scale", &Method::GET) if served.kind.scale => {
             let o = server.get(&served, &ctx.info.namespace, &ctx.info.name).await?;
-            Ok(body::json(200, scale_of(&served, &server.to_served(&served, o.value()).await?).to_string()))
+            let scale = scale_of(&served, &server.to_served(&served, o.value()).await?);
+            let answer = match Shape::negotiate(&ctx.headers)? {
+                Shape::Object => scale,
+                Shape::Metadata => table::partial(scale),
+                Shape::Table => scale_table(scale, server.now()),
+            };
+            Ok(body::json(200, answer.to_string()))
         }
         (_, "scale", &(Method::PUT | Method::PATCH)) if served.kind.scale => {
             scale(server, ctx, served, method == Method::PATCH, bytes).await
@@ -67,6 +75,21 @@ pub(crate) fn scale_of(served: &Served, o: &Value) -> Value {
         "metadata": m,
         "spec": {"replicas": object::int(o, spec).unwrap_or(0)},
         "status": {"replicas": object::int(o, status).unwrap_or(0), "selector": selector},
+    })
+}
+
+/// As `kubectl get --subresource=scale` shows it.
+fn scale_table(scale: Value, now: Timestamp) -> Value {
+    let number = |part: &str| scale[part]["replicas"].as_i64().unwrap_or(0);
+    let cells = json!([object::name(&scale), number("spec"), number("status"), table::age(&scale, now)]);
+    let count = |name| Column { kind: "integer", ..kinds::column(name) };
+    let columns = [kinds::NAME, count("Desired"), count("Available"), kinds::AGE];
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": scale["metadata"]["resourceVersion"]},
+        "columnDefinitions": table::columns(&columns),
+        "rows": [{"cells": cells, "object": table::partial(scale)}],
     })
 }
 

@@ -5,6 +5,7 @@
 mod autoscaling;
 mod clients;
 mod end;
+mod helm;
 mod million;
 mod refusals;
 mod rules;
@@ -30,6 +31,7 @@ fn the_main_job() -> Result<()> {
     node_is_ready(&mut c)?;
     deploy(&mut c).context("deploy the shop")?;
     kubectl_verbs(&mut c).context("kubectl")?;
+    helm::both_helms(&c).context("Helm")?;
     workloads::every_workload(&mut c).context("workloads")?;
     volumes::claims_are_kept(&mut c).context("volumes")?;
     telemetry::telemetry_arrives(&mut c).context("metrics, logs and traces")?;

@@ -106,11 +106,19 @@ impl Schemas {
 
 fn list_kind(v: &Value) -> ListKind {
     let keys = v["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let default = |k: &str| v["items"]["properties"][k].get("default").cloned();
+    let default = |k: &str| v["items"]["properties"][k].get("default").map(whole);
     match v["x-kubernetes-list-type"].as_str() {
         Some("set") => ListKind::Set,
         Some("map") => ListKind::Map(keys.map(|k| Key { name: k.into(), default: default(k) }).collect()),
         _ => ListKind::Atomic,
+    }
+}
+
+/// `2.0` is written as 2.
+fn whole(v: &Value) -> Value {
+    match v.as_f64() {
+        Some(f) if !v.is_i64() && f.fract() == 0.0 && f.abs() < 9e15 => (f as i64).into(),
+        _ => v.clone(),
     }
 }
 

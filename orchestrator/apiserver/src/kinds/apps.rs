@@ -97,6 +97,7 @@ const REPLICASET_COLUMNS: &[Column] = &[
     wide("Selector"),
 ];
 
+/// `template` within `spec`.
 pub(super) fn default_template(spec: &mut Value) {
     let template = object::child(spec, "template");
     object::child(template, "metadata");

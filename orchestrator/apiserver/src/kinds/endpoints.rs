@@ -43,6 +43,9 @@ fn default_endpoints(o: &mut Value) {
 
 fn default_slice(o: &mut Value) {
     object::default(o, "endpoints", Value::Array(Vec::new()));
+    for endpoint in object::list_mut(o, "endpoints") {
+        object::child(endpoint, "conditions");
+    }
     for port in object::list_mut(o, "ports") {
         object::default(port, "name", "");
         object::default_text(port, "protocol", "TCP");

@@ -19,6 +19,7 @@ mod networking;
 mod node;
 pub(crate) mod pod;
 mod pod_validation;
+mod podtemplate;
 pub(crate) mod policies;
 mod policy;
 mod quota;
@@ -31,6 +32,7 @@ pub(crate) mod service;
 mod serviceaccount;
 mod sets;
 pub(crate) mod storage;
+mod volume;
 mod webhook;
 
 use serde_json::Value;
@@ -146,7 +148,7 @@ pub(crate) const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 55] = [
+pub(crate) static ALL: [&Kind; 56] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -202,6 +204,7 @@ pub(crate) static ALL: [&Kind; 55] = [
     &flowcontrol::FLOW_SCHEMA,
     &flowcontrol::PRIORITY_LEVEL,
     &apiregistration::API_SERVICE,
+    &podtemplate::KIND,
 ];
 
 /// A kind under one of the group-versions it is served in.

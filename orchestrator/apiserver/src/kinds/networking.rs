@@ -31,6 +31,11 @@ pub(crate) static INGRESS_CLASS: Kind = Kind {
     kind: "IngressClass",
     namespaced: false,
     generation: true,
+    default: |o| {
+        if let Some(p) = o["spec"].get_mut("parameters").filter(|p| p.is_object()) {
+            object::default_text(p, "scope", "Cluster");
+        }
+    },
     validate: |o, errors| {
         if object::text(o, "spec.controller").is_none_or(str::is_empty) {
             errors.required("spec.controller", "");

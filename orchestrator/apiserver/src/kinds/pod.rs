@@ -4,7 +4,7 @@ use apimachinery::quantity::Quantity;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, column, pod_validation, wide};
+use super::{AGE, BASE, Kind, NAME, column, pod_validation, volume, wide};
 use crate::{object, table};
 
 pub(crate) static KIND: Kind = Kind {
@@ -49,9 +49,14 @@ fn default_pod(o: &mut Value) {
     let spec = object::child(o, "spec");
     object::default(spec, "enableServiceLinks", true);
     default_spec(spec);
-    // Requests follow limits, for pods but not for templates.
+    // Requests follow limits, and ports of the node those of containers, for pods but not for templates.
+    let on_host = object::flag(spec, "hostNetwork");
     for list in ["initContainers", "containers"] {
         for c in object::list_mut(spec, list) {
+            for p in object::list_mut(c, "ports").iter_mut().filter(|_| on_host) {
+                let port = p["containerPort"].clone();
+                object::default(p, "hostPort", port);
+            }
             let limits = object::get(c, "resources.limits").and_then(Value::as_object).cloned();
             for (k, v) in limits.into_iter().flatten() {
                 let requests = object::child(object::child(c, "resources"), "requests");
@@ -103,22 +108,10 @@ pub(super) fn default_spec(spec: &mut Value) {
         [_, d] if !d.is_empty() => spec["serviceAccountName"] = d.into(),
         _ => {}
     }
-    if object::flag(spec, "hostNetwork") {
-        for c in object::list_mut(spec, "containers") {
-            for p in object::list_mut(c, "ports") {
-                let port = p["containerPort"].clone();
-                object::default(p, "hostPort", port);
-            }
-        }
-    }
     object::default(spec, "securityContext", json!({}));
     object::default_text(spec, "schedulerName", "default-scheduler");
     for v in object::list_mut(spec, "volumes") {
-        default_volume(v);
-    }
-    for t in object::list_mut(spec, "topologySpreadConstraints") {
-        object::default_text(t, "nodeAffinityPolicy", "Honor");
-        object::default_text(t, "nodeTaintsPolicy", "Ignore");
+        volume::default_volume(v);
     }
 }
 
@@ -169,7 +162,7 @@ fn default_http_get(p: &mut Value) {
 }
 
 /// `latest` may change under its name, every other tag may not.
-fn pull_policy(image: &str) -> &'static str {
+pub(super) fn pull_policy(image: &str) -> &'static str {
     if image.contains('@') {
         return "IfNotPresent";
     }
@@ -177,39 +170,6 @@ fn pull_policy(image: &str) -> &'static str {
     match last.split_once(':') {
         Some((_, tag)) if tag != "latest" => "IfNotPresent",
         _ => "Always",
-    }
-}
-
-fn default_volume(v: &mut Value) {
-    let sources = v.as_object().map_or(0, |m| m.iter().filter(|(k, v)| *k != "name" && !v.is_null()).count());
-    if sources == 0 {
-        v["emptyDir"] = json!({});
-    }
-    for kind in ["secret", "configMap", "downwardAPI", "projected"] {
-        if let Some(s) = v.get_mut(kind).filter(|s| s.is_object()) {
-            object::default(s, "defaultMode", 0o644);
-        }
-    }
-    if let Some(h) = v.get_mut("hostPath").filter(|h| h.is_object()) {
-        object::default(h, "type", "");
-    }
-    let field_refs = |items: &mut Value| {
-        for i in object::list_mut(items, "items") {
-            if let Some(f) = i.get_mut("fieldRef") {
-                object::default_text(f, "apiVersion", "v1");
-            }
-        }
-    };
-    if let Some(d) = v.get_mut("downwardAPI") {
-        field_refs(d);
-    }
-    for s in object::list_mut(v, "projected.sources") {
-        if let Some(d) = s.get_mut("downwardAPI") {
-            field_refs(d);
-        }
-        if let Some(t) = s.get_mut("serviceAccountToken") {
-            object::default(t, "expirationSeconds", 3600);
-        }
     }
 }
 

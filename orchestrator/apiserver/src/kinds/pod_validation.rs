@@ -341,6 +341,11 @@ fn validate_probe(p: &Value, at: &str, one_success: bool, errors: &mut Errors) {
 
 /// A pod's spec stays, but for images, deadlines and more tolerations.
 pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
+    for list in ["containers", "initContainers"] {
+        if object::list(&new["spec"], list).len() != object::list(&old["spec"], list).len() {
+            return errors.forbidden(format!("spec.{list}"), "pod updates may not add or remove containers");
+        }
+    }
     let mut masked = new["spec"].clone();
     for list in ["containers", "initContainers"] {
         let images: Vec<(Value, Value)> = object::list(&old["spec"], list)

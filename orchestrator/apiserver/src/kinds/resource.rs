@@ -22,6 +22,7 @@ pub(crate) static CLAIM: Kind = Kind {
     kind: "ResourceClaim",
     generation: false,
     status: true,
+    default: default_requests,
     validate_update: |new, old, errors| {
         errors.immutable("spec", new.get("spec"), old.get("spec"));
     },
@@ -35,6 +36,11 @@ pub(crate) static TEMPLATE: Kind = Kind {
     singular: "resourceclaimtemplate",
     kind: "ResourceClaimTemplate",
     generation: false,
+    default: |o| {
+        let spec = object::child(o, "spec");
+        object::child(spec, "metadata");
+        default_requests(spec);
+    },
     validate_update: |new, old, errors| {
         errors.immutable("spec", new.get("spec"), old.get("spec"));
     },
@@ -60,6 +66,22 @@ pub(crate) static SLICE: Kind = Kind {
     },
     ..RESOURCE
 };
+
+/// One device of each class, unless more or all are asked for (kubernetes: pkg/apis/resource/v1/defaults.go).
+fn default_requests(o: &mut Value) {
+    let exact = |r: &mut Value| {
+        object::default_text(r, "allocationMode", "ExactCount");
+        if object::text(r, "allocationMode") == Some("ExactCount") {
+            object::default(r, "count", 1);
+        }
+    };
+    for request in object::list_mut(o, "spec.devices.requests") {
+        if let Some(r) = request.get_mut("exactly").filter(|r| r.is_object()) {
+            exact(r);
+        }
+        object::list_mut(request, "firstAvailable").iter_mut().for_each(exact);
+    }
+}
 
 /// `pending`, or what has become of it (kubernetes: pkg/printers/internalversion/printers.go).
 fn state(o: &Value) -> String {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, column, wide};
+use super::{AGE, BASE, Kind, NAME, column, volume, wide};
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -113,9 +113,7 @@ fn default_volume(o: &mut Value) {
     let spec = object::child(o, "spec");
     object::default_text(spec, "persistentVolumeReclaimPolicy", "Retain");
     object::default(spec, "volumeMode", "Filesystem");
-    if let Some(path) = spec.get_mut("hostPath") {
-        object::default(path, "type", "");
-    }
+    volume::default_source(spec);
 }
 
 pub(super) fn default_claim(o: &mut Value) {
@@ -153,7 +151,29 @@ fn validate_volume(o: &Value, errors: &mut Errors) {
             &["Delete", "Recycle", "Retain"],
         ),
     }
-    const SOURCES: [&str; 8] = ["hostPath", "local", "nfs", "csi", "iscsi", "fc", "cephfs", "flexVolume"];
+    const SOURCES: [&str; 21] = [
+        "awsElasticBlockStore",
+        "azureDisk",
+        "azureFile",
+        "cephfs",
+        "cinder",
+        "csi",
+        "fc",
+        "flexVolume",
+        "flocker",
+        "gcePersistentDisk",
+        "glusterfs",
+        "hostPath",
+        "iscsi",
+        "local",
+        "nfs",
+        "photonPersistentDisk",
+        "portworxVolume",
+        "quobyte",
+        "rbd",
+        "scaleIO",
+        "vsphereVolume",
+    ];
     if !SOURCES.iter().any(|s| object::get(o, &format!("spec.{s}")).is_some()) {
         errors.required("spec", "must specify a volume type");
     }

@@ -1,7 +1,7 @@
 //! The paths of a group-version: which requests there are, with their parameters, bodies and answers, as upstream
 //! publishes them. Generators of clients name their functions after the `operationId`s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 
@@ -153,7 +153,7 @@ pub(super) fn of(
     group: &str,
     version: &str,
 ) -> (Map<String, Value>, BTreeSet<String>) {
-    let mut out = Paths { all, paths: Map::new(), wanted: BTreeSet::new() };
+    let mut out = Paths { all, by_kind: by_kind(all), paths: Map::new(), wanted: BTreeSet::new() };
     let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
     for r in &discovery::resources_of(server, group, version) {
         let text = |field: &str| r[field].as_str();
@@ -209,6 +209,8 @@ struct Resource<'a> {
 
 struct Paths<'a> {
     all: &'a Map<String, Value>,
+    /// Names of schemas by group, version and kind.
+    by_kind: HashMap<[&'a str; 3], &'a str>,
     paths: Map<String, Value>,
     wanted: BTreeSet<String>,
 }
@@ -344,13 +346,7 @@ impl Paths<'_> {
 
     /// The schema of a kind, by its name.
     fn schema_of(&mut self, group: &str, version: &str, kind: &str) -> Option<String> {
-        let found = self.all.iter().find(|(_, s)| {
-            let gvks = s["x-kubernetes-group-version-kind"].as_array();
-            gvks.into_iter()
-                .flatten()
-                .any(|k| k["group"] == group && k["version"] == version && k["kind"] == kind)
-        });
-        let name = found.map(|(n, _)| n.clone())?;
+        let name = (*self.by_kind.get(&[group, version, kind])?).to_owned();
         self.wanted.insert(name.clone());
         Some(name)
     }
@@ -363,6 +359,17 @@ impl Paths<'_> {
             name
         })
     }
+}
+
+fn by_kind(all: &Map<String, Value>) -> HashMap<[&str; 3], &str> {
+    let mut out = HashMap::new();
+    for (name, schema) in all {
+        for k in schema["x-kubernetes-group-version-kind"].as_array().into_iter().flatten() {
+            let text = |field: &str| k[field].as_str().unwrap_or_default();
+            out.entry([text("group"), text("version"), text("kind")]).or_insert(name.as_str());
+        }
+    }
+    out
 }
 
 fn of_schema(schema: Option<&str>) -> Value {

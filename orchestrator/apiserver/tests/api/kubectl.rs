@@ -12,9 +12,12 @@ use serde_json::json;
 
 use crate::cluster;
 
+/// Scripts that kubectl 1.30 prints the same for as the newest.
+const FOR_OLDER: [&str; 4] = ["core", "generic", "apps", "rbac"];
+
 /// The kubectls to test with, or why there is none: that of `BINNACLE_KUBECTL`, or upstream's 1.33 beside the one in
-/// `PATH`, and the newest that the build fetched.
-fn kubectls() -> Result<Vec<PathBuf>, String> {
+/// `PATH`, and those that the build fetched.
+fn kubectls(script: &str) -> Result<Vec<PathBuf>, String> {
     let given = std::env::var_os("BINNACLE_KUBECTL").map(PathBuf::from);
     let first = match given {
         Some(p) => p,
@@ -28,8 +31,12 @@ fn kubectls() -> Result<Vec<PathBuf>, String> {
         }
     };
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let newest = target.map(|t| t.join("tools/kubectl")).filter(|p| p.is_file() && *p != first);
-    Ok(std::iter::once(first).chain(newest).collect())
+    let tools = target.map(|t| t.join("tools"));
+    let newest = tools.as_ref().map(|t| t.join("kubectl"));
+    let older = tools.map(|t| t.join("kubectl-1.30")).filter(|_| FOR_OLDER.contains(&script));
+    let others: Vec<PathBuf> =
+        newest.into_iter().chain(older).filter(|p| p.is_file() && *p != first).collect();
+    Ok(std::iter::once(first).chain(others).collect())
 }
 
 struct Case {
@@ -129,7 +136,7 @@ fn run(kubectl: &Path, home: &Path, case: &Case) -> (bool, String) {
 }
 
 async fn script(name: &'static str, text: &'static str) {
-    let kubectls = match kubectls() {
+    let kubectls = match kubectls(name) {
         Ok(k) => k,
         Err(why) => {
             panic!("the real kubectl is missing: {why}; install kubectl 1.33 or set BINNACLE_KUBECTL")
@@ -188,7 +195,7 @@ macro_rules! scripts {
     )* };
 }
 
-scripts!(read write apply create access certificate discovery kinds custom);
+scripts!(read write apply create access certificate discovery kinds custom core generic apps rbac);
 
 #[test]
 fn lines_match_as_said() {

@@ -5,6 +5,7 @@ mod aggregation;
 mod apply;
 mod audit;
 mod crd;
+mod defaults;
 mod fairness;
 mod full;
 mod hostile;
