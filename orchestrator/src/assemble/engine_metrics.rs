@@ -40,7 +40,11 @@ const COUNTERS: [(&str, &str, Read); 6] = [
     ("accepted_records", "Records made durable", |s| s.accepted),
     ("duplicate_records", "Records of batches that were stored before", |s| s.duplicates),
     ("tail_dropped_records", "Records that slow tails did not get", |s| s.tail_dropped),
-    ("damaged_reads", "Readings of blocks and of what finds them that failed because those are damaged", |s| s.damaged),
+    (
+        "damaged_reads",
+        "Readings of blocks and of what finds them that failed because those are damaged",
+        |s| s.damaged,
+    ),
     ("wal_bytes", "Bytes written to the write-ahead log", |s| s.wal.bytes),
     ("wal_syncs", "Times the write-ahead log was synced", |s| s.wal.syncs),
 ];

@@ -13,8 +13,8 @@ use signal::{AttributeValue, LogRecord, Matcher, Timestamp};
 const PAGE: usize = 2000;
 /// Lines of one time: a container's burst has one.
 const MOST_AT_ONCE: usize = 1 << 20;
-/// Lines of a tail.
-const MOST_TAIL: u64 = 200_000;
+/// Lines of a tail that are counted at once.
+const COUNTED: usize = 1 << 16;
 
 pub(super) fn archive(index: Arc<LogIndex>) -> LogArchive {
     let of_pods = index.clone();
@@ -68,8 +68,8 @@ struct Reader {
     query: PastLogQuery,
     life: i64,
     from: Timestamp,
-    /// What a tail holds, the first line first.
-    tail: Option<Vec<(Timestamp, String)>>,
+    /// Lines at that time that come before a tail.
+    skip: usize,
     sent: u64,
 }
 
@@ -77,7 +77,7 @@ impl Reader {
     /// `None` if nothing is kept of it.
     fn open(index: Arc<LogIndex>, query: PastLogQuery) -> Result<Option<Reader>, String> {
         let from = query.since.unwrap_or(Timestamp(i64::MIN));
-        let mut reader = Reader { index, query, life: 0, from, tail: None, sent: 0 };
+        let mut reader = Reader { index, query, life: 0, from, skip: 0, sent: 0 };
         if let Some(life) = reader.query.life {
             reader.life = life;
             return reader.begin().map(Some);
@@ -96,16 +96,35 @@ impl Reader {
         reader.begin().map(Some)
     }
 
-    /// Reads what a tail is of.
+    /// Finds where a tail begins: counts back from the end, holding the times of some lines at once and no line.
     fn begin(mut self) -> Result<Reader, String> {
-        if let Some(n) = self.query.tail_lines {
-            let mut s = self.search(self.from);
-            s.direction = Direction::Backward;
-            let mut found = self.take(&s, usize::try_from(n.min(MOST_TAIL)).unwrap_or(usize::MAX))?;
-            found.reverse();
-            self.tail = Some(found);
+        let Some(wanted) = self.query.tail_lines else { return Ok(self) };
+        if wanted == 0 {
+            self.from = Timestamp(i64::MAX);
+            return Ok(self);
         }
-        Ok(self)
+        let mut left = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let mut at_once = COUNTED;
+        let mut s = self.search(self.from);
+        s.direction = Direction::Backward;
+        loop {
+            let limit = left.min(at_once);
+            let times = self.find(&s, limit, |_| ())?;
+            let Some((first, ())) = times.last().filter(|_| times.len() == limit) else { return Ok(self) };
+            let first = *first;
+            // Whole times only: the rest of the first one is counted with the next lines.
+            let later = times.partition_point(|(t, ())| *t > first);
+            if times.len() == left {
+                let mut all = self.search(first);
+                all.end = Timestamp(first.nanos() + 1);
+                self.skip = self.find(&all, usize::MAX, |_| ())?.len() - (left - later);
+                self.from = first;
+                return Ok(self);
+            }
+            left -= later;
+            at_once = if later == 0 { at_once.saturating_mul(8) } else { COUNTED };
+            s.end = Timestamp(first.nanos() + 1);
+        }
     }
 
     fn search(&self, from: Timestamp) -> Search {
@@ -118,16 +137,22 @@ impl Reader {
     }
 
     fn take(&self, s: &Search, limit: usize) -> Result<Vec<(Timestamp, String)>, String> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
+        self.find(s, limit, |r| r.body)
+    }
+
+    fn find<T: Send>(
+        &self,
+        s: &Search,
+        limit: usize,
+        keep: impl Fn(LogRecord) -> T + Sync,
+    ) -> Result<Vec<(Timestamp, T)>, String> {
         let wanted = |r: &LogRecord| {
             let stream = r.attributes.get_str("log.iostream");
             is_of_container(r)
                 && life(r) == self.life
                 && self.query.stream.as_deref().is_none_or(|s| stream == Some(s))
         };
-        self.index.search(s, limit, |_, r| wanted(&r).then_some(r.body)).map_err(|e| e.to_string())
+        self.index.search(s, limit, |_, r| wanted(&r).then(|| keep(r))).map_err(|e| e.to_string())
     }
 
     /// The next lines as text; `None` at the end.
@@ -135,18 +160,12 @@ impl Reader {
         if self.query.limit_bytes.is_some_and(|l| self.sent >= l) {
             return Ok(None);
         }
-        let lines = match self.tail.take() {
-            Some(lines) => {
-                self.from = Timestamp(i64::MAX);
-                lines
-            }
-            None => self.next_page()?,
-        };
+        let lines = self.next_page()?;
         if lines.is_empty() {
             return Ok(None);
         }
         let mut out = Vec::new();
-        for (time, line) in lines {
+        for (time, line) in lines.into_iter().skip(std::mem::take(&mut self.skip)) {
             if self.query.timestamps {
                 let t = jiff::Timestamp::from_nanosecond(i128::from(time.nanos())).unwrap_or_default();
                 out.extend_from_slice(format!("{t:.9} ").as_bytes());
@@ -267,6 +286,23 @@ mod tests {
         let since = Some(Timestamp::from_secs(now + 4));
         let stamped = read(&index, |q| (q.since, q.timestamps) = (since, true)).await.expect("lines");
         assert!(stamped.ends_with("Z last\n") && stamped.lines().count() == 1, "{stamped}");
+        // Beginning within a time, and beyond what is counted at once.
+        for n in [3000, 5002, 9000] {
+            let tail = read(&index, |q| q.tail_lines = Some(n)).await.expect("lines");
+            let expect: Vec<&str> = all.lines().skip(5003usize.saturating_sub(n as usize)).collect();
+            assert!(tail.lines().eq(expect), "a tail of {n}");
+        }
+        assert_eq!(read(&index, |q| q.tail_lines = Some(0)).await.as_deref(), Some(""));
+        let many = COUNTED as i64 + 1000;
+        // Two hundred lines each of their times.
+        let records = (0..many).map(|n| line(now + 10 + n / 200, 2, &n.to_string())).collect();
+        let stream = LogStream { labels: Labels::from_pairs(labels), records };
+        let batch = LogBatch { streams: vec![stream], checkpoints: Vec::new() };
+        index.append_logs(batch).await.expect("appends");
+        for n in [COUNTED as i64 - 1, COUNTED as i64, COUNTED as i64 + 7, many] {
+            let tail = read(&index, |q| q.tail_lines = Some(n as u64)).await.expect("lines");
+            assert!(tail.lines().eq((many - n..many).map(|n| n.to_string())), "a tail of {n}");
+        }
         // What a node has rotated away: of one life, before a time.
         let before =
             |q: &mut PastLogQuery| (q.life, q.until) = (Some(1), Some(Timestamp::from_secs(now + 3)));

@@ -10,7 +10,7 @@ use tests::{Cluster, required};
 
 const IMAGE: &str = "binnacle.io/shop:latest";
 /// What the chart's server is: `helm create` knows no command.
-const COMMAND: &str = r#"          command: ["sh", "-c", "mkdir -p /tmp/w; echo ok > /tmp/w/index.html; exec busybox httpd -f -p 80 -h /tmp/w"]
+const COMMAND: &str = r#"          command: ["sh", "-c", "busybox mkdir -p /tmp/w; echo ok > /tmp/w/index.html; exec busybox httpd -f -p 80 -h /tmp/w"]
           image: "#;
 const HOOK: &str = r#"apiVersion: batch/v1
 kind: Job
@@ -24,7 +24,7 @@ spec:
     spec:
       restartPolicy: Never
       containers:
-      - {name: before, image: "binnacle.io/shop:latest", imagePullPolicy: IfNotPresent, command: ["true"]}
+      - {name: before, image: "binnacle.io/shop:latest", imagePullPolicy: IfNotPresent, command: ["sh", "-c", ":"]}
 "#;
 const WIDGET: &str = r#"apiVersion: helm.example.com/v1
 kind: NAME
