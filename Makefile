@@ -76,7 +76,7 @@ $(COMPAT)/requirements.txt: tests/compat/requirements.txt
 
 test-compat: packages-run packages-test web kubectl $(COMPAT)/requirements.txt ## suites that others wrote, against a real cluster
 	@cargo build --release -p orchestrator
-	@python3 tests/compat/run.py $(BIN) $(KUBECTL) $(COMPAT)
+	@PYTHONPATH=$(COMPAT) python3 tests/compat/run.py $(BIN) $(KUBECTL) $(COMPAT)
 
 browser: packages-test node
 	@./tools/browser-deps.sh

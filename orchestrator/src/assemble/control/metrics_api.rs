@@ -217,17 +217,25 @@ async fn pods(State(api): State<Api>, Query(s): Query<Selectors>) -> Result<Resp
     many(&api, "", &s).await
 }
 
+/// A string of PromQL. What a path names need not be a name.
+fn quoted(s: &str) -> String {
+    format!("\"{}\"", s.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
 async fn pods_in(
     State(api): State<Api>,
     Path(ns): Path<String>,
     Query(s): Query<Selectors>,
 ) -> Result<Response, Failed> {
-    many(&api, &format!(",namespace={ns:?}"), &s).await
+    many(&api, &format!(",namespace={}", quoted(&ns)), &s).await
 }
 
 async fn many(api: &Api, matchers: &str, s: &Selectors) -> Result<Response, Failed> {
-    let name =
-        s.field_selector.strip_prefix("metadata.name=").map(|n| format!(",pod={n:?}")).unwrap_or_default();
+    let name = s
+        .field_selector
+        .strip_prefix("metadata.name=")
+        .map(|n| format!(",pod={}", quoted(n)))
+        .unwrap_or_default();
     let selector = s.labels()?;
     let usage = api.usage(&format!("{matchers}{name}")).await?;
     let chosen = usage.iter().filter(|(k, _)| {
@@ -237,11 +245,22 @@ async fn many(api: &Api, matchers: &str, s: &Selectors) -> Result<Response, Fail
 }
 
 async fn pod(State(api): State<Api>, Path((ns, name)): Path<(String, String)>) -> Result<Response, Failed> {
-    let usage = api.usage(&format!(",namespace={ns:?},pod={name:?}")).await?;
+    let usage = api.usage(&format!(",namespace={},pod={}", quoted(&ns), quoted(&name))).await?;
     match usage.iter().next() {
         Some((key, containers)) => Ok(Json(api.pod_metrics(key, containers)).into_response()),
         None => {
             Err(Failed(StatusCode::NOT_FOUND, format!("podmetrics.metrics.k8s.io \"{ns}/{name}\" not found")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn any_path_is_a_string_of_promql() {
+        assert_eq!(quoted("shop"), r#""shop""#);
+        assert_eq!(quoted("a\"b\\c\nd\u{18}é"), "\"a\\\"b\\\\c\\nd\u{18}é\"");
     }
 }
