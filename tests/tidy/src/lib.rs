@@ -124,7 +124,6 @@ pub fn doors() -> Vec<Door> {
     let door = |dependency, rooms| Door { dependency, rooms };
     vec![
         door("datafusion", &["sql"]),
-        door("tantivy", &["log-index"]),
         door("redb", &["store"]),
         door("etcd-client", &["store"]),
         door("containerd-client", &["kubelet"]),
