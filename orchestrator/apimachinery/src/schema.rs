@@ -15,6 +15,8 @@ use serde_json::Value;
 use crate::quantity::Quantity;
 
 static COMPRESSED: &[u8] = include_bytes!("../data/kubernetes-1.35.json.gz");
+/// Of the kinds that upstream has not.
+static OWN: &str = include_str!("../data/binnacle.json");
 
 /// The definitions as JSON text: name → schema, with descriptions. Decompressed at each call.
 pub fn definitions_json() -> String {
@@ -22,12 +24,18 @@ pub fn definitions_json() -> String {
     flate2::read::GzDecoder::new(COMPRESSED)
         .read_to_string(&mut out)
         .expect("the embedded definitions are whole: a test reads them");
+    // Two objects become one: the brace that ends the first and the one that begins the second are a comma.
+    out.truncate(out.trim_end().len().saturating_sub(1));
+    out.push(',');
+    out.push_str(
+        OWN.trim_start().strip_prefix('{').expect("the own definitions are an object: a test reads them"),
+    );
     out
 }
 
 /// What [`definitions_json`] is made from, to tell versions of it apart.
-pub fn definitions_compressed() -> &'static [u8] {
-    COMPRESSED
+pub fn definitions_source() -> [&'static [u8]; 2] {
+    [COMPRESSED, OWN.as_bytes()]
 }
 
 /// How the elements of a list are told apart.

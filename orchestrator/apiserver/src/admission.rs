@@ -65,9 +65,11 @@ impl ApiServer {
             let (scale, old) = (o.map(of), attributes.old.map(of));
             let asked = Attributes { old: old.as_ref(), ..*attributes };
             self.judge_by_policies(&asked, scale.as_ref())?;
+            self.judge_by_rego(&asked, scale.as_ref(), Some(SCALE)).await?;
             return self.call_validating(&asked, scale.as_ref(), Some(SCALE)).await;
         }
         self.judge_by_policies(attributes, o)?;
+        self.judge_by_rego(attributes, o, None).await?;
         self.call_validating(attributes, o, None).await
     }
 
@@ -90,6 +92,7 @@ impl ApiServer {
             self.restrict_node(&attributes, Some(&*o))?;
         }
         self.judge_by_policies(&attributes, Some(o))?;
+        self.judge_by_rego(&attributes, Some(o), subject).await?;
         self.call_validating(&attributes, Some(o), subject).await
     }
 

@@ -185,6 +185,7 @@ pub(crate) fn priority(group: &str, version: &str) -> (i64, i64) {
         "discovery.k8s.io" => 16_200,
         "flowcontrol.apiserver.k8s.io" => return (16_100, 21),
         "resource.k8s.io" => 15_900,
+        crate::kinds::rego::GROUP => 15_000,
         // What definitions make.
         _ => return (1000, 100),
     };

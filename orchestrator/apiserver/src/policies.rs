@@ -6,6 +6,7 @@
 
 pub(crate) mod compile;
 mod mutate;
+pub(crate) mod rego;
 mod scope;
 
 use std::sync::{Arc, OnceLock, Weak};

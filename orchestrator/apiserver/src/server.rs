@@ -27,6 +27,7 @@ use crate::history::EventArchive;
 use crate::kinds::{self, Kind, Served};
 use crate::pki::Pki;
 use crate::policies::Policies;
+use crate::policies::rego::RegoPolicies;
 use crate::proxy::archive::LogArchive;
 use crate::rbac::Rbac;
 use crate::registry::{Part, WriteContext};
@@ -174,6 +175,7 @@ pub struct ApiServer {
     pub(crate) store: Arc<Store>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) policies: Policies,
+    pub(crate) rego: RegoPolicies,
     pub(crate) rbac: Rbac,
     pub(crate) fairness: Fairness,
     pub(crate) tokens: Tokens,
@@ -202,6 +204,7 @@ impl ApiServer {
             oidc: oidc.transpose().map_err(Error::Config)?,
             reviewer: config.token_webhook.clone().map(Reviewer::new),
             policies: Policies::new(cache.clone()),
+            rego: RegoPolicies::new(cache.clone()),
             rbac: Rbac::new(cache.clone()),
             fairness: Fairness::new(cache.clone()),
             hooks: Hooks::new(cache.clone()),

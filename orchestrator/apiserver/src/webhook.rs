@@ -6,7 +6,7 @@
 pub(crate) mod client;
 pub(crate) mod config;
 mod metrics;
-mod review;
+pub(crate) mod review;
 
 use serde_json::{Value, json};
 

@@ -134,6 +134,7 @@ pub fn doors() -> Vec<Door> {
         door("anyhow", &["orchestrator", "tests"]),
         door("hickory-server", &["network"]),
         door("cel", &["expression"]),
+        door("regorus", &["apiserver"]),
         door("clap", &["orchestrator"]),
     ]
 }

@@ -24,6 +24,7 @@ pub(crate) mod policies;
 mod policy;
 mod quota;
 mod rbac;
+pub(crate) mod rego;
 mod resource;
 mod runtimeclass;
 mod scheduling;
@@ -148,7 +149,7 @@ pub(crate) const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 56] = [
+pub(crate) static ALL: [&Kind; 57] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -204,6 +205,7 @@ pub(crate) static ALL: [&Kind; 56] = [
     &flowcontrol::FLOW_SCHEMA,
     &flowcontrol::PRIORITY_LEVEL,
     &apiregistration::API_SERVICE,
+    &rego::POLICY,
     &podtemplate::KIND,
 ];
 

@@ -11,7 +11,7 @@ use crate::kinds::Served;
 use crate::{object, read, review};
 
 /// The question. Objects are shown in the version that the webhook asked for.
-pub(super) fn request(
+pub(crate) fn request(
     version: &str,
     uid: &str,
     a: &Attributes<'_>,
