@@ -6,6 +6,8 @@ pub(crate) mod config;
 mod noderestriction;
 mod plugins;
 pub(crate) mod podsecurity;
+pub(crate) mod reinvocation;
+pub(crate) mod shown;
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use attributes::{Attributes, Operation};
+use reinvocation::Rounds;
 
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
@@ -32,25 +35,31 @@ impl ApiServer {
     /// The admission that may change what is written: after defaulting, before validation. Says whether somebody
     /// outside changed it.
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<bool> {
-        self.admit_defaults(attributes, o).await?;
+        let mut rounds = Rounds::default();
         if attributes.subresource == "scale" {
+            self.admit_defaults(attributes, o).await?;
             let of = |o: &Value| scale_of(attributes.served, o);
             let (mut scale, old) = (of(o), attributes.old.map(of));
             let asked = Attributes { old: old.as_ref(), ..*attributes };
-            if self.call_mutating(&asked, Some(&mut scale), Some(SCALE)).await? {
+            let before = scale.clone();
+            self.call_mutating(&asked, Some(&mut scale), Some(SCALE), &mut rounds).await?;
+            if rounds.another() {
+                self.call_mutating(&asked, Some(&mut scale), Some(SCALE), &mut rounds).await?;
+            }
+            if scale != before {
                 set_replicas(attributes.served, o, scale["spec"]["replicas"].clone());
             }
             return Ok(false);
         }
-        let by_policies = self.mutate_by_policies(attributes, o)?;
-        if by_policies {
+        let mut changed = false;
+        loop {
             self.admit_defaults(attributes, o).await?;
+            changed |= self.mutate_by_policies(attributes, o, &mut rounds).await?;
+            changed |= self.call_mutating(attributes, Some(&mut *o), None, &mut rounds).await?;
+            if !rounds.another() {
+                return Ok(changed);
+            }
         }
-        let changed = self.call_mutating(attributes, Some(&mut *o), None).await?;
-        if changed {
-            self.admit_defaults(attributes, o).await?;
-        }
-        Ok(by_policies || changed)
     }
 
     /// The admission that only says no: what is written is valid and will not change any more. A deletion has no
@@ -64,11 +73,11 @@ impl ApiServer {
             let of = |o: &Value| scale_of(attributes.served, o);
             let (scale, old) = (o.map(of), attributes.old.map(of));
             let asked = Attributes { old: old.as_ref(), ..*attributes };
-            self.judge_by_policies(&asked, scale.as_ref())?;
+            self.judge_by_policies(&asked, scale.as_ref(), Some(SCALE)).await?;
             self.judge_by_rego(&asked, scale.as_ref(), Some(SCALE)).await?;
             return self.call_validating(&asked, scale.as_ref(), Some(SCALE)).await;
         }
-        self.judge_by_policies(attributes, o)?;
+        self.judge_by_policies(attributes, o, None).await?;
         self.judge_by_rego(attributes, o, None).await?;
         self.call_validating(attributes, o, None).await
     }
@@ -87,11 +96,15 @@ impl ApiServer {
         let write = ctx.write()?;
         let attributes = Attributes::new(operation, served, &ctx.info.namespace, &ctx.info.name, &write);
         let subject = Some((group, version, kind));
-        self.call_mutating(&attributes, Some(&mut *o), subject).await?;
+        let mut rounds = Rounds::default();
+        self.call_mutating(&attributes, Some(&mut *o), subject, &mut rounds).await?;
+        if rounds.another() {
+            self.call_mutating(&attributes, Some(&mut *o), subject, &mut rounds).await?;
+        }
         if self.config.admission.is_on("NodeRestriction") {
             self.restrict_node(&attributes, Some(&*o))?;
         }
-        self.judge_by_policies(&attributes, Some(o))?;
+        self.judge_by_policies(&attributes, Some(o), subject).await?;
         self.judge_by_rego(&attributes, Some(o), subject).await?;
         self.call_validating(&attributes, Some(o), subject).await
     }

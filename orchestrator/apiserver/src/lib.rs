@@ -37,6 +37,7 @@ mod escalation;
 mod eviction;
 mod expire;
 mod fairness;
+mod follow;
 mod history;
 mod kinds;
 mod listing;

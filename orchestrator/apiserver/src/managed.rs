@@ -78,7 +78,16 @@ fn storage_version(served: &Served) -> String {
     if k.group.is_empty() { k.version.to_owned() } else { format!("{}/{}", k.group, k.version) }
 }
 
-pub(crate) fn storage_type(served: &Served) -> Option<(&Schemas, Type)> {
+/// The schema of a kind as it is served.
+pub(crate) fn type_of(served: &Served) -> Option<(&Schemas, Type)> {
+    if let Some(held) = &served.custom {
+        return Some((&held.types.0, held.types.1.clone()));
+    }
+    let s = schemas();
+    s.kind(served.group, served.version, served.kind.kind).map(|t| (s, t))
+}
+
+fn storage_type(served: &Served) -> Option<(&Schemas, Type)> {
     if let Some(held) = &served.custom {
         return Some((&held.types.0, held.types.1.clone()));
     }

@@ -73,7 +73,7 @@ pub(crate) fn respond(server: &ApiServer, path: &str, headers: &HeaderMap) -> Re
 }
 
 /// All definitions, by name.
-fn definitions() -> Result<Map<String, Value>> {
+pub(crate) fn definitions() -> Result<Map<String, Value>> {
     serde_json::from_str(&apimachinery::schema::definitions_json()).map_err(ApiError::internal)
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod compile;
 mod mutate;
 pub(crate) mod rego;
 mod scope;
+pub(crate) mod typecheck;
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -17,18 +18,24 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::admission::attributes::Attributes;
+use crate::admission::shown::matched;
 use crate::cache::Cache;
 use crate::error::{ApiError, Result};
-use crate::kinds::{self, policies::GROUP};
+use crate::kinds::{self, Served, policies::GROUP};
 use crate::object;
 use crate::server::ApiServer;
+use crate::webhook::Subject;
 use crate::webhook::config::{Rule, is_exempt, namespace_labels, selects_object};
 
 use compile::Named;
 use scope::{Params, Scope};
 
+pub(crate) use scope::Seen;
+
 /// Which writes are concerned: of a policy, or narrowed by a binding.
 struct Matches {
+    /// Rules mean the versions they name and no others.
+    exact: bool,
     rules: Vec<(Rule, Vec<String>)>,
     excluded: Vec<(Rule, Vec<String>)>,
     namespaces: Selector,
@@ -52,6 +59,7 @@ impl Matches {
             object::list(m, k).iter().map(|r| (Rule::parse(r), names(r))).collect()
         };
         Matches {
+            exact: object::text(m, "matchPolicy") == Some("Exact"),
             rules: rules("resourceRules"),
             excluded: rules("excludeResourceRules"),
             namespaces: selector("namespaceSelector"),
@@ -59,17 +67,21 @@ impl Matches {
         }
     }
 
-    fn concern(&self, cache: &Cache, a: &Attributes<'_>, new: Option<&Value>) -> bool {
+    /// The resource as the rules name it, if this write concerns them.
+    fn concern(&self, cache: &Cache, a: &Attributes<'_>, new: Option<&Value>) -> Option<Served> {
         let any = |rules: &[(Rule, Vec<String>)]| {
-            rules.iter().any(|(r, names)| {
-                let named = names.is_empty() || names.iter().any(|n| n == a.name);
-                named && r.matches(a.operation, a.served, a.subresource, a.namespace)
+            matched(a, self.exact, |served| {
+                rules.iter().any(|(r, names)| {
+                    let named = names.is_empty() || names.iter().any(|n| n == a.name);
+                    named && r.matches(a.operation, served, a.subresource, a.namespace)
+                })
             })
         };
-        !any(&self.excluded)
-            && (self.rules.is_empty() || any(&self.rules))
+        let served = if self.rules.is_empty() { a.served.clone() } else { any(&self.rules)? };
+        let concerned = any(&self.excluded).is_none()
             && namespace_labels(cache, a, new, &self.namespaces)
-            && selects_object(a, new, &self.objects)
+            && selects_object(a, new, &self.objects);
+        concerned.then_some(served)
     }
 }
 
@@ -99,6 +111,8 @@ struct Policy {
     validations: Vec<Validation>,
     audits: Vec<(String, Named)>,
     mutations: Vec<mutate::Mutation>,
+    /// Asked again when others changed the object after it.
+    again: bool,
     bindings: Vec<Binding>,
 }
 
@@ -133,6 +147,7 @@ impl Policy {
                 .iter()
                 .map(|m| mutate::Mutation::parse(m, &known))
                 .collect(),
+            again: object::text(o, "spec.reinvocationPolicy") == Some("IfNeeded"),
             variables,
             bindings,
         }
@@ -234,25 +249,34 @@ impl ApiServer {
     pub(crate) fn conditions_hold(
         &self,
         conditions: &[Named],
-        a: &Attributes<'_>,
+        seen: &Seen<'_>,
         new: Option<&Value>,
     ) -> std::result::Result<bool, String> {
         if conditions.is_empty() {
             return Ok(true);
         }
-        hold(conditions, &Scope::new(self, a, new, None, &[]))
+        hold(conditions, &Scope::new(self, seen, new, None, &[]))
     }
 
-    /// Judges a write by all validating policies that concern it.
-    pub(crate) fn judge_by_policies(&self, a: &Attributes<'_>, new: Option<&Value>) -> Result<()> {
+    /// Judges a write by all validating policies that concern it; `subject` is the kind of what a subresource takes.
+    pub(crate) async fn judge_by_policies(
+        &self,
+        a: &Attributes<'_>,
+        new: Option<&Value>,
+        subject: Option<Subject>,
+    ) -> Result<()> {
         if !self.config.admission.is_on("ValidatingAdmissionPolicy") || a.user.is_none() || is_exempt(a) {
             return Ok(());
         }
         let all = self.policies.current(&self.policies.validating);
-        for policy in all.iter().filter(|p| p.matches.concern(&self.cache, a, new)) {
+        for policy in all.iter() {
+            let Some(served) = policy.matches.concern(&self.cache, a, new) else { continue };
+            let shown = self.show(&served, a, new, subject).await?;
+            let attributes = Attributes { old: shown.old.as_deref(), ..*a };
+            let seen = Seen { attributes: &attributes, served: &served, subject };
             for binding in &policy.bindings {
-                if binding.matches.as_ref().is_none_or(|m| m.concern(&self.cache, a, new)) {
-                    self.judge_by(policy, binding, a, new)?;
+                if binding.matches.as_ref().is_none_or(|m| m.concern(&self.cache, a, new).is_some()) {
+                    self.judge_by(policy, binding, &seen, shown.new.as_deref())?;
                 }
             }
         }
@@ -263,9 +287,10 @@ impl ApiServer {
         &self,
         policy: &Policy,
         binding: &Binding,
-        a: &Attributes<'_>,
+        seen: &Seen<'_>,
         new: Option<&Value>,
     ) -> Result<()> {
+        let a = seen.attributes;
         let sets = match scope::params(self, a, policy.param_kind.as_ref(), &binding.object) {
             Params::None => vec![None],
             Params::Some(all) => all.into_iter().map(Some).collect(),
@@ -277,7 +302,7 @@ impl ApiServer {
         };
         let mut verdicts = Vec::new();
         for params in &sets {
-            let scope = Scope::new(self, a, new, params.as_ref(), &policy.variables);
+            let scope = Scope::new(self, seen, new, params.as_ref(), &policy.variables);
             match policy.applies(&scope) {
                 Ok(true) => {}
                 Ok(false) => continue,

@@ -28,6 +28,7 @@ use crate::kinds::{self, Kind, Served};
 use crate::pki::Pki;
 use crate::policies::Policies;
 use crate::policies::rego::RegoPolicies;
+use crate::policies::typecheck;
 use crate::proxy::archive::LogArchive;
 use crate::rbac::Rbac;
 use crate::registry::{Part, WriteContext};
@@ -226,6 +227,7 @@ impl ApiServer {
         telemetry::task::spawn("apiserver-crd", custom::lifecycle::run(server.clone()));
         telemetry::task::spawn("apiserver-api-rows", aggregator::register::run(server.clone()));
         telemetry::task::spawn("apiserver-api-probe", aggregator::probe::run(server.clone()));
+        telemetry::task::spawn("apiserver-policy-types", typecheck::run(server.clone()));
         telemetry::task::spawn("apiserver-certificates", certificates::run(server.clone()));
         Ok(server)
     }

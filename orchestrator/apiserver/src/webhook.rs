@@ -11,10 +11,12 @@ pub(crate) mod review;
 use serde_json::{Value, json};
 
 use crate::admission::attributes::Attributes;
+use crate::admission::reinvocation::{Plugin, Rounds};
+use crate::admission::shown::Shown;
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
 use crate::patch;
-use crate::read;
+use crate::policies::Seen;
 use crate::server::ApiServer;
 
 use config::Hook;
@@ -43,6 +45,7 @@ impl ApiServer {
         a: &Attributes<'_>,
         mut o: Option<&mut Value>,
         subject: Option<Subject>,
+        rounds: &mut Rounds,
     ) -> Result<bool> {
         let hooks = self.hooks.mutating();
         if hooks.is_empty()
@@ -52,30 +55,21 @@ impl ApiServer {
         {
             return Ok(false);
         }
-        let (mut changed, mut called) = (false, Vec::new());
+        let mut changed = false;
+        rounds.begin(Plugin::Hooks, o.as_deref());
         for (index, hook) in hooks.iter().enumerate() {
-            let turn = Turn { hook, round: 0, index, phase: MUTATING };
+            let key = (hook.configuration.as_str(), hook.name.as_str());
+            if !rounds.has_turn(Plugin::Hooks, key) {
+                continue;
+            }
+            let turn = Turn { hook, round: rounds.number(), index, phase: MUTATING };
             if let Some(did) = self.mutate_by(a, &turn, o.as_deref_mut(), subject).await? {
                 changed |= did;
-                if hook.again {
-                    called.push((index, o.as_deref().cloned()));
-                }
+                rounds.had_turn(Plugin::Hooks, key, did, hook.again);
             }
         }
-        if !changed || called.is_empty() {
-            return Ok(changed);
-        }
-        // What was seen may have been changed by later ones, and by the server's own defaults after them.
-        if let (Some(o), None) = (o.as_deref_mut(), subject) {
-            self.admit_defaults(a, o).await?;
-        }
-        for (index, seen) in called {
-            if o.as_deref() != seen.as_ref() {
-                let turn = Turn { hook: &hooks[index], round: 1, index, phase: MUTATING };
-                self.mutate_by(a, &turn, o.as_deref_mut(), subject).await?;
-            }
-        }
-        Ok(true)
+        rounds.end(Plugin::Hooks, o.as_deref());
+        Ok(changed)
     }
 
     /// One webhook's turn: `None` if it is not concerned, else whether it changed the object.
@@ -87,16 +81,30 @@ impl ApiServer {
         subject: Option<Subject>,
     ) -> Result<Option<bool>> {
         let Some(served) = turn.hook.concerns(&self.cache, a, o.as_deref()) else { return Ok(None) };
-        if !self.is_asked(turn.hook, a, o.as_deref())? {
-            return Ok(None);
-        }
-        let Some(answer) = self.ask(a, turn, &served, o.as_deref(), subject).await? else {
-            return Ok(Some(false));
+        let made = {
+            let shown = self.show(&served, a, o.as_deref(), subject).await?;
+            if !self.is_asked(turn.hook, a, &served, &shown, subject)? {
+                return Ok(None);
+            }
+            let Some(answer) = self.ask(a, turn, &served, &shown, subject).await? else {
+                return Ok(Some(false));
+            };
+            match (&answer.patch, &shown.new) {
+                (Some(patch), Some(seen)) => {
+                    let made = patch::untyped(seen, patch::JSON_PATCH, patch)
+                        .map_err(|e| failed(turn.hook, &e.message))?;
+                    (made != **seen).then_some(made)
+                }
+                _ => None,
+            }
         };
         let mut mutated = false;
-        if let (Some(patch), Some(o)) = (&answer.patch, o) {
-            let before = o.clone();
-            *o = apply(&served, o.clone(), patch, subject).map_err(|e| failed(turn.hook, &e.message))?;
+        if let (Some(made), Some(o)) = (made, o) {
+            let before = std::mem::take(o);
+            *o = match subject {
+                Some(_) => made,
+                None => self.take_back(a, &served, made).await.map_err(|e| failed(turn.hook, &e.message))?,
+            };
             mutated = *o != before;
             if mutated && subject.is_none() {
                 (a.served.kind.default)(o);
@@ -133,12 +141,13 @@ impl ApiServer {
             })
             .collect();
         let mut asked = Vec::with_capacity(turns.len());
-        for turn in turns {
-            if self.is_asked(turn.0.hook, a, o)? {
-                asked.push(turn);
+        for (turn, served) in turns {
+            let shown = self.show(&served, a, o, subject).await?;
+            if self.is_asked(turn.hook, a, &served, &shown, subject)? {
+                asked.push((turn, served, shown));
             }
         }
-        let asked = asked.iter().map(|(turn, served)| self.ask(a, turn, served, o, subject));
+        let asked = asked.iter().map(|(turn, served, shown)| self.ask(a, turn, served, shown, subject));
         for answer in futures::future::join_all(asked).await {
             answer?;
         }
@@ -146,8 +155,17 @@ impl ApiServer {
     }
 
     /// Whether a webhook's conditions hold; where one fails, its failure policy decides.
-    fn is_asked(&self, hook: &Hook, a: &Attributes<'_>, o: Option<&Value>) -> Result<bool> {
-        match self.conditions_hold(&hook.conditions, a, o) {
+    fn is_asked(
+        &self,
+        hook: &Hook,
+        a: &Attributes<'_>,
+        served: &Served,
+        shown: &Shown<'_>,
+        subject: Option<Subject>,
+    ) -> Result<bool> {
+        let attributes = Attributes { old: shown.old.as_deref(), ..*a };
+        let seen = Seen { attributes: &attributes, served, subject };
+        match self.conditions_hold(&hook.conditions, &seen, shown.new.as_deref()) {
             Ok(holds) => Ok(holds),
             Err(why) if hook.ignore_failure => {
                 tracing::warn!(
@@ -167,7 +185,7 @@ impl ApiServer {
         a: &Attributes<'_>,
         turn: &Turn<'_>,
         served: &Served,
-        new: Option<&Value>,
+        shown: &Shown<'_>,
         subject: Option<Subject>,
     ) -> Result<Option<Answer>> {
         let hook = turn.hook;
@@ -177,7 +195,7 @@ impl ApiServer {
         }
         let started = self.config.clock.monotonic();
         let uid = uuid::Uuid::new_v4().to_string();
-        let question = review::request(hook.review, &uid, a, served, new, subject);
+        let question = review::request(hook.review, &uid, a, served, shown, subject);
         let answered = match &hook.peer {
             Err(why) => Err(format!("could not get REST client: {why}")),
             Ok(peer) => match self.peers.post(peer, &question, hook.timeout).await {
@@ -234,15 +252,4 @@ impl ApiServer {
 
 fn failed(hook: &Hook, why: &str) -> ApiError {
     ApiError::internal(format!("failed calling webhook {:?}: {why}", hook.name))
-}
-
-/// A webhook's patch, in the version it saw.
-fn apply(shown: &Served, o: Value, patch: &[u8], subject: Option<Subject>) -> Result<Value> {
-    let seen = if subject.is_none() { read::render_value(shown, o) } else { o };
-    let new = patch::untyped(&seen, patch::JSON_PATCH, patch)?;
-    if subject.is_some() {
-        return Ok(new);
-    }
-    let mut unknown = Vec::new();
-    patch::conform(shown, new, crate::request::FieldValidation::Ignore, &mut unknown)
 }

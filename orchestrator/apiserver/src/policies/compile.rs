@@ -14,8 +14,17 @@ pub(crate) struct Named {
     pub(crate) program: Result<Program, String>,
 }
 
-/// The variables of an expression that stands behind some others.
+/// The variables of an expression that stands behind some others; objects may be anything.
 pub(crate) fn environment(variables: &[Named], params: bool) -> Vec<(&'static str, Type)> {
+    environment_of(variables, &Type::Dyn, params.then_some(&Type::Dyn))
+}
+
+/// The same for objects and parameters of known types.
+pub(crate) fn environment_of(
+    variables: &[Named],
+    object: &Type,
+    params: Option<&Type>,
+) -> Vec<(&'static str, Type)> {
     let text = || Type::String(Some(253));
     let kind = |what: &str| {
         Type::object(
@@ -59,15 +68,15 @@ pub(crate) fn environment(variables: &[Named], params: bool) -> Vec<(&'static st
     });
     let authorizer = |w: &str| library_type(w).expect("the authorizer is a library");
     let mut all = vec![
-        ("object", Type::Dyn),
-        ("oldObject", Type::Dyn),
+        ("object", object.clone()),
+        ("oldObject", object.clone()),
         ("request", request),
         ("namespaceObject", Type::Dyn),
         ("authorizer", authorizer("authorizer")),
         ("variables", Type::object("kubernetes.variables", declared)),
     ];
-    if params {
-        all.push(("params", Type::Dyn));
+    if let Some(params) = params {
+        all.push(("params", params.clone()));
     }
     all
 }

@@ -156,10 +156,9 @@ impl ApiServer {
             return Ok(());
         }
         for policy in self.rego.current().iter() {
-            if !policy.matches.concern(&self.cache, a, new) {
-                continue;
-            }
-            let review = review::request(REVIEW, &a.trail.id, a, a.served, new, subject);
+            let Some(served) = policy.matches.concern(&self.cache, a, new) else { continue };
+            let shown = self.show(&served, a, new, subject).await?;
+            let review = review::request(REVIEW, &a.trail.id, a, &served, &shown, subject);
             match policy.ask(review).await {
                 Ok((denied, warned)) => {
                     for w in warned {

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::compile::Named;
 use crate::admission::attributes::Attributes;
+use crate::kinds::Served;
 use crate::server::{Access, ApiServer};
+use crate::webhook::Subject;
 use crate::{object, review};
 
 /// What one expression may cost, and all of a policy for one request (apiserver: pkg/apis/cel/config.go).
@@ -30,21 +32,30 @@ pub(crate) struct Scope<'a> {
     budget: Mutex<u64>,
 }
 
+/// A write as a rule matched it: old and new objects are in this version.
+pub(crate) struct Seen<'a> {
+    pub(crate) attributes: &'a Attributes<'a>,
+    pub(crate) served: &'a Served,
+    /// What a subresource takes.
+    pub(crate) subject: Option<Subject>,
+}
+
 impl<'a> Scope<'a> {
     pub(crate) fn new(
         server: &ApiServer,
-        a: &Attributes<'_>,
+        seen: &Seen<'_>,
         new: Option<&Value>,
         params: Option<&Value>,
         variables: &'a [Named],
     ) -> Scope<'a> {
+        let a = seen.attributes;
         let any = |o: Option<&Value>| o.map_or(Cel::Null, |o| Cel::of_json(o, &Type::Dyn));
         let spaces = crate::kinds::by_resource("", "namespaces").expect("namespaces are a kind");
         let namespace = server.cache.get(spaces.index, a.namespace).filter(|_| !a.namespace.is_empty());
         Scope {
             object: any(new),
             old: any(a.old),
-            request: Cel::of_json(&request(a), &Type::Dyn),
+            request: Cel::of_json(&request(seen), &Type::Dyn),
             namespace: any(namespace.map(|n| n.value()).as_ref()),
             params: any(params),
             authorizer: a.user.map(|u| Authorizer::whole(server.policies.server(), u)),
@@ -113,13 +124,16 @@ impl Scope<'_> {
     }
 }
 
-fn request(a: &Attributes<'_>) -> Value {
-    let s = a.served;
-    let kind = json!({"group": s.group, "version": s.version, "kind": s.kind.kind});
-    let resource = json!({"group": s.group, "version": s.version, "resource": s.kind.resource});
+fn request(seen: &Seen<'_>) -> Value {
+    let a = seen.attributes;
+    let kind = |s: &Served| match seen.subject {
+        Some((group, version, kind)) => json!({"group": group, "version": version, "kind": kind}),
+        None => json!({"group": s.group, "version": s.version, "kind": s.kind.kind}),
+    };
+    let resource = |s: &Served| json!({"group": s.group, "version": s.version, "resource": s.kind.resource});
     json!({
-        "kind": kind, "resource": resource, "subResource": a.subresource,
-        "requestKind": kind, "requestResource": resource, "requestSubResource": a.subresource,
+        "kind": kind(seen.served), "resource": resource(seen.served), "subResource": a.subresource,
+        "requestKind": kind(a.served), "requestResource": resource(a.served), "requestSubResource": a.subresource,
         "name": a.name, "namespace": a.namespace, "operation": a.operation.text(),
         "userInfo": a.user.map_or_else(|| json!({}), review::user_json),
         "dryRun": a.dry_run, "options": a.options(),

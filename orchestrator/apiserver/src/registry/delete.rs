@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{RETRIES, WriteContext, with_revision, without_revision};
 use crate::admission::attributes::{Attributes, Operation};
+use crate::admission::reinvocation::Rounds;
 use crate::cache::{object_key, store_key};
 use crate::error::{ApiError, Result};
 use crate::kinds::{Kind, Served};
@@ -50,7 +51,7 @@ impl ApiServer {
                 deletion: Some(options),
                 ..Attributes::new(Operation::Delete, served, namespace, name, ctx)
             };
-            self.call_mutating(&attributes, None, None).await?;
+            self.call_mutating(&attributes, None, None, &mut Rounds::default()).await?;
             self.admit_valid(&attributes, None).await?;
             let mut new = old.clone();
             propagate(&mut new, options.propagation.as_deref());

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::client::Peer;
 use crate::admission::attributes::{Attributes, Operation};
+use crate::admission::shown::matched;
 use crate::cache::Cache;
 use crate::kinds::{self, Served};
 use crate::object;
@@ -125,22 +126,9 @@ impl Hook {
 
     /// The resource as the webhook wants to see it, if this write concerns it.
     pub(super) fn concerns(&self, cache: &Cache, a: &Attributes<'_>, new: Option<&Value>) -> Option<Served> {
-        let matches = |s: &Served| {
-            self.rules
-                .iter()
-                .any(|r| r.matches(a.operation, s, a.subresource, a.namespace))
-                .then(|| s.clone())
-        };
-        let served = match matches(a.served) {
-            Some(s) => s,
-            None if self.exact => return None,
-            // The same object under another name.
-            None => {
-                let customs = a.served.custom.iter().flat_map(|held| held.custom.served());
-                let own = kinds::served().filter(|s| s.index == a.served.index);
-                own.chain(customs).find_map(|s| matches(&s))?
-            }
-        };
+        let served = matched(a, self.exact, |s| {
+            self.rules.iter().any(|r| r.matches(a.operation, s, a.subresource, a.namespace))
+        })?;
         (self.selects_namespace(cache, a, new) && self.selects_object(a, new)).then_some(served)
     }
 

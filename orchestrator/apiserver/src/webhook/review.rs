@@ -6,17 +6,18 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::admission::attributes::Attributes;
+use crate::admission::shown::Shown;
 use crate::error::ApiError;
 use crate::kinds::Served;
-use crate::{object, read, review};
+use crate::{object, review};
 
-/// The question. Objects are shown in the version that the webhook asked for.
+/// The question, about objects in the version that the webhook asked for.
 pub(crate) fn request(
     version: &str,
     uid: &str,
     a: &Attributes<'_>,
     served: &Served,
-    new: Option<&Value>,
+    shown: &Shown<'_>,
     subject: Option<(&str, &str, &str)>,
 ) -> Value {
     let gvk = |s: &Served| match subject {
@@ -24,11 +25,6 @@ pub(crate) fn request(
         None => json!({"group": s.group, "version": s.version, "kind": s.kind.kind}),
     };
     let gvr = |s: &Served| json!({"group": s.group, "version": s.version, "resource": s.kind.resource});
-    let shown = |o: Option<&Value>| match o {
-        Some(o) if subject.is_none() => read::render_value(served, o.clone()),
-        Some(o) => o.clone(),
-        None => Value::Null,
-    };
     let mut request = json!({
         "uid": uid,
         "kind": gvk(served),
@@ -37,8 +33,8 @@ pub(crate) fn request(
         "requestResource": gvr(a.served),
         "operation": a.operation.text(),
         "userInfo": a.user.map_or_else(|| json!({}), review::user_json),
-        "object": shown(new),
-        "oldObject": shown(a.old),
+        "object": shown.new.as_deref(),
+        "oldObject": shown.old.as_deref(),
         "dryRun": a.dry_run,
         "options": a.options(),
     });
