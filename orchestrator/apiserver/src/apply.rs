@@ -13,6 +13,9 @@ use crate::patch;
 use crate::registry::{Part, WriteContext};
 use crate::server::ApiServer;
 
+/// How often an object may change under an apply.
+const RETRIES: usize = 16;
+
 /// Answers an apply: status and the object in its storage version.
 pub(crate) async fn respond(
     server: &ApiServer,
@@ -41,30 +44,37 @@ pub(crate) async fn respond(
         Some(held) => custom::decode(&served, held, applied, validation, &mut ctx.warnings)?,
         None => patch::conform(&served, applied, validation, &mut ctx.warnings)?,
     };
-    // An object that is not there yet is created, unless someone else is faster.
-    loop {
-        let exists = match server.get(&served, &ns, &name).await {
-            Ok(_) => true,
-            Err(e) if e.code == 404 && part == Part::Main => false,
+    // An object that is not there yet is created, unless someone else is faster; one that changes meanwhile is merged
+    // anew.
+    for _ in 0..RETRIES {
+        let old = match server.get(&served, &ns, &name).await {
+            Ok(o) => Some(server.to_served(&served, o.value()).await?),
+            Err(e) if e.code == 404 && part == Part::Main => None,
             Err(e) => return Err(e),
         };
-        if exists {
-            let mut change = |old: &Value| {
-                let (options, subresource) = (&write.options, &ctx.info.subresource);
-                let mut new = managed::apply(&served, old, &applied, options, subresource, server.now())?;
-                custom::default(&served, &mut new);
-                Ok(new)
-            };
-            let o = server.update(&served, &ns, &name, &write, part, &mut change).await?;
-            return Ok((200, o));
-        }
-        let mut new = applied.clone();
-        managed::on_create_by_apply(&served, &mut new, &write.options, server.now());
+        let Some(old) = old else {
+            let mut new = applied.clone();
+            managed::on_create_by_apply(server, &served, &mut new, &write.options, server.now()).await?;
+            custom::default(&served, &mut new);
+            match server.create(&served, &ns, new, &write).await {
+                Ok(o) => return Ok((201, o)),
+                Err(e) if e.reason == "AlreadyExists" => continue,
+                Err(e) => return Err(e),
+            }
+        };
+        let (options, subresource) = (&write.options, &ctx.info.subresource);
+        let mut new =
+            managed::apply(server, &served, &old, &applied, options, subresource, server.now()).await?;
         custom::default(&served, &mut new);
-        match server.create(&served, &ns, new, &write).await {
-            Ok(o) => return Ok((201, o)),
-            Err(e) if e.reason == "AlreadyExists" => {}
-            Err(e) => return Err(e),
+        let mut overtaken = false;
+        let mut change = |now: &Value| {
+            overtaken = now["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"];
+            if overtaken { Err(ApiError::modified(&served, &name)) } else { Ok(new.clone()) }
+        };
+        match server.update(&served, &ns, &name, &write, part, &mut change).await {
+            Err(_) if overtaken => {}
+            done => return Ok((200, done?)),
         }
     }
+    Err(ApiError::modified(&served, &name))
 }

@@ -9,7 +9,7 @@
 
 pub(crate) mod check;
 pub(crate) mod columns;
-mod conversion;
+pub(crate) mod conversion;
 mod format;
 pub(crate) mod lifecycle;
 mod names;

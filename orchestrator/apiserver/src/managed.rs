@@ -1,4 +1,7 @@
 //! Who owns which field of an object: `metadata.managedFields`, and server-side apply by it (KEP-555).
+//!
+//! A manager's fields are those of the version it wrote in; objects are turned into each manager's version to see what
+//! became of them (structured-merge-diff: merge/update.go).
 
 use apimachinery::fieldset::{self, Set};
 use apimachinery::schema::{Schemas, Type, schemas};
@@ -6,10 +9,12 @@ use apimachinery::trace::TRACEPARENT_ANNOTATION;
 use serde_json::{Map, Value, json};
 use signal::Timestamp;
 
+use crate::custom::conversion;
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
 use crate::object;
 use crate::request::WriteOptions;
+use crate::server::ApiServer;
 
 /// Older managers beyond this many are folded into one, as upstream does.
 const MAX_UPDATE_MANAGERS: usize = 10;
@@ -73,11 +78,6 @@ fn write(o: &mut Value, mut all: Vec<Entry>) {
     }
 }
 
-fn storage_version(served: &Served) -> String {
-    let k = served.kind;
-    if k.group.is_empty() { k.version.to_owned() } else { format!("{}/{}", k.group, k.version) }
-}
-
 /// The schema of a kind as it is served.
 pub(crate) fn type_of(served: &Served) -> Option<(&Schemas, Type)> {
     if let Some(held) = &served.custom {
@@ -85,14 +85,6 @@ pub(crate) fn type_of(served: &Served) -> Option<(&Schemas, Type)> {
     }
     let s = schemas();
     s.kind(served.group, served.version, served.kind.kind).map(|t| (s, t))
-}
-
-fn storage_type(served: &Served) -> Option<(&Schemas, Type)> {
-    if let Some(held) = &served.custom {
-        return Some((&held.types.0, held.types.1.clone()));
-    }
-    let s = schemas();
-    s.kind(served.kind.group, served.kind.version, served.kind.kind).map(|t| (s, t))
 }
 
 /// What of metadata nobody manages: the server's own.
@@ -138,63 +130,222 @@ fn is_tracked(served: &Served) -> bool {
     !matches!(served.kind.builtin(), "events" | "leases" | "endpointslices" | "endpoints")
 }
 
-/// Notes what an update by `manager` changed.
-pub(crate) fn on_update(
+/// Who writes, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer<'a> {
+    pub(crate) manager: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) now: Timestamp,
+}
+
+/// The versions that managers speak, the request's first.
+fn versions(own: String, all: &[Entry]) -> Vec<String> {
+    let mut out = vec![own];
+    for e in all {
+        if !out.contains(&e.version) {
+            out.push(e.version.clone());
+        }
+    }
+    out
+}
+
+/// Notes what an update changed, in the words of each manager's version.
+pub(crate) async fn on_update(
+    server: &ApiServer,
     served: &Served,
     old: Option<&Value>,
     new: &mut Value,
-    manager: &str,
-    subresource: &str,
-    now: Timestamp,
-) {
-    let Some((schemas, ty)) = storage_type(served).filter(|_| is_tracked(served)) else {
+    writer: Writer<'_>,
+) -> Result<()> {
+    if type_of(served).is_none() || !is_tracked(served) {
         object::metadata(new).shift_remove("managedFields");
-        return;
-    };
+        return Ok(());
+    }
     // An empty list is how a client clears the managers; everything else it says about them is not asked.
     let cleared = old.is_some()
         && object::get(new, "metadata.managedFields")
             .and_then(Value::as_array)
             .is_some_and(|l| l.is_empty() || l.iter().all(|e| e.as_object().is_some_and(Map::is_empty)));
     let mut all = if cleared { Vec::new() } else { old.map(entries).unwrap_or_default() };
-    let (before, after) = (old.map_or_else(|| json!({}), strip), strip(new));
-    if before == after {
+    if old.is_some_and(|old| strip(old) == strip(new)) {
         write(new, all);
-        return;
+        return Ok(());
     }
-    let changed = fieldset::changed(schemas, &ty, &before, &after);
-    let present = if all.is_empty() { Set::new() } else { fieldset::of(schemas, &ty, &after) };
-    let version = storage_version(served);
-    let mut found = false;
-    for e in &mut all {
-        let own = e.manager == manager && e.operation == "Update" && e.subresource == subresource;
-        let kept = if own {
-            fieldset::union(&e.fields, &changed)
-        } else {
-            fieldset::difference(&e.fields, &changed)
+    let own_version = served.api_version();
+    let mut added = None;
+    for version in versions(own_version.clone(), &all) {
+        let Some(there) = conversion::named(served, &version) else {
+            // Nobody can say any more what it means.
+            all.retain(|e| e.version != version);
+            continue;
         };
-        e.fields = fieldset::intersection(&kept, &present);
-        if own {
-            found = true;
-            e.version.clone_from(&version);
-            e.time = object::rfc3339(now);
+        let Some((schemas, ty)) = type_of(&there) else { continue };
+        let before = match old {
+            Some(old) => strip(&*server.in_shown(&there, old).await?),
+            None => json!({}),
+        };
+        let after = strip(&*server.in_shown(&there, new).await?);
+        let changed = fieldset::changed(schemas, &ty, &before, &after);
+        let present = if all.is_empty() { Set::new() } else { fieldset::of(schemas, &ty, &after) };
+        let mut found = false;
+        for e in all.iter_mut().filter(|e| e.version == version) {
+            let own = e.manager == writer.manager
+                && e.operation == "Update"
+                && e.subresource == writer.subresource
+                && version == own_version;
+            let kept = if own {
+                fieldset::union(&e.fields, &changed)
+            } else {
+                fieldset::difference(&e.fields, &changed)
+            };
+            e.fields = fieldset::intersection(&kept, &present);
+            if own {
+                found = true;
+                e.time = object::rfc3339(writer.now);
+            }
+        }
+        if version == own_version && !found {
+            added = Some(Entry {
+                manager: writer.manager.to_owned(),
+                operation: "Update".to_owned(),
+                subresource: writer.subresource.to_owned(),
+                version,
+                time: object::rfc3339(writer.now),
+                fields: changed,
+            });
         }
     }
-    if !found {
-        all.push(Entry {
-            manager: manager.to_owned(),
-            operation: "Update".to_owned(),
-            subresource: subresource.to_owned(),
-            version,
-            time: object::rfc3339(now),
-            fields: changed,
-        });
-    }
+    all.extend(added);
     write(new, all);
+    Ok(())
 }
 
-/// The object after `applied` was applied to `old`, with its managers.
-pub(crate) fn apply(
+/// An object in a request's version, in another.
+async fn turned(server: &ApiServer, from: &Served, to: &Served, o: &Value) -> Result<Value> {
+    if from.api_version() == to.api_version() {
+        return Ok(o.clone());
+    }
+    let stored = conversion::as_registered(from, o.clone());
+    Ok(server.in_shown(to, &stored).await?.into_owned())
+}
+
+/// The fields that others own in a version.
+fn owned<'e>(all: impl Iterator<Item = &'e Entry>, version: &str) -> Set {
+    all.filter(|e| e.version == version).fold(Set::new(), |s, e| fieldset::union(&s, &e.fields))
+}
+
+/// An apply, worked out in the version of its request.
+struct Apply<'a> {
+    server: &'a ApiServer,
+    served: &'a Served,
+    version: String,
+    /// What is applied.
+    wanted: Set,
+    own: Option<Entry>,
+    others: Vec<Entry>,
+}
+
+impl Apply<'_> {
+    /// Who owns what the apply changes: described, with the paths. With `force` it is theirs no longer.
+    async fn contest(
+        &mut self,
+        live: &Value,
+        merged: &Value,
+        force: bool,
+    ) -> Result<Vec<(String, Vec<String>)>> {
+        let mut conflicts = Vec::new();
+        for version in versions(self.version.clone(), &self.others) {
+            let Some(there) = conversion::named(self.served, &version) else {
+                self.others.retain(|e| e.version != version);
+                continue;
+            };
+            if !self.others.iter().any(|e| e.version == version) {
+                continue;
+            }
+            let Some((schemas, ty)) = type_of(&there) else { continue };
+            let before = strip(&turned(self.server, self.served, &there, live).await?);
+            let after = strip(&turned(self.server, self.served, &there, merged).await?);
+            for e in self.others.iter_mut().filter(|e| e.version == version) {
+                let shared = if version == self.version {
+                    fieldset::intersection(&e.fields, &self.wanted)
+                } else {
+                    e.fields.clone()
+                };
+                let contested = fieldset::differing(schemas, &ty, &shared, &before, &after);
+                if contested.is_empty() {
+                    continue;
+                }
+                if force {
+                    e.fields = fieldset::difference(&e.fields, &contested);
+                } else {
+                    conflicts.push((describe(e), fieldset::paths(&contested)));
+                }
+            }
+        }
+        Ok(conflicts)
+    }
+
+    /// What this manager applied before and no longer names goes, unless someone else has it too.
+    async fn prune(&self, schemas: &Schemas, ty: &Type, merged: Value) -> Result<Value> {
+        let Some(own) = &self.own else { return Ok(merged) };
+        let Some(last) = conversion::named(self.served, &own.version) else { return Ok(merged) };
+        let others = owned(self.others.iter(), &self.version);
+        let mut pruned = merged.clone();
+        let gone = if own.version == self.version {
+            own.fields.clone()
+        } else {
+            let Some((schemas_then, ty_then)) = type_of(&last) else { return Ok(merged) };
+            let mut then = turned(self.server, self.served, &last, &merged).await?;
+            let gone = fieldset::difference(&own.fields, &owned(self.others.iter(), &own.version));
+            fieldset::remove(schemas_then, &ty_then, &mut then, &gone);
+            let left = turned(self.server, &last, self.served, &then).await?;
+            fieldset::difference(
+                &fieldset::of(schemas, ty, &strip(&merged)),
+                &fieldset::of(schemas, ty, &strip(&left)),
+            )
+        };
+        let gone = fieldset::difference(&fieldset::difference(&gone, &self.wanted), &others);
+        fieldset::remove(schemas, ty, &mut pruned, &gone);
+        // Those who speak other versions keep what is theirs.
+        for version in versions(self.version.clone(), &self.others).into_iter().skip(1) {
+            let Some(there) = conversion::named(self.served, &version) else { continue };
+            let Some((schemas, ty)) = type_of(&there) else { continue };
+            let mut whole = turned(self.server, self.served, &there, &merged).await?;
+            let left = turned(self.server, self.served, &there, &pruned).await?;
+            let gone = fieldset::difference(
+                &fieldset::of(schemas, &ty, &strip(&whole)),
+                &fieldset::of(schemas, &ty, &strip(&left)),
+            );
+            let theirs = owned(self.others.iter(), &version);
+            if !fieldset::intersection(&gone, &theirs).is_empty() {
+                fieldset::remove(schemas, &ty, &mut whole, &fieldset::difference(&gone, &theirs));
+                pruned = turned(self.server, &there, self.served, &whole).await?;
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// What went is nobody's any more.
+    async fn forget(&mut self, merged: &Value) -> Result<()> {
+        for version in versions(self.version.clone(), &self.others) {
+            let Some(there) = conversion::named(self.served, &version) else { continue };
+            if !self.others.iter().any(|e| e.version == version) {
+                continue;
+            }
+            let Some((schemas, ty)) = type_of(&there) else { continue };
+            let o = turned(self.server, self.served, &there, merged).await?;
+            let present = fieldset::of(schemas, &ty, &strip(&o));
+            for e in self.others.iter_mut().filter(|e| e.version == version) {
+                e.fields = fieldset::intersection(&e.fields, &present);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The object after `applied` was applied to `old`, with its managers. Both are as the registry has them.
+pub(crate) async fn apply(
+    server: &ApiServer,
     served: &Served,
     old: &Value,
     applied: &Value,
@@ -202,54 +353,40 @@ pub(crate) fn apply(
     subresource: &str,
     now: Timestamp,
 ) -> Result<Value> {
-    let (schemas, ty) = storage_type(served).ok_or_else(|| ApiError::internal("a kind has no schema"))?;
-    let wanted = fieldset::of(schemas, &ty, &strip(applied));
-    let live = strip(old);
-    let mut all = entries(old);
+    let (schemas, ty) = type_of(served).ok_or_else(|| ApiError::internal("a kind has no schema"))?;
+    let live = server.in_shown(served, old).await?;
+    let shown = server.in_shown(served, applied).await?;
     let is_own = |e: &Entry| {
         e.manager == options.field_manager && e.operation == "Apply" && e.subresource == subresource
     };
-    let merged_bare = fieldset::merge(schemas, &ty, &live, &strip(applied));
-    let mut conflicts = Vec::new();
-    for e in all.iter_mut().filter(|e| !is_own(e)) {
-        let shared = fieldset::intersection(&e.fields, &wanted);
-        let contested = fieldset::differing(schemas, &ty, &shared, &live, &merged_bare);
-        if contested.is_empty() {
-            continue;
-        }
-        if options.force {
-            e.fields = fieldset::difference(&e.fields, &contested);
-        } else {
-            conflicts.push((describe(e), fieldset::paths(&contested)));
-        }
-    }
+    let (own, others): (Vec<Entry>, Vec<Entry>) = entries(old).into_iter().partition(is_own);
+    let mut a = Apply {
+        server,
+        served,
+        version: served.api_version(),
+        wanted: fieldset::of(schemas, &ty, &strip(&shown)),
+        own: own.into_iter().next(),
+        others,
+    };
+    let merged = fieldset::merge(schemas, &ty, &live, &shown);
+    let conflicts = a.contest(&live, &merged, options.force).await?;
     if !conflicts.is_empty() {
         return Err(conflict(&conflicts));
     }
-    let mut merged = fieldset::merge(schemas, &ty, old, applied);
-    // What this manager applied before and no longer names goes, unless someone else has it too.
-    if let Some(own) = all.iter().find(|e| is_own(e)) {
-        let others =
-            all.iter().filter(|e| !is_own(e)).fold(Set::new(), |s, e| fieldset::union(&s, &e.fields));
-        let gone = fieldset::difference(&fieldset::difference(&own.fields, &wanted), &others);
-        fieldset::remove(schemas, &ty, &mut merged, &gone);
-    }
-    // What went with it is nobody's any more.
-    let present = fieldset::of(schemas, &ty, &strip(&merged));
-    for e in all.iter_mut().filter(|e| !is_own(e)) {
-        e.fields = fieldset::intersection(&e.fields, &present);
-    }
-    let same = all.iter().any(|e| is_own(e) && e.fields == wanted);
-    let time = all.iter().find(|e| is_own(e)).map(|e| e.time.clone()).filter(|_| same);
-    all.retain(|e| !is_own(e));
+    let merged = a.prune(schemas, &ty, merged).await?;
+    a.forget(&merged).await?;
+    let same = a.own.as_ref().filter(|e| e.fields == a.wanted && e.version == a.version);
+    let time = same.map_or_else(|| object::rfc3339(now), |e| e.time.clone());
+    let mut all = a.others;
     all.push(Entry {
         manager: options.field_manager.clone(),
         operation: "Apply".to_owned(),
         subresource: subresource.to_owned(),
-        version: storage_version(served),
-        time: time.unwrap_or_else(|| object::rfc3339(now)),
-        fields: wanted,
+        version: a.version,
+        time,
+        fields: a.wanted,
     });
+    let mut merged = conversion::as_registered(served, merged);
     write(&mut merged, all);
     if object::text(applied, "metadata.resourceVersion").is_none() {
         object::copy(object::metadata(&mut merged), &old["metadata"], "resourceVersion");
@@ -258,26 +395,36 @@ pub(crate) fn apply(
 }
 
 /// The managers of an object that an apply creates.
-pub(crate) fn on_create_by_apply(served: &Served, new: &mut Value, options: &WriteOptions, now: Timestamp) {
-    let Some((schemas, ty)) = storage_type(served) else { return };
-    let fields = fieldset::of(schemas, &ty, &strip(new));
+pub(crate) async fn on_create_by_apply(
+    server: &ApiServer,
+    served: &Served,
+    new: &mut Value,
+    options: &WriteOptions,
+    now: Timestamp,
+) -> Result<()> {
+    let Some((schemas, ty)) = type_of(served) else { return Ok(()) };
+    let fields = fieldset::of(schemas, &ty, &strip(&*server.in_shown(served, new).await?));
     let entry = Entry {
         manager: options.field_manager.clone(),
         operation: "Apply".to_owned(),
         subresource: String::new(),
-        version: storage_version(served),
+        version: served.api_version(),
         time: object::rfc3339(now),
         fields,
     };
     write(new, vec![entry]);
+    Ok(())
 }
 
 fn describe(e: &Entry) -> String {
-    match e.operation.as_str() {
-        "Apply" => format!("\"{}\"", e.manager),
-        _ if e.subresource.is_empty() => format!("\"{}\" using {}", e.manager, e.version),
-        _ => format!("\"{}\" with subresource \"{}\" using {}", e.manager, e.subresource, e.version),
+    let mut who = format!("\"{}\"", e.manager);
+    if !e.subresource.is_empty() {
+        who.push_str(&format!(" with subresource \"{}\"", e.subresource));
     }
+    if e.operation == "Update" {
+        who.push_str(&format!(" using {}", e.version));
+    }
+    who
 }
 
 fn conflict(conflicts: &[(String, Vec<String>)]) -> ApiError {

@@ -63,13 +63,7 @@ pub(crate) fn conform(
     }
     o["apiVersion"] = version.into();
     o["kind"] = kind.into();
-    if let Some(alias) = served.alias {
-        (alias.to_storage)(&mut o);
-        let k = served.kind;
-        o["apiVersion"] =
-            if k.group.is_empty() { k.version.into() } else { format!("{}/{}", k.group, k.version).into() };
-    }
-    Ok(o)
+    Ok(custom::conversion::as_registered(served, o))
 }
 
 /// A JSON or merge patch on something that has no schema here.

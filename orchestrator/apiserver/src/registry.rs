@@ -16,6 +16,7 @@ use crate::admission::attributes::{Attributes, Operation, Trail, subresource_of}
 use crate::cache::{Object, object_key, store_key};
 use crate::error::{ApiError, Result};
 use crate::kinds::{Kind, Served};
+use crate::managed::Writer;
 use crate::metrics::METRICS;
 use crate::request::WriteOptions;
 use crate::server::ApiServer;
@@ -159,7 +160,8 @@ impl ApiServer {
         self.admit_valid(&attributes, Some(&o)).await?;
         self.trace_create(kind, &mut o);
         if !ctx.apply {
-            managed::on_update(served, None, &mut o, &ctx.options.field_manager, "", self.now());
+            let writer = Writer { manager: &ctx.options.field_manager, subresource: "", now: self.now() };
+            managed::on_update(self, served, None, &mut o, writer).await?;
         }
         let _allocated = self.allocate(served, None, &mut o, ctx.options.dry_run).await?;
         let _counted = self.admit_quota(served, namespace, &o).await?;
@@ -373,14 +375,9 @@ impl ApiServer {
         self.trace_update(kind, &mut new, old, spec_changed && part != Part::Status && !ctx.options.dry_run);
         let _allocated = self.allocate(served, Some(old), &mut new, ctx.options.dry_run).await?;
         if !ctx.apply {
-            managed::on_update(
-                served,
-                Some(old),
-                &mut new,
-                &ctx.options.field_manager,
-                subresource_of(part),
-                self.now(),
-            );
+            let subresource = subresource_of(part);
+            let writer = Writer { manager: &ctx.options.field_manager, subresource, now: self.now() };
+            managed::on_update(self, served, Some(old), &mut new, writer).await?;
         }
         if same_but_times(&new, old) {
             return Ok(Some(old.clone()));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Custom, Held, shape};
 use crate::cache::Object;
 use crate::error::{ApiError, Result};
-use crate::kinds::Served;
+use crate::kinds::{self, Served};
 use crate::object;
 use crate::server::ApiServer;
 use crate::webhook::client::Peer;
@@ -44,6 +44,32 @@ impl Custom {
     pub(crate) fn is_stored_as(&self, served: &Served) -> bool {
         self.storage().kind.version == served.version
     }
+}
+
+/// A kind in another of its versions, served or not.
+pub(crate) fn named(served: &Served, api_version: &str) -> Option<Served> {
+    if served.api_version() == api_version {
+        return Some(served.clone());
+    }
+    match &served.custom {
+        None => kinds::served().find(|s| s.index == served.index && s.api_version() == api_version),
+        Some(held) => {
+            let (group, version) = api_version.split_once('/')?;
+            let number = held.custom.version(version).filter(|_| group == served.group)?;
+            Some(held.custom.clone().serve(number))
+        }
+    }
+}
+
+/// An object in the version of a request as the registry has it: those of our own kinds in the stored version.
+pub(crate) fn as_registered(served: &Served, mut o: Value) -> Value {
+    if let Some(alias) = served.alias {
+        (alias.to_storage)(&mut o);
+        let k = served.kind;
+        o["apiVersion"] =
+            if k.group.is_empty() { k.version.into() } else { format!("{}/{}", k.group, k.version).into() };
+    }
+    o
 }
 
 impl ApiServer {

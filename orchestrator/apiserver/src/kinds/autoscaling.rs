@@ -33,6 +33,8 @@ pub(crate) static HPA: Kind = Kind {
     ..BASE
 };
 
+/// Where v1 keeps the behavior.
+const BEHAVIOR_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/behavior";
 /// Where v1 keeps the metrics it has no fields for.
 const METRICS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/metrics";
 
@@ -47,16 +49,20 @@ fn from_storage(o: &mut Value) {
     let cpu =
         metrics.iter().find(|m| is_cpu(m)).map(|m| m["resource"]["target"]["averageUtilization"].clone());
     let others: Vec<Value> = metrics.into_iter().filter(|m| !is_cpu(m)).collect();
+    let mut behavior = None;
     if let Some(spec) = o.get_mut("spec") {
         drop(object::remove(spec, "metrics"));
-        drop(object::remove(spec, "behavior"));
+        behavior = object::remove(spec, "behavior");
         if let Some(u) = cpu {
             spec["targetCPUUtilizationPercentage"] = u;
         }
     }
-    if !others.is_empty() {
-        let meta = object::child(o, "metadata");
-        object::child(meta, "annotations")[METRICS_ANNOTATION] = Value::Array(others).to_string().into();
+    let others = (!others.is_empty()).then(|| Value::Array(others));
+    for (key, kept) in [(METRICS_ANNOTATION, others), (BEHAVIOR_ANNOTATION, behavior)] {
+        if let Some(kept) = kept {
+            let meta = object::child(o, "metadata");
+            object::child(meta, "annotations")[key] = kept.to_string().into();
+        }
     }
     let current = object::list(o, "status.currentMetrics").iter().find(|m| m["resource"]["name"] == "cpu");
     let current = current.map(|m| m["resource"]["current"]["averageUtilization"].clone());
@@ -88,6 +94,12 @@ fn to_storage(o: &mut Value) {
     }
     if !metrics.is_empty() {
         object::child(o, "spec")["metrics"] = Value::Array(metrics);
+    }
+    let annotation = o.get_mut("metadata").and_then(|m| m.get_mut("annotations"));
+    if let Some(Value::String(text)) = annotation.and_then(|a| object::remove(a, BEHAVIOR_ANNOTATION))
+        && let Ok(behavior @ Value::Object(_)) = serde_json::from_str(&text)
+    {
+        object::child(o, "spec")["behavior"] = behavior;
     }
     if let Some(status) = o.get_mut("status") {
         drop(object::remove(status, "currentCPUUtilizationPercentage"));

@@ -459,6 +459,26 @@ async fn a_webhook_converts() {
     made["apiVersion"] = "stable.example.com/v2".into();
     assert_eq!(r.post(&two, &made).await.0, 201);
     assert_eq!(r.get(&format!("{CRONTABS}/b")).await["spec"]["cronSpec"], "2 * * * *");
+    // Whoever wrote in one version owns its fields, and is asked in its words about writes in another.
+    let apply = |spec: Value, more: &str| {
+        let (o, path) = (crontab("a", spec).to_string(), format!("{CRONTABS}/a?fieldManager=x{more}"));
+        async {
+            let (path, o) = (path, o);
+            r.send(Method::PATCH, &path, "application/apply-patch+yaml", &o).await
+        }
+    };
+    let (status, refused) = apply(json!({"cronSpec": "3 * * * *"}), "").await;
+    assert_eq!(status, 409, "{refused}");
+    assert_eq!(
+        refused["message"],
+        "Apply failed with 1 conflict: conflict with \"test\" using stable.example.com/v2: .spec.schedule"
+    );
+    let (status, o) = apply(json!({"cronSpec": "3 * * * *"}), "&force=true").await;
+    assert_eq!(status, 200, "{o}");
+    let managers: Vec<_> = o["metadata"]["managedFields"].as_array().into_iter().flatten().collect();
+    assert_eq!(managers[0]["fieldsV1"], json!({"f:spec": {"f:cronSpec": {}}}), "{o}");
+    assert!(managers.iter().skip(1).all(|m| m["fieldsV1"].pointer("/f:spec/f:schedule").is_none()), "{o}");
+    assert_eq!(r.get(&format!("{two}/a")).await["spec"]["schedule"], "3 * * * *");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

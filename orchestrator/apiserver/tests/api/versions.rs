@@ -203,3 +203,63 @@ async fn expressions_are_checked_against_the_kinds_they_match() {
     r.until(&at, |o| o["status"]["observedGeneration"] == 2).await;
     assert_eq!(r.get(&at).await["status"]["typeChecking"], json!({}));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn managers_keep_the_version_they_wrote_in() {
+    let c = cluster().await;
+    let r = Raw::of(&c);
+    let apply = |version: &'static str, mut o: Value, more: &str| {
+        let path = format!("{}/a?fieldManager=a{more}", scalers(version));
+        o["apiVersion"] = format!("autoscaling/{version}").into();
+        o["kind"] = "HorizontalPodAutoscaler".into();
+        let r = &r;
+        async move { r.send(Method::PATCH, &path, "application/apply-patch+yaml", &o.to_string()).await }
+    };
+    let mut first = scaler("a", 60);
+    let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 50}}});
+    first["spec"]["metrics"].as_array_mut().expect("metrics").push(memory);
+    first["spec"]["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": 5}});
+    let (status, o) = apply("v2", first.clone(), "").await;
+    assert_eq!(status, 201, "{o}");
+    let patch = |manager: &str, spec: Value| {
+        let path = format!("{}/a?fieldManager={manager}", scalers("v1"));
+        let (r, body) = (&r, json!({"spec": spec}).to_string());
+        async move { r.send(Method::PATCH, &path, "application/merge-patch+json", &body).await }
+    };
+    assert_eq!(patch("b", json!({"maxReplicas": 9})).await.0, 200);
+    let (status, o) = patch("c", json!({"targetCPUUtilizationPercentage": 33})).await;
+    assert_eq!(status, 200, "{o}");
+    let managers = o["metadata"]["managedFields"].as_array().expect("managers");
+    let of = |name: &str| managers.iter().find(|m| m["manager"] == name).unwrap_or(&Value::Null);
+    assert_eq!(
+        (&of("a")["apiVersion"], &of("b")["apiVersion"]),
+        (&json!("autoscaling/v2"), &json!("autoscaling/v1"))
+    );
+    assert_eq!(of("b")["fieldsV1"], json!({"f:spec": {"f:maxReplicas": {}}}), "{o}");
+    assert_eq!(of("c")["fieldsV1"], json!({"f:spec": {"f:targetCPUUtilizationPercentage": {}}}), "{o}");
+    // What v1 has no fields for is kept.
+    let now = r.get(&format!("{}/a", scalers("v2"))).await;
+    assert_eq!(now["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"], 5, "{now}");
+    assert_eq!(now["spec"]["metrics"][1]["resource"]["name"], "memory", "{now}");
+    let (status, refused) = apply("v2", first.clone(), "").await;
+    assert_eq!(status, 409, "{refused}");
+    let message = refused["message"].as_str().expect("a message");
+    for said in [
+        "Apply failed with 2 conflicts: ",
+        "conflict with \"b\" using autoscaling/v1: .spec.maxReplicas",
+        "conflict with \"c\" using autoscaling/v1: .spec.targetCPUUtilizationPercentage",
+    ] {
+        assert!(message.contains(said), "{message}");
+    }
+    let (status, o) = apply("v2", first, "&force=true").await;
+    assert_eq!(status, 200, "{o}");
+    let managers = o["metadata"]["managedFields"].as_array().expect("managers");
+    assert_eq!(managers.len(), 1, "nothing is left to the others: {o}");
+    // The same manager in another version: its fields are told in that one from now on.
+    let old = json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 4, "targetCPUUtilizationPercentage": 60,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    let (status, o) = apply("v1", old, "").await;
+    assert_eq!(status, 200, "{o}");
+    assert_eq!(o["metadata"]["managedFields"][0]["apiVersion"], "autoscaling/v1", "{o}");
+    assert_eq!(o["spec"]["maxReplicas"], 4, "{o}");
+}
