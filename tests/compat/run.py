@@ -31,7 +31,7 @@ storage: {{filesystem: {{rootdirectory: {dir}}}}}
 http: {{addr: 127.0.0.1:{port}}}
 """
 # What the suites ask for; one file system serves them all.
-IMAGES = ["library/nginx:latest", "library/ubuntu:latest", "library/busybox:latest", "library/alpine:latest", "google_containers/pause:latest"]
+IMAGES = ["library/nginx:latest", "library/ubuntu:latest", "library/busybox:latest", "library/busybox:stable", "library/alpine:latest", "google_containers/pause:latest"]
 LIMIT = 1500
 
 
@@ -99,7 +99,9 @@ class Cluster:
     def __init__(self, binary, root, registry):
         self.binary, self.dir = binary, root / "data"
         self.flags = ["--data-dir", self.dir, "--api-addr", f"127.0.0.1:{free_port()}", "--http-addr", f"127.0.0.1:{free_port()}",
-                      "--otlp-grpc-addr", "127.0.0.1:0", "--otlp-http-addr", "127.0.0.1:0", "--kubelet-addr", "127.0.0.1:0",
+                      "--otlp-grpc-addr", "127.0.0.1:0", "--otlp-http-addr", "127.0.0.1:0",
+                      # A test of kube asks the node itself, at the port that all nodes have.
+                      "--kubelet-addr", "127.0.0.1:10250",
                       "--containerd-socket", root / "containerd.sock", "--pod-cidr", "10.174.0.0/16", "--service-cidr", "10.175.0.0/16",
                       "--bridge", "bncompat", "--cgroup-root", "binnacle-compat", "--node-name", "node-compat",
                       "--registry-mirrors", f"*=127.0.0.1:{registry.port}"]
@@ -149,38 +151,48 @@ def kr8s(env, packages, root):
 
 
 def kube(env, packages, root):
-    """The cluster tests of kube-client, from the sources that the workspace's own dependency brings."""
+    """The cluster tests of kube, kube-client and kube-runtime, from the sources that the workspace's own dependency brings."""
     home = pathlib.Path(env.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
-    published = next(home.glob("registry/src/*/kube-client-5.0.0"))
-    source = root / "kube-client"
-    shutil.copytree(published, source)
-    (source / "Cargo.lock").unlink(missing_ok=True)
-    manifest = source / "Cargo.toml"
-    # Its tests use the crate above it, which is to use this copy.
-    manifest.write_text(manifest.read_text() + KUBE)
+    lock = (HERE.parent.parent / "Cargo.lock").read_text()
+    version = re.search(r'name = "kube"\nversion = "([^"]+)"', lock)[1]
+    # Beside the packages, always at one place: what is built is found again.
+    work = pathlib.Path(packages).parent / "kube"
+    source = work / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    for crate in KUBE:
+        published = next(home.glob(f"registry/src/*/{crate}-{version}"))
+        # With the times of the files: cargo judges by them.
+        shutil.copytree(published, source / crate, ignore=shutil.ignore_patterns("Cargo.lock", "Cargo.toml.orig"))
+        manifest = source / crate / "Cargo.toml"
+        if crate != "kube":
+            # Publishing left out the crate above, which the tests use.
+            manifest.write_text(manifest.read_text() + KUBE_ABOVE.format(version=version))
+    (source / "Cargo.toml").write_text("[workspace]\nresolver = \"2\"\nmembers = [{}]\n[patch.crates-io]\n{}\n".format(
+        ", ".join(f'"{c}"' for c in KUBE), "\n".join(f'{c} = {{ path = "{c}" }}' for c in KUBE)))
+    (source / "Cargo.lock").write_text(lock)
     report = root / "kube.log"
-    env = {**env, "CARGO_TARGET_DIR": str(pathlib.Path(packages).parent / "kube-target"), "CARGO_PROFILE_TEST_DEBUG": "0"}
+    env = {**env, "CARGO_TARGET_DIR": str(work / "target"), "CARGO_PROFILE_DEV_DEBUG": "0", "CARGO_PROFILE_TEST_DEBUG": "0"}
+    features = ",".join(["kube-client/ws", "kube-client/kubelet-debug", "kube-client/jsonpatch", "kube-client/rustls-tls", "kube/kubelet-debug"])
+    packages = [arg for crate in KUBE for arg in ("-p", crate)]
     with open(report, "wb") as log:
-        subprocess.run(["cargo", "test", "--lib", "--features", "ws,kubelet-debug,jsonpatch,rustls-tls", "--", "--ignored"],
+        subprocess.run(["cargo", "test", "--no-fail-fast", "--lib", *packages, "--features", features, "--", "--ignored"],
                        cwd=source, env=env, stdout=log, stderr=log, timeout=LIMIT)
-    found = {}
+    found, crate = {}, None
     for line in report.read_text(errors="replace").splitlines():
+        at = re.match(r"^ +Running unittests src/lib.rs \(.*/(\w+)-[0-9a-f]+\)", line)
+        crate = at[1] if at else crate
         m = re.match(r"^test (\S+)(?: - should panic)? \.\.\. (ok|FAILED)", line)
         if m:
-            found[m[1]] = "passed" if m[2] == "ok" else "failed"
+            found[f"{crate}::{m[1]}"] = "passed" if m[2] == "ok" else "failed"
     return found, report
 
 
-KUBE = """
+KUBE = ["kube", "kube-client", "kube-runtime"]
+KUBE_ABOVE = """
 [dev-dependencies.kube]
-version = "5.0.0"
-features = ["derive", "client", "ws", "runtime", "rustls-tls"]
+version = "={version}"
+features = ["derive", "client", "ws", "runtime", "rustls-tls", "ring"]
 default-features = false
-
-[patch.crates-io]
-kube-client = { path = "." }
-
-[workspace]
 """
 SUITES = {"kr8s": kr8s, "kube": kube, "structured-merge-diff": structured_merge_diff.run, "openapi": openapi_requests.run}
 

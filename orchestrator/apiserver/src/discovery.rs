@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::aggregator;
 use crate::body;
+use crate::componentstatus;
 use crate::kinds::{self, Served};
 use crate::server::ApiServer;
 
@@ -24,6 +25,8 @@ pub(crate) struct Virtual {
     pub(crate) resource: &'static str,
     pub(crate) kind: &'static str,
     pub(crate) namespaced: bool,
+    verbs: &'static [&'static str],
+    short: &'static [&'static str],
 }
 
 const fn review(
@@ -32,10 +35,10 @@ const fn review(
     kind: &'static str,
     namespaced: bool,
 ) -> Virtual {
-    Virtual { group, version: "v1", resource, kind, namespaced }
+    Virtual { group, version: "v1", resource, kind, namespaced, verbs: &["create"], short: &[] }
 }
 
-pub(crate) const VIRTUAL: [Virtual; 7] = [
+pub(crate) const VIRTUAL: [Virtual; 8] = [
     review("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview", false),
     review("authentication.k8s.io", "tokenreviews", "TokenReview", false),
     review("authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview", true),
@@ -43,6 +46,15 @@ pub(crate) const VIRTUAL: [Virtual; 7] = [
     review("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview", false),
     review("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview", false),
     review("", "bindings", "Binding", true),
+    Virtual {
+        group: "",
+        version: "v1",
+        resource: componentstatus::RESOURCE,
+        kind: "ComponentStatus",
+        namespaced: false,
+        verbs: &["get", "list"],
+        short: &["cs"],
+    },
 ];
 
 const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
@@ -149,7 +161,11 @@ fn resource_list(server: &ApiServer, group: &str, version: &str) -> Option<Value
         }
     }
     for v in VIRTUAL.iter().filter(|v| v.group == group && v.version == version) {
-        resources.push(json!({"name": v.resource, "singularName": v.kind.to_lowercase(), "namespaced": v.namespaced, "kind": v.kind, "verbs": ["create"]}));
+        let mut r = json!({"name": v.resource, "singularName": v.kind.to_lowercase(), "namespaced": v.namespaced, "kind": v.kind, "verbs": v.verbs});
+        if !v.short.is_empty() {
+            r["shortNames"] = json!(v.short);
+        }
+        resources.push(r);
     }
     for l in server.config.local_apis.iter().filter(|l| l.group == group && l.version == version) {
         resources.extend(l.resources.iter().cloned());

@@ -28,7 +28,8 @@ use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_r
 use crate::server::{Access, ApiServer};
 use crate::table::Include;
 use crate::{
-    audit, body, certificates, node, nonresource, object, patch, proxy, read, review, subresource, watch,
+    audit, body, certificates, componentstatus, node, nonresource, object, patch, proxy, read, review,
+    subresource, watch,
 };
 
 /// A verified client certificate's user, put on a request by the TLS door.
@@ -378,6 +379,9 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
     if let Some(answer) = review::respond(&server, &ctx, req.method()) {
         let bytes = body::read(req.into_body()).await?;
         return answer(&server, &ctx, &bytes).await;
+    }
+    if let Some(answer) = componentstatus::respond(&server, &ctx, req.method()) {
+        return answer;
     }
     let Some(served) = server.find_kind(&info.group, &info.version, &info.resource) else {
         return Err(ApiError::no_such_path());

@@ -29,6 +29,7 @@ mod body;
 mod bootstrap;
 mod cache;
 mod certificates;
+mod componentstatus;
 mod custom;
 mod discovery;
 mod dispatch;

@@ -19,6 +19,8 @@ use crate::worker::{Node, Worker, remove_orphan};
 #[derive(Default)]
 pub(crate) struct Pods {
     by_uid: Mutex<HashMap<String, watch::Sender<Arc<Pod>>>>,
+    /// Counts what may have made room: a pod that is gone, over, or asks for something else.
+    room: watch::Sender<u64>,
 }
 
 impl Pods {
@@ -29,6 +31,11 @@ impl Pods {
             p.metadata.namespace.as_deref() == Some(namespace) && p.metadata.name.as_deref() == Some(name)
         };
         all.values().map(|s| s.borrow().clone()).find(|p| is(p))
+    }
+
+    /// Tells of room that another pod may have made.
+    pub(crate) fn room(&self) -> watch::Receiver<u64> {
+        self.room.subscribe()
     }
 
     /// All pods of this node, in order of namespace and name.
@@ -77,7 +84,12 @@ impl Pods {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         let mut all = self.by_uid.lock();
         if let Some(sender) = all.get(&uid) {
-            sender.send_replace(Arc::new(pod));
+            let pod = Arc::new(pod);
+            let old = sender.send_replace(pod.clone());
+            drop(all);
+            if old.metadata.generation != pod.metadata.generation || phase(&old) != phase(&pod) {
+                self.room.send_modify(|n| *n += 1);
+            }
             return;
         }
         let (sender, receiver) = watch::channel(Arc::new(pod));
@@ -92,6 +104,8 @@ impl Pods {
             let mut all = this.by_uid.lock();
             all.remove(&uid);
             METRICS.running_pods.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
+            drop(all);
+            this.room.send_modify(|n| *n += 1);
         });
     }
 
@@ -113,6 +127,10 @@ impl Pods {
         };
         gone.into_iter().for_each(|p| self.forget(p));
     }
+}
+
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
 }
 
 /// What an earlier process left of pods that no longer exist.

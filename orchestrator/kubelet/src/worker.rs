@@ -123,6 +123,9 @@ pub(crate) struct Worker {
     crash_looping: BTreeSet<String>,
     /// What running containers are limited to, by id.
     limits: BTreeMap<String, Limits>,
+    /// Whether a resize waits for room, and what tells of it.
+    deferred: bool,
+    room: watch::Receiver<u64>,
     first_seen: Timestamp,
     counted_start: bool,
     was_ready: bool,
@@ -148,6 +151,8 @@ impl Worker {
             reporter: Reporter::start(node.client.clone(), &first),
             first_seen: node.now(),
             tokens: volumes::Tokens::new(node.config.clock.clone()),
+            room: node.pods.room(),
+            deferred: false,
             node,
             uid,
             pod,
@@ -180,6 +185,7 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         loop {
             let pod = self.pod.borrow_and_update().clone();
+            self.room.mark_unchanged();
             let wake = match self.sync(&pod).await {
                 Ok(Next::Gone) => return,
                 Ok(Next::Wait(wake)) => wake,
@@ -198,6 +204,7 @@ impl Worker {
                     self.follow_metadata(&pod).await;
                 }
                 () = self.bell.notified() => {}
+                Ok(()) = self.room.changed(), if self.deferred => {}
                 () = self.volume_bell.notified() => self.refresh_volumes(&pod).await,
                 Some(event) = self.probe_events.recv() => self.hear(&pod, event),
                 () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)), if pause.is_some() => {}

@@ -20,6 +20,8 @@ pub(crate) fn definitions(server: &ApiServer, group_version: Option<(&str, &str)
             let list_name = format!("{}{list_kind}", name.strip_suffix(held.kind.kind).unwrap_or(&name));
             out.insert(list_name, list(held, list_kind, &name));
             out.insert(name, resource(held));
+            // Lists of the built-in kinds have no schema of their own; kubectl before 1.30 refuses a reference to nothing.
+            out.entry(format!("{META}.ListMeta")).or_insert_with(list_meta);
         }
     }
     out
@@ -67,6 +69,19 @@ fn list(v: &Version, list_kind: &str, item: &str) -> Value {
             "metadata": {"$ref": format!("{PREFIX}{META}.ListMeta"), "description": "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"},
         },
         "x-kubernetes-group-version-kind": [{"group": v.kind.group, "version": v.kind.version, "kind": list_kind}],
+    })
+}
+
+fn list_meta() -> Value {
+    json!({
+        "description": "ListMeta describes metadata that synthetic resources must have, including lists and various status objects. A resource may have only one of {ObjectMeta, ListMeta}.",
+        "type": "object",
+        "properties": {
+            "continue": {"type": "string", "description": "continue may be set if the user set a limit on the number of items returned, and indicates that the server has more data available. The value is opaque and may be used to issue another request to the endpoint that served this list to retrieve the next set of available objects."},
+            "remainingItemCount": {"type": "integer", "format": "int64", "description": "remainingItemCount is the number of subsequent items in the list which are not included in this list response."},
+            "resourceVersion": {"type": "string", "description": "String that identifies the server's internal version of this object that can be used by clients to determine when objects have changed."},
+            "selfLink": {"type": "string", "description": "Deprecated: selfLink is a legacy read-only field that is no longer populated by the system."},
+        },
     })
 }
 

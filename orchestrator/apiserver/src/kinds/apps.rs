@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, BASE, Column, Kind, NAME, column, pod, pod_validation, wide};
+use super::{AGE, BASE, Column, Kind, NAME, column, pod, pod_parts, pod_validation, wide};
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -228,7 +228,12 @@ pub(super) fn validate_workload(o: &Value, errors: &mut Errors) {
     match selector {
         None => errors.required("spec.selector", ""),
         Some(s) => match apimachinery::selector::Selector::from_json(Some(s)) {
-            Err(e) => errors.invalid("spec.selector", s, &e.to_string()),
+            Err(_) => {
+                pod_parts::selector(s, "spec.selector", errors);
+                if errors.is_empty() {
+                    errors.invalid("spec.selector", s, "invalid label selector");
+                }
+            }
             Ok(parsed) if parsed.is_everything() => {
                 errors.invalid("spec.selector", s, "empty selector is invalid for deployment");
             }

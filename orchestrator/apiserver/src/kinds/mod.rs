@@ -18,6 +18,7 @@ mod namespace;
 mod networking;
 mod node;
 pub(crate) mod pod;
+mod pod_parts;
 mod pod_validation;
 mod podtemplate;
 pub(crate) mod policies;

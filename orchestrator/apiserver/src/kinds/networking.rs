@@ -3,7 +3,7 @@
 use serde_json::Value;
 use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, column};
+use super::{AGE, BASE, Kind, NAME, column, pod_parts};
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -191,22 +191,49 @@ fn default_policy(o: &mut Value) {
 }
 
 fn validate_selector(v: Option<&Value>, at: &str, errors: &mut Errors) {
-    if let Some(v) = v
-        && let Err(e) = apimachinery::selector::Selector::from_json(Some(v))
-    {
-        errors.invalid(at, v, &e.to_string());
+    if let Some(v) = v {
+        pod_parts::selector(v, at, errors);
+    }
+}
+
+/// Ports of a policy (kubernetes: pkg/apis/networking/validation ValidateNetworkPolicyPort).
+fn validate_port(p: &Value, at: &str, errors: &mut Errors) {
+    pod_parts::one_of(p, at, "protocol", &["SCTP", "TCP", "UDP"], errors);
+    let first = object::get(p, "port");
+    if let Some(first) = first {
+        pod_parts::port(first, &format!("{at}.port"), errors);
+    }
+    if let Some(last) = p["endPort"].as_i64() {
+        let field = format!("{at}.endPort");
+        match first.map(Value::as_i64) {
+            None => errors.invalid(field, last, "may not be specified when `port` is not specified"),
+            Some(None) => errors.invalid(field, last, "may not be specified when `port` is non-numeric"),
+            Some(Some(first)) if last < first => {
+                errors.invalid(field, last, "must be greater than or equal to `port`");
+            }
+            Some(Some(_)) if last > 65535 => errors.invalid(field, last, pod_parts::PORT),
+            _ => {}
+        }
     }
 }
 
 fn validate_policy(o: &Value, errors: &mut Errors) {
     validate_selector(object::get(o, "spec.podSelector"), "spec.podSelector", errors);
-    for (i, t) in object::list(o, "spec.policyTypes").iter().filter_map(Value::as_str).enumerate() {
+    let types = object::list(o, "spec.policyTypes");
+    if types.len() > 2 {
+        let given = Value::from(types.to_vec());
+        return errors.invalid("spec.policyTypes", &given, "may not specify more than two policyTypes");
+    }
+    for (i, t) in types.iter().filter_map(Value::as_str).enumerate() {
         if !matches!(t, "Ingress" | "Egress") {
             errors.not_supported(format!("spec.policyTypes[{i}]"), t, &["Egress", "Ingress"]);
         }
     }
     for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
         for (i, rule) in object::list(o, &format!("spec.{rules}")).iter().enumerate() {
+            for (j, port) in object::list(rule, "ports").iter().enumerate() {
+                validate_port(port, &format!("spec.{rules}[{i}].ports[{j}]"), errors);
+            }
             for (j, peer) in object::list(rule, peers).iter().enumerate() {
                 validate_peer(peer, &format!("spec.{rules}[{i}].{peers}[{j}]"), errors);
             }
@@ -251,4 +278,48 @@ fn validate_peer(peer: &Value, at: &str, errors: &mut Errors) {
 
 fn policy_row(o: &Value, now: Timestamp) -> Vec<Value> {
     vec![object::name(o).into(), table::selector(object::get(o, "spec.podSelector")), table::age(o, now)]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn policies() {
+        let check = |rule: Value, expect: &str| {
+            let mut errors = Errors::default();
+            validate_policy(&json!({"spec": {"podSelector": {}, "ingress": [rule]}}), &mut errors);
+            assert_eq!(errors.to_string(), expect);
+        };
+        let at = "spec.ingress[0].ports[0]";
+        let port = |p: Value| json!({"ports": [p]});
+        check(
+            port(json!({"port": 0})),
+            &format!("{at}.port: Invalid value: 0: must be between 1 and 65535, inclusive"),
+        );
+        check(
+            port(json!({"protocol": "ICMP", "port": 1})),
+            &format!(
+                "{at}.protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\""
+            ),
+        );
+        check(
+            port(json!({"endPort": 2})),
+            &format!("{at}.endPort: Invalid value: 2: may not be specified when `port` is not specified"),
+        );
+        check(
+            port(json!({"port": "web", "endPort": 2})),
+            &format!("{at}.endPort: Invalid value: 2: may not be specified when `port` is non-numeric"),
+        );
+        check(
+            port(json!({"port": 3, "endPort": 2})),
+            &format!("{at}.endPort: Invalid value: 2: must be greater than or equal to `port`"),
+        );
+        check(
+            json!({"from": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}}]}),
+            "spec.ingress[0].from[0].podSelector.matchExpressions[0].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        );
+    }
 }

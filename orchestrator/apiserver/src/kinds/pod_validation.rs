@@ -6,6 +6,7 @@ use apimachinery::name;
 use apimachinery::quantity::Quantity;
 use serde_json::Value;
 
+use super::pod_parts;
 use crate::object;
 use crate::validation::Errors;
 
@@ -26,7 +27,7 @@ pub(super) fn validate_spec(spec: &Value, at: &str, errors: &mut Errors) {
                 &format!("{at}.{list}[{i}]"),
                 &mut names,
                 &volumes,
-                list == "initContainers",
+                (list == "initContainers", object::int(spec, "terminationGracePeriodSeconds")),
                 errors,
             );
         }
@@ -108,6 +109,16 @@ pub(super) fn validate_spec(spec: &Value, at: &str, errors: &mut Errors) {
         if !matches!(op, "" | "Exists" | "Equal") {
             errors.not_supported(format!("{at}.operator"), op, &["Equal", "Exists"]);
         }
+        if !key.is_empty()
+            && let Err(e) = name::qualified_name(key)
+        {
+            errors.invalid(format!("{at}.key"), key, &e);
+        }
+        if object::get(t, "tolerationSeconds").is_some() && t["effect"] != "NoExecute" {
+            let effect = t["effect"].as_str().unwrap_or_default();
+            let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            errors.invalid(format!("{at}.effect"), effect, detail);
+        }
         if !matches!(t["effect"].as_str(), None | Some("" | "NoSchedule" | "PreferNoSchedule" | "NoExecute"))
         {
             errors.not_supported(
@@ -117,6 +128,10 @@ pub(super) fn validate_spec(spec: &Value, at: &str, errors: &mut Errors) {
             );
         }
     }
+    pod_parts::pod_security(spec, at, errors);
+    pod_parts::affinity(spec, at, errors);
+    pod_parts::spreading(spec, at, errors);
+    pod_parts::rest(spec, at, errors);
 }
 
 fn validate_volumes(spec: &Value, at: &str, errors: &mut Errors) -> HashSet<String> {
@@ -148,6 +163,7 @@ fn validate_volumes(spec: &Value, at: &str, errors: &mut Errors) -> HashSet<Stri
                 errors.required(format!("{at}.{source}.{field}"), "");
             }
         }
+        pod_parts::volume(v, &at, errors);
     }
     names
 }
@@ -157,7 +173,7 @@ fn validate_container(
     at: &str,
     names: &mut HashSet<String>,
     volumes: &HashSet<String>,
-    init: bool,
+    (init, grace): (bool, Option<i64>),
     errors: &mut Errors,
 ) {
     let n = c["name"].as_str().unwrap_or_default();
@@ -200,6 +216,7 @@ fn validate_container(
                 };
                 errors.invalid(format!("{at}.valueFrom"), "", detail);
             }
+            pod_parts::value_from(from, &format!("{at}.valueFrom"), errors);
             if e["value"].as_str().is_some_and(|v| !v.is_empty()) {
                 errors.invalid(
                     format!("{at}.valueFrom"),
@@ -209,6 +226,9 @@ fn validate_container(
             }
         }
     }
+    pod_parts::env_from(c, at, errors);
+    pod_parts::security(c, at, errors);
+    let privileged = c["securityContext"]["privileged"] == true;
     let mut paths = HashSet::new();
     for (i, m) in object::list(c, "volumeMounts").iter().enumerate() {
         let at = format!("{at}.volumeMounts[{i}]");
@@ -224,9 +244,25 @@ fn validate_container(
         } else if !paths.insert(path) {
             errors.invalid(format!("{at}.mountPath"), path, "must be unique");
         }
+        pod_parts::mount(m, &at, privileged, errors);
+    }
+    match c["terminationMessagePolicy"].as_str() {
+        None | Some("File" | "FallbackToLogsOnError") => {}
+        Some(other) => errors.not_supported(
+            format!("{at}.terminationMessagePolicy"),
+            other,
+            &["FallbackToLogsOnError", "File"],
+        ),
     }
     validate_resources(&c["resources"], &format!("{at}.resources"), errors);
     let restartable = c["restartPolicy"] == "Always";
+    if object::get(c, "lifecycle").is_some() {
+        if init && !restartable {
+            let detail = "may not be set for init containers without restartPolicy=Always";
+            errors.forbidden(format!("{at}.lifecycle"), detail);
+        }
+        pod_parts::lifecycle(c, at, grace, errors);
+    }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(p) = object::get(c, probe) {
             if init && !restartable {
@@ -308,17 +344,7 @@ fn validate_resources(r: &Value, at: &str, errors: &mut Errors) {
 }
 
 fn validate_probe(p: &Value, at: &str, one_success: bool, errors: &mut Errors) {
-    let handlers: Vec<&str> = ["exec", "httpGet", "tcpSocket", "grpc"]
-        .into_iter()
-        .filter(|h| object::get(p, h).is_some())
-        .collect();
-    match handlers.as_slice() {
-        [] => errors.required(at, "must specify a handler type"),
-        [_] => {}
-        [_, second, ..] => {
-            errors.forbidden(format!("{at}.{second}"), "may not specify more than 1 handler type")
-        }
-    }
+    pod_parts::handler(p, at, &["exec", "httpGet", "tcpSocket", "grpc"], None, errors);
     for field in
         ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
     {
@@ -331,11 +357,13 @@ fn validate_probe(p: &Value, at: &str, one_success: bool, errors: &mut Errors) {
     if one_success && p["successThreshold"].as_i64().is_some_and(|n| n != 1) {
         errors.invalid(format!("{at}.successThreshold"), &p["successThreshold"], "must be 1");
     }
-    if let Some(h) = object::get(p, "httpGet").or_else(|| object::get(p, "tcpSocket"))
-        && let Some(n) = h["port"].as_i64()
-        && !port_in_range(n)
-    {
-        errors.invalid(format!("{at}.httpGet.port"), n, "must be between 1 and 65535, inclusive");
+    if let Some(n) = p["terminationGracePeriodSeconds"].as_i64() {
+        let field = format!("{at}.terminationGracePeriodSeconds");
+        match (one_success, n) {
+            (false, n) => errors.invalid(field, n, "must not be set for readinessProbes"),
+            (true, ..=0) => errors.invalid(field, n, "must be greater than 0"),
+            _ => {}
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use apimachinery::name;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, column, wide};
+use super::{AGE, BASE, Kind, NAME, column, pod_parts, wide};
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -114,6 +114,17 @@ fn prepare_update(new: &mut Value, old: &Value) {
             drop(object::remove(spec, key));
         }
     }
+    // Of the old type, and not asked for anew (kubernetes: pkg/registry/core/service dropTypeDependentFields).
+    let outside = |o: &Value| matches!(kind_of(o), "NodePort" | "LoadBalancer");
+    for (key, goes) in [
+        ("externalTrafficPolicy", outside(old) && !outside(new)),
+        ("allocateLoadBalancerNodePorts", kind_of(old) == "LoadBalancer" && kind_of(new) != "LoadBalancer"),
+    ] {
+        let spec = object::child(new, "spec");
+        if goes && object::get(spec, key) == object::get(&old["spec"], key) {
+            drop(object::remove(spec, key));
+        }
+    }
     if !wants_node_ports(new) && wants_node_ports(old) {
         let old_ports = object::list(old, "spec.ports").to_vec();
         for p in object::list_mut(new, "spec.ports") {
@@ -169,6 +180,37 @@ fn validate(o: &Value, errors: &mut Errors) {
             &["ClientIP", "None"],
         );
     }
+    if let Some(n) = object::int(spec, "sessionAffinityConfig.clientIP.timeoutSeconds")
+        && !(1..=86400).contains(&n)
+    {
+        let detail = "must be greater than 0 and less than 86400";
+        errors.invalid("spec.sessionAffinityConfig.clientIP.timeoutSeconds", n, detail);
+    }
+    for (k, v) in spec["selector"].as_object().into_iter().flatten() {
+        if let Err(e) = name::qualified_name(k) {
+            errors.invalid("spec.selector", k.as_str(), &e);
+        }
+        if let Some(Err(e)) = v.as_str().map(name::label_value) {
+            errors.invalid("spec.selector", v, &e);
+        }
+    }
+    for (i, ip) in object::list(spec, "externalIPs").iter().enumerate() {
+        let ip = ip.as_str().unwrap_or_default();
+        if ip.parse::<std::net::IpAddr>().is_err() {
+            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.invalid(format!("spec.externalIPs[{i}]"), ip, detail);
+        }
+    }
+    pod_parts::one_of(spec, "spec", "internalTrafficPolicy", &["Cluster", "Local"], errors);
+    if let Some(policy) = object::text(spec, "externalTrafficPolicy") {
+        let outside = matches!(kind, "NodePort" | "LoadBalancer")
+            || kind == "ClusterIP" && !object::list(spec, "externalIPs").is_empty();
+        if !outside {
+            let detail = "may only be set for externally-accessible services";
+            errors.invalid("spec.externalTrafficPolicy", policy, detail);
+        }
+        pod_parts::one_of(spec, "spec", "externalTrafficPolicy", &["Cluster", "Local"], errors);
+    }
     let mut names = HashSet::new();
     let mut seen = HashSet::new();
     for (i, p) in ports.iter().enumerate() {
@@ -187,11 +229,7 @@ fn validate(o: &Value, errors: &mut Errors) {
         if !(1..=65535).contains(&number) {
             errors.invalid(format!("{at}.port"), number, "must be between 1 and 65535, inclusive");
         }
-        if let Some(t) = p["targetPort"].as_i64()
-            && !(1..=65535).contains(&t)
-        {
-            errors.invalid(format!("{at}.targetPort"), t, "must be between 1 and 65535, inclusive");
-        }
+        pod_parts::port(&p["targetPort"], &format!("{at}.targetPort"), errors);
         let protocol = p["protocol"].as_str().unwrap_or_default();
         if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
             errors.not_supported(format!("{at}.protocol"), protocol, &["SCTP", "TCP", "UDP"]);

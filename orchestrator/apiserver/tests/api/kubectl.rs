@@ -12,8 +12,12 @@ use serde_json::json;
 
 use crate::cluster;
 
-/// Scripts that kubectl 1.30 prints the same for as the newest.
-const FOR_OLDER: [&str; 4] = ["core", "generic", "apps", "rbac"];
+/// Older kubectls, and the scripts that they print something else for, or have no words for yet.
+const OLDER: [(&str, &[&str]); 3] = [
+    ("1.27", &["access", "certificate", "discovery", "rbac", "read", "write"]),
+    ("1.30", &["discovery", "read"]),
+    ("1.33", &[]),
+];
 
 /// The kubectls to test with, or why there is none: that of `BINNACLE_KUBECTL`, or upstream's 1.33 beside the one in
 /// `PATH`, and those that the build fetched.
@@ -33,7 +37,8 @@ fn kubectls(script: &str) -> Result<Vec<PathBuf>, String> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let tools = target.map(|t| t.join("tools"));
     let newest = tools.as_ref().map(|t| t.join("kubectl"));
-    let older = tools.map(|t| t.join("kubectl-1.30")).filter(|_| FOR_OLDER.contains(&script));
+    let older = OLDER.iter().filter(|(_, not)| !not.contains(&script));
+    let older = older.flat_map(|(v, _)| tools.as_ref().map(|t| t.join(format!("kubectl-{v}"))));
     let others: Vec<PathBuf> =
         newest.into_iter().chain(older).filter(|p| p.is_file() && *p != first).collect();
     Ok(std::iter::once(first).chain(others).collect())

@@ -52,6 +52,7 @@ impl Worker {
                 None => self.apply(pod, &due),
             };
         }
+        self.deferred = matches!(resize, Resize::Pending { reason: "Deferred", .. });
         o.resize = resize;
         o.resized = containers
             .iter()

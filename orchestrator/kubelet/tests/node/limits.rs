@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use serde_json::json;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
 
 use crate::Scenario;
 use crate::harness::{Bench, ended, run, shell_with, status};
 
 pub(crate) fn scenarios(bench: &Arc<Bench>) -> Vec<Scenario> {
-    crate::scenarios![bench, out_of_memory, limits, too_many_processes, full_log_disk]
+    crate::scenarios![bench, out_of_memory, limits, resized, deferred, too_many_processes, full_log_disk]
 }
 
 /// A controller's directory of a pod's cgroup, and of its first container's within.
@@ -69,6 +70,76 @@ async fn limits(bench: &Bench) {
 
     let text = bench.output("score", json!({}), "cat /proc/self/oom_score_adj").await;
     assert_eq!(text.trim(), "1000", "a BestEffort pod goes first");
+}
+
+/// Limits follow the pod while it runs; where its policy says so, the container starts again.
+async fn resized(bench: &Bench) {
+    let resources = json!({
+        "resources": {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}},
+        "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]});
+    bench.create("grows", json!({"containers": shell_with("sleep 1000", resources)})).await;
+    bench.until_ready("grows").await;
+    let resize = |requests: Value, limits: Value| {
+        let patch = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests, "limits": limits}}]}});
+        let pods = bench.pods();
+        async move {
+            pods.patch_subresource("resize", "grows", &PatchParams::default(), &Patch::Strategic(patch)).await
+        }
+    };
+    resize(json!({"cpu": "150m"}), json!({"cpu": "300m"})).await.expect("resized");
+    let limit = |p: Option<&Pod>, name: &str| {
+        let r = status(p?).resources?;
+        Some(r.limits?.get(name)?.0.clone())
+    };
+    let more = |p: Option<&Pod>| limit(p, "cpu").as_deref() == Some("300m");
+    let pod = bench.until("grows", "more processor", more).await.expect("a pod");
+    assert_eq!(status(&pod).restart_count, 0);
+    if let Some((of_pod, own)) = cgroups(bench, "cpu", "burstable", &pod) {
+        assert_eq!(value(&own, "cpu.cfs_quota_us"), "30000");
+        assert_eq!(value(&of_pod, "cpu.cfs_quota_us"), "30000");
+    }
+    resize(json!({}), json!({"memory": "48Mi"})).await.expect("resized");
+    let pod = bench
+        .until("grows", "more memory, from anew", |p| {
+            p.is_some_and(|p| status(p).restart_count == 1) && limit(p, "memory").as_deref() == Some("48Mi")
+        })
+        .await
+        .expect("a pod");
+    if let Some((_, own)) = cgroups(bench, "memory", "burstable", &pod) {
+        assert_eq!(value(&own, "memory.limit_in_bytes"), (48 << 20).to_string());
+    }
+    resize(json!({"cpu": "900"}), json!({"cpu": "1000"})).await.expect("taken");
+    let pod = bench.until("grows", "what can never be", |p| pending(p, "Infeasible")).await;
+    assert_eq!(limit(pod.as_ref(), "cpu").as_deref(), Some("300m"), "it has what it had");
+    let refused = resize(json!({"cpu": null, "memory": null}), json!({"cpu": null, "memory": null})).await;
+    assert!(refused.expect_err("refused").to_string().contains("Pod QOS Class may not change"));
+    bench.remove("grows").await;
+}
+
+fn pending(pod: Option<&Pod>, reason: &str) -> bool {
+    let all = pod.and_then(|p| p.status.as_ref()).and_then(|s| s.conditions.clone()).unwrap_or_default();
+    all.iter().any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some(reason))
+}
+
+/// What has no room now gets it when another pod goes, though nobody touches its own.
+async fn deferred(bench: &Bench) {
+    let cores = std::thread::available_parallelism().expect("cores").get();
+    let most = format!("{}m", cores * 600);
+    let asks = |cpu: &str| json!({"containers": shell_with("sleep 1000", json!({"resources": {"requests": {"cpu": cpu}}}))});
+    bench.create("holder", asks(&most)).await;
+    bench.until_ready("holder").await;
+    bench.create("waits", asks("10m")).await;
+    bench.until_ready("waits").await;
+    let patch = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": most}}}]}});
+    let pods = bench.pods();
+    pods.patch_subresource("resize", "waits", &PatchParams::default(), &Patch::Strategic(patch))
+        .await
+        .expect("taken");
+    bench.until("waits", "no room", |p| pending(p, "Deferred")).await;
+    bench.remove("holder").await;
+    let has = |p: &Pod| status(p).resources.and_then(|r| r.requests).is_some_and(|r| r["cpu"].0 != "10m");
+    bench.until("waits", "room", |p| p.is_some_and(has) && !pending(p, "Deferred")).await;
+    bench.remove("waits").await;
 }
 
 /// A fork bomb stops at the limit, and the node does not feel it.
