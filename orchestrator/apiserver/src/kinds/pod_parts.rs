@@ -1,22 +1,24 @@
-//! What the parts of a pod must look like: handlers, sources of variables, security contexts, affinity, spreading,
-//! sources of volumes (kubernetes: pkg/apis/core/validation/validation.go).
+//! What the parts of a pod must look like: handlers, sources of variables, security contexts, and what else there is;
+//! affinity and spreading in [`placement`], sources of volumes in [`volumes`]
+//! (kubernetes: pkg/apis/core/validation/validation.go).
+
+mod placement;
+mod volumes;
 
 use std::collections::HashSet;
 
 use apimachinery::name;
-use apimachinery::quantity::Quantity;
 use serde_json::Value;
 
 use crate::object;
 use crate::validation::Errors;
 
+pub(super) use placement::{affinity, selector, spreading};
+pub(super) use volumes::volume;
+
 pub(super) const PORT: &str = "must be between 1 and 65535, inclusive";
 const ID: &str = "must be between 0 and 2147483647, inclusive";
 const KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
-const SINGLE: &str = "must be specified single value when `operator` is 'Lt' or 'Gt'";
-const VALUES: &str = "must be specified when `operator` is 'In' or 'NotIn'";
-const NO_VALUES: &str = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
 
 fn text<'a>(v: &'a Value, key: &str) -> &'a str {
     v[key].as_str().unwrap_or_default()
@@ -345,287 +347,6 @@ pub(super) fn pod_security(spec: &Value, at: &str, errors: &mut Errors) {
             errors.required(at, "");
         } else if !names.insert(n) {
             errors.duplicate(at, n);
-        }
-    }
-}
-
-/// The requirements of a label selector.
-pub(super) fn selector(s: &Value, at: &str, errors: &mut Errors) {
-    for (k, v) in s["matchLabels"].as_object().into_iter().flatten() {
-        if let Err(e) = name::qualified_name(k) {
-            errors.invalid(format!("{at}.matchLabels"), k.as_str(), &e);
-        }
-        if let Some(Err(e)) = v.as_str().map(name::label_value) {
-            errors.invalid(format!("{at}.matchLabels"), v, &e);
-        }
-    }
-    requirements(s, "matchExpressions", at, false, errors);
-}
-
-fn requirements(s: &Value, key: &str, at: &str, numbers: bool, errors: &mut Errors) {
-    for (i, r) in object::list(s, key).iter().enumerate() {
-        let at = format!("{at}.{key}[{i}]");
-        let values = object::list(r, "values");
-        match text(r, "operator") {
-            "In" | "NotIn" if values.is_empty() => errors.required(format!("{at}.values"), VALUES),
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.forbidden(format!("{at}.values"), NO_VALUES);
-            }
-            "Gt" | "Lt" if numbers => {
-                if values.len() != 1 {
-                    errors.required(format!("{at}.values"), SINGLE);
-                }
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.invalid(format!("{at}.operator"), other, "not a valid selector operator"),
-        }
-        if key == "matchExpressions"
-            && let Err(e) = name::qualified_name(text(r, "key"))
-        {
-            errors.invalid(format!("{at}.key"), text(r, "key"), &e);
-        }
-    }
-}
-
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
-
-fn weight(w: &Value, at: &str, errors: &mut Errors) {
-    let n = w["weight"].as_i64().unwrap_or(0);
-    if !(1..=100).contains(&n) {
-        errors.invalid(format!("{at}.weight"), n, "must be in the range 1-100");
-    }
-}
-
-fn node_term(t: &Value, at: &str, errors: &mut Errors) {
-    requirements(t, "matchExpressions", at, true, errors);
-    requirements(t, "matchFields", at, true, errors);
-}
-
-fn pod_term(t: &Value, at: &str, errors: &mut Errors) {
-    selector(&t["labelSelector"], &format!("{at}.labelSelector"), errors);
-    selector(&t["namespaceSelector"], &format!("{at}.namespaceSelector"), errors);
-    for n in object::list(t, "namespaces").iter().filter_map(Value::as_str) {
-        if let Err(e) = name::dns_label(n) {
-            errors.invalid(format!("{at}.namespace"), n, &e);
-        }
-    }
-    topology_key(t, at, errors);
-}
-
-fn topology_key(t: &Value, at: &str, errors: &mut Errors) {
-    let key = text(t, "topologyKey");
-    if key.is_empty() {
-        errors.required(format!("{at}.topologyKey"), "can not be empty");
-    } else if let Err(e) = name::qualified_name(key) {
-        errors.invalid(format!("{at}.topologyKey"), key, &e);
-    }
-}
-
-pub(super) fn affinity(spec: &Value, at: &str, errors: &mut Errors) {
-    let Some(affinity) = object::get(spec, "affinity") else { return };
-    let at = format!("{at}.affinity");
-    if let Some(node) = object::get(affinity, "nodeAffinity") {
-        let at = format!("{at}.nodeAffinity");
-        if let Some(required) = object::get(node, REQUIRED) {
-            let at = format!("{at}.{REQUIRED}.nodeSelectorTerms");
-            let terms = object::list(required, "nodeSelectorTerms");
-            if terms.is_empty() {
-                errors.required(at.as_str(), "must have at least one node selector term");
-            }
-            for (i, t) in terms.iter().enumerate() {
-                node_term(t, &format!("{at}[{i}]"), errors);
-            }
-        }
-        for (i, w) in object::list(node, PREFERRED).iter().enumerate() {
-            let at = format!("{at}.{PREFERRED}[{i}]");
-            weight(w, &at, errors);
-            node_term(&w["preference"], &format!("{at}.preference"), errors);
-        }
-    }
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        let Some(a) = object::get(affinity, kind) else { continue };
-        for (i, t) in object::list(a, REQUIRED).iter().enumerate() {
-            pod_term(t, &format!("{at}.{kind}.{REQUIRED}[{i}]"), errors);
-        }
-        for (i, w) in object::list(a, PREFERRED).iter().enumerate() {
-            let at = format!("{at}.{kind}.{PREFERRED}[{i}]");
-            weight(w, &at, errors);
-            pod_term(&w["podAffinityTerm"], &format!("{at}.podAffinityTerm"), errors);
-        }
-    }
-}
-
-pub(super) fn spreading(spec: &Value, at: &str, errors: &mut Errors) {
-    const POSITIVE: &str = "must be greater than zero";
-    let mut pairs = HashSet::new();
-    for (i, c) in object::list(spec, "topologySpreadConstraints").iter().enumerate() {
-        let at = format!("{at}.topologySpreadConstraints[{i}]");
-        let skew = c["maxSkew"].as_i64().unwrap_or(0);
-        if skew <= 0 {
-            errors.invalid(format!("{at}.maxSkew"), skew, POSITIVE);
-        }
-        topology_key(c, &at, errors);
-        let when = text(c, "whenUnsatisfiable");
-        if !matches!(when, "DoNotSchedule" | "ScheduleAnyway") {
-            let supported = ["DoNotSchedule", "ScheduleAnyway"];
-            errors.not_supported(format!("{at}.whenUnsatisfiable"), when, &supported);
-        }
-        if !pairs.insert((text(c, "topologyKey"), when)) {
-            let pair = format!("{{{}, {when}}}", text(c, "topologyKey"));
-            errors.duplicate(format!("{at}.{{topologyKey, whenUnsatisfiable}}"), pair.as_str());
-        }
-        if let Some(n) = c["minDomains"].as_i64() {
-            if n <= 0 {
-                errors.invalid(format!("{at}.minDomains"), n, POSITIVE);
-            }
-            if when != "DoNotSchedule" {
-                let detail =
-                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
-                errors.invalid(format!("{at}.minDomains"), n, &detail);
-            }
-        }
-        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            one_of(c, &at, policy, &["Honor", "Ignore"], errors);
-        }
-        selector(&c["labelSelector"], &format!("{at}.labelSelector"), errors);
-    }
-}
-
-fn mode(v: &Value, at: &str, key: &str, errors: &mut Errors) {
-    if let Some(n) = v[key].as_i64()
-        && !(0..=0o777).contains(&n)
-    {
-        errors.invalid(format!("{at}.{key}"), n, MODE);
-    }
-}
-
-/// Keys as files.
-fn items(v: &Value, at: &str, errors: &mut Errors) {
-    for (i, item) in object::list(v, "items").iter().enumerate() {
-        let at = format!("{at}.items[{i}]");
-        required(item, &at, "key", errors);
-        required(item, &at, "path", errors);
-        descending(text(item, "path"), &format!("{at}.path"), errors);
-        mode(item, &at, "mode", errors);
-    }
-}
-
-fn downward(v: &Value, at: &str, errors: &mut Errors) {
-    // Upstream does not say which.
-    for item in object::list(v, "items") {
-        required(item, at, "path", errors);
-        descending(text(item, "path"), &format!("{at}.path"), errors);
-        mode(item, at, "mode", errors);
-        match (object::get(item, "fieldRef"), object::get(item, "resourceFieldRef")) {
-            (Some(f), None) => field_ref(f, &format!("{at}.fieldRef"), &IN_FILES, errors),
-            (None, Some(f)) => {
-                let at = format!("{at}.resourceFieldRef");
-                required(f, &at, "containerName", errors);
-                resource_ref(f, &at, errors);
-            }
-            (Some(_), Some(_)) => {
-                errors.invalid(
-                    at,
-                    "resource",
-                    "fieldRef and resourceFieldRef can not be specified simultaneously",
-                );
-            }
-            (None, None) => errors.required(at, "one of fieldRef and resourceFieldRef is required"),
-        }
-    }
-}
-
-/// The source of a volume.
-pub(super) fn volume(v: &Value, at: &str, errors: &mut Errors) {
-    if let Some(d) = object::get(v, "emptyDir")
-        && let Some(limit) = d["sizeLimit"].as_str().and_then(|s| s.parse::<Quantity>().ok())
-        && limit < Quantity::ZERO
-    {
-        let detail = "SizeLimit field must be a valid resource quantity";
-        errors.forbidden(format!("{at}.emptyDir.sizeLimit"), detail);
-    }
-    if let Some(h) = object::get(v, "hostPath") {
-        let at = format!("{at}.hostPath");
-        no_backsteps(text(h, "path"), &format!("{at}.path"), errors);
-        const TYPES: [&str; 8] = [
-            "",
-            "BlockDevice",
-            "CharDevice",
-            "Directory",
-            "DirectoryOrCreate",
-            "File",
-            "FileOrCreate",
-            "Socket",
-        ];
-        one_of(h, &at, "type", &TYPES, errors);
-    }
-    for source in ["configMap", "secret"] {
-        if let Some(s) = object::get(v, source) {
-            let at = format!("{at}.{source}");
-            mode(s, &at, "defaultMode", errors);
-            items(s, &at, errors);
-        }
-    }
-    if let Some(d) = object::get(v, "downwardAPI") {
-        mode(d, &format!("{at}.downwardAPI"), "defaultMode", errors);
-        downward(d, &format!("{at}.downwardAPI"), errors);
-    }
-    if let Some(c) = object::get(v, "persistentVolumeClaim") {
-        required(c, &format!("{at}.persistentVolumeClaim"), "claimName", errors);
-    }
-    if let Some(n) = object::get(v, "nfs") {
-        let at = format!("{at}.nfs");
-        required(n, &at, "server", errors);
-        required(n, &at, "path", errors);
-        if !text(n, "path").starts_with('/') {
-            errors.invalid(format!("{at}.path"), text(n, "path"), "must be an absolute path");
-        }
-    }
-    if let Some(c) = object::get(v, "csi") {
-        required(c, &format!("{at}.csi"), "driver", errors);
-    }
-    if let Some(p) = object::get(v, "projected") {
-        projected(p, &format!("{at}.projected"), errors);
-    }
-}
-
-fn projected(p: &Value, at: &str, errors: &mut Errors) {
-    mode(p, at, "defaultMode", errors);
-    for (i, s) in object::list(p, "sources").iter().enumerate() {
-        let at = format!("{at}.sources[{i}]");
-        let given: Vec<&String> =
-            s.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()).map(|(k, _)| k).collect();
-        if let [_, second, ..] = given.as_slice() {
-            errors.forbidden(format!("{at}.{second}"), "may not specify more than 1 volume type");
-        }
-        for source in ["configMap", "secret"] {
-            if let Some(s) = object::get(s, source) {
-                let at = format!("{at}.{source}");
-                required(s, &at, "name", errors);
-                items(s, &at, errors);
-            }
-        }
-        if let Some(d) = object::get(s, "downwardAPI") {
-            downward(d, &format!("{at}.downwardAPI"), errors);
-        }
-        if let Some(t) = object::get(s, "serviceAccountToken") {
-            let at = format!("{at}.serviceAccountToken");
-            match t["expirationSeconds"].as_i64() {
-                Some(n) if n < 600 => errors.invalid(
-                    format!("{at}.expirationSeconds"),
-                    n,
-                    "may not specify a duration less than 10 minutes",
-                ),
-                Some(n) if n > 1 << 32 => errors.invalid(
-                    format!("{at}.expirationSeconds"),
-                    n,
-                    "may not specify a duration larger than 2^32 seconds",
-                ),
-                _ => {}
-            }
-            required(t, &at, "path", errors);
-            descending(text(t, "path"), &format!("{at}.path"), errors);
         }
     }
 }
