@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+mod extensions;
 pub mod wire;
 
 use wire::{Reader, Wire};
@@ -22,6 +23,8 @@ static COMPRESSED: &[u8] = include_bytes!("../data/protobuf-1.35.json.gz");
 pub const MAGIC: &[u8] = b"k8s\0";
 /// Schemas of custom resources nest without end, others some twenty deep.
 const MAX_DEPTH: usize = 64;
+/// What definitions of custom resources are made of.
+const SCHEMA: &str = "api.apiextensions.v1.JSONSchemaProps";
 
 #[derive(Debug)]
 enum Type {
@@ -47,6 +50,10 @@ enum Type {
     /// Any JSON, as bytes in a message.
     Raw,
     Message(Box<str>),
+    /// A schema, or whether there may be anything.
+    SchemaOrBool,
+    /// A schema, or one for each element.
+    SchemaOrList,
     List(Box<Type>),
     /// From strings.
     Map(Box<Type>),
@@ -72,7 +79,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let raw: HashMap<Box<str>, Vec<Row>> =
         serde_json::from_str(&text).expect("the embedded table is JSON: a test reads it");
     let field = |(number, name, code): Row| Field { number, name, ty: parse(&code) };
-    let own = META.iter().map(|(name, fields)| {
+    let own = META.iter().chain(extensions::MESSAGES).map(|(name, fields)| {
         let fields =
             fields.iter().map(|(number, name, code)| (*number, Box::from(*name), (*code).to_owned()));
         (Box::from(*name), fields.collect())
@@ -139,6 +146,8 @@ fn parse(code: &str) -> Type {
         "u" => Type::MicroTime,
         "f" | "r" => Type::Raw,
         "m" => Type::Message(rest.into()),
+        "p" => Type::SchemaOrBool,
+        "a" => Type::SchemaOrList,
         "[" => Type::List(Box::new(parse(rest))),
         "{" => Type::Map(Box::new(parse(rest))),
         other => unreachable!("the embedded table knows no {other}: a test reads it"),
@@ -303,7 +312,30 @@ fn value(ty: &Type, wire: Wire<'_>, depth: usize) -> Option<Value> {
                 None => Value::Object(inner),
             }
         }
+        (Type::SchemaOrBool | Type::SchemaOrList, Wire::Bytes(b)) => schema_or(ty, b, depth + 1)?,
         _ => return None,
+    })
+}
+
+/// A schema, or what may stand in its place.
+fn schema_or(ty: &Type, b: &[u8], depth: usize) -> Option<Value> {
+    let (mut schema, mut allows, mut list) = (None, false, Vec::new());
+    let schema_of = |b: &[u8]| value(&Type::Message(SCHEMA.into()), Wire::Bytes(b), depth);
+    let mut r = Reader(b);
+    while !r.0.is_empty() {
+        match (ty, r.field()?) {
+            (Type::SchemaOrBool, (1, Wire::Varint(v))) => allows = v != 0,
+            (Type::SchemaOrBool, (2, Wire::Bytes(b))) | (Type::SchemaOrList, (1, Wire::Bytes(b))) => {
+                schema = Some(schema_of(b)?);
+            }
+            (Type::SchemaOrList, (2, Wire::Bytes(b))) => list.push(schema_of(b)?),
+            _ => {}
+        }
+    }
+    Some(match (schema, ty) {
+        (Some(schema), _) => schema,
+        (None, Type::SchemaOrBool) => allows.into(),
+        (None, _) => list.into(),
     })
 }
 
@@ -464,6 +496,23 @@ fn put(out: &mut Vec<u8>, number: u32, ty: &Type, v: &Value) {
                 }
                 (_, Value::Object(m)) => write(m, fields, &mut b),
                 _ => return,
+            }
+            wire::put_bytes(out, number, &b);
+        }
+        (Type::SchemaOrBool, v) => {
+            let mut b = Vec::new();
+            wire::put_varint(&mut b, 1, u64::from(*v != false));
+            if v.is_object() {
+                put(&mut b, 2, &Type::Message(SCHEMA.into()), v);
+            }
+            wire::put_bytes(out, number, &b);
+        }
+        (Type::SchemaOrList, v) => {
+            let mut b = Vec::new();
+            let schema = Type::Message(SCHEMA.into());
+            match v {
+                Value::Array(l) => l.iter().for_each(|v| put(&mut b, 2, &schema, v)),
+                v => put(&mut b, 1, &schema, v),
             }
             wire::put_bytes(out, number, &b);
         }

@@ -3,6 +3,7 @@
 
 pub(crate) mod attributes;
 pub(crate) mod config;
+mod metrics;
 mod noderestriction;
 mod plugins;
 pub(crate) mod podsecurity;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use attributes::{Attributes, Operation};
+use metrics::Half;
 use reinvocation::Rounds;
 
 use crate::dispatch::Context;
@@ -35,6 +37,10 @@ impl ApiServer {
     /// The admission that may change what is written: after defaulting, before validation. Says whether somebody
     /// outside changed it.
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<bool> {
+        self.step(Half::Admit, attributes, Box::pin(self.admit_all(attributes, o))).await
+    }
+
+    async fn admit_all(&self, attributes: &Attributes<'_>, o: &mut Value) -> Result<bool> {
         let mut rounds = Rounds::default();
         if attributes.subresource == "scale" {
             self.admit_defaults(attributes, o).await?;
@@ -54,8 +60,10 @@ impl ApiServer {
         let mut changed = false;
         loop {
             self.admit_defaults(attributes, o).await?;
-            changed |= self.mutate_by_policies(attributes, o, &mut rounds).await?;
-            changed |= self.call_mutating(attributes, Some(&mut *o), None, &mut rounds).await?;
+            let work = self.mutate_by_policies(attributes, o, &mut rounds);
+            changed |= self.plugin("MutatingAdmissionPolicy", Half::Admit, attributes, work).await?;
+            let work = self.call_mutating(attributes, Some(&mut *o), None, &mut rounds);
+            changed |= self.plugin("MutatingAdmissionWebhook", Half::Admit, attributes, work).await?;
             if !rounds.another() {
                 return Ok(changed);
             }
@@ -65,6 +73,10 @@ impl ApiServer {
     /// The admission that only says no: what is written is valid and will not change any more. A deletion has no
     /// new object.
     pub(crate) async fn admit_valid(&self, attributes: &Attributes<'_>, o: Option<&Value>) -> Result<()> {
+        self.step(Half::Validate, attributes, Box::pin(self.judge_all(attributes, o))).await
+    }
+
+    async fn judge_all(&self, attributes: &Attributes<'_>, o: Option<&Value>) -> Result<()> {
         if self.config.admission.is_on("NodeRestriction") {
             self.restrict_node(attributes, o)?;
         }
@@ -73,13 +85,23 @@ impl ApiServer {
             let of = |o: &Value| scale_of(attributes.served, o);
             let (scale, old) = (o.map(of), attributes.old.map(of));
             let asked = Attributes { old: old.as_ref(), ..*attributes };
-            self.judge_by_policies(&asked, scale.as_ref(), Some(SCALE)).await?;
-            self.judge_by_rego(&asked, scale.as_ref(), Some(SCALE)).await?;
-            return self.call_validating(&asked, scale.as_ref(), Some(SCALE)).await;
+            return self.judge_by_others(&asked, scale.as_ref(), Some(SCALE)).await;
         }
-        self.judge_by_policies(attributes, o, None).await?;
-        self.judge_by_rego(attributes, o, None).await?;
-        self.call_validating(attributes, o, None).await
+        self.judge_by_others(attributes, o, None).await
+    }
+
+    /// Rules of administrators.
+    async fn judge_by_others(
+        &self,
+        a: &Attributes<'_>,
+        o: Option<&Value>,
+        subject: Option<Subject>,
+    ) -> Result<()> {
+        let half = Half::Validate;
+        let work = self.judge_by_policies(a, o, subject);
+        self.plugin("ValidatingAdmissionPolicy", half, a, work).await?;
+        self.plugin("RegoPolicy", half, a, self.judge_by_rego(a, o, subject)).await?;
+        self.plugin("ValidatingAdmissionWebhook", half, a, self.call_validating(a, o, subject)).await
     }
 
     /// Both, for what a subresource takes and nobody stores: options of a connection, a binding, an eviction.
@@ -104,9 +126,7 @@ impl ApiServer {
         if self.config.admission.is_on("NodeRestriction") {
             self.restrict_node(&attributes, Some(&*o))?;
         }
-        self.judge_by_policies(&attributes, Some(o), subject).await?;
-        self.judge_by_rego(&attributes, Some(o), subject).await?;
-        self.call_validating(&attributes, Some(o), subject).await
+        self.step(Half::Validate, &attributes, self.judge_by_others(&attributes, Some(o), subject)).await
     }
 
     /// A stream to a pod, a service or a node is asked for.

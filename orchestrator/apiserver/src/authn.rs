@@ -2,6 +2,7 @@
 //! provider's, one that a webhook knows. Nothing a client writes into a header says who it is.
 
 pub(crate) mod bootstrap;
+pub(crate) mod expired;
 pub(crate) mod oidc;
 pub(crate) mod review;
 

@@ -26,7 +26,13 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), Error> {
         .map(|(name, value, what)| json!({"metadata": {"name": name}, "value": value, "description": what}));
     all(server, "scheduling.k8s.io", "priorityclasses", classes).await?;
     let levels = fairness::bootstrap::levels();
-    let schemas = fairness::bootstrap::schemas();
+    let mut schemas = fairness::bootstrap::schemas();
+    for s in &mut schemas {
+        // Their levels come with them.
+        if let Some(conditions) = fairness::dangling::condition(s, true, server.now()) {
+            s["status"]["conditions"] = conditions;
+        }
+    }
     for (resource, objects) in [("prioritylevelconfigurations", levels), ("flowschemas", schemas)] {
         let theirs = |o: &Value| fairness::bootstrap::is_left_alone(&server.cache, resource, o);
         let objects: Vec<Value> = objects.into_iter().filter(|o| !theirs(o)).collect();

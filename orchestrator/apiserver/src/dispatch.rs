@@ -198,7 +198,7 @@ async fn serve(
     }
     tracing::Span::current().record("user", user.name.as_str());
     server.left(&trail, "authentication");
-    let ticket = match server.fairness.enter(&user, &info).await {
+    let ticket = match server.fairness.enter(&*server.config.clock, &user, &info).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
             server.left(&trail, "queue");

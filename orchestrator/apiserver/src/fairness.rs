@@ -5,6 +5,7 @@
 //! and by user or namespace the flow. Both are objects, compiled once per change of them. Who is refused gets 429.
 
 pub(crate) mod bootstrap;
+pub(crate) mod dangling;
 mod queues;
 mod schema;
 
@@ -18,6 +19,7 @@ use axum::response::Response;
 use http::{HeaderValue, header};
 use parking_lot::Mutex;
 use serde_json::Value;
+use signal::time::Clock;
 
 use crate::cache::Cache;
 use crate::metrics::flow;
@@ -81,7 +83,12 @@ impl Fairness {
     }
 
     /// Waits for a seat. The refusal is ready to be sent.
-    pub(crate) async fn enter(&self, user: &UserInfo, info: &RequestInfo) -> Result<Ticket, Response> {
+    pub(crate) async fn enter(
+        &self,
+        clock: &dyn Clock,
+        user: &UserInfo,
+        info: &RequestInfo,
+    ) -> Result<Ticket, Response> {
         let class = self.classify(user, info);
         let level = self.levels.lock().get(&class.schema.level).cloned();
         // Upstream does not hold what lasts; and a level that is not there yet limits nobody.
@@ -96,13 +103,23 @@ impl Fairness {
         let seat = match level.enter(class.flow, self.width(info)) {
             Admission::Seated(seat) => seat,
             Admission::Refused(why) => return Err(refused(&class, why)),
-            Admission::Waits(seat) => match tokio::time::timeout(WAIT, seat).await {
-                Ok(Ok(seat)) => seat,
-                Ok(Err(_)) => return Err(refused(&class, "cancelled")),
-                Err(_) => return Err(refused(&class, "time-out")),
-            },
+            Admission::Waits(seat) => {
+                let began = clock.monotonic();
+                let waited = tokio::time::timeout(WAIT, seat).await;
+                let took = clock.monotonic().saturating_duration_since(began);
+                flow::waited(&class.schema.level, &class.schema.name, matches!(waited, Ok(Ok(_))), took);
+                match waited {
+                    Ok(Ok(seat)) => {
+                        class.schema.count();
+                        return Ok(Ticket { class, _seat: Some(seat) });
+                    }
+                    Ok(Err(_)) => return Err(refused(&class, "cancelled")),
+                    Err(_) => return Err(refused(&class, "time-out")),
+                }
+            }
         };
         class.schema.count();
+        class.schema.at_once();
         Ok(Ticket { class, _seat: Some(seat) })
     }
 

@@ -1,6 +1,7 @@
 //! What the server counts, under upstream's names.
 
 pub(crate) mod flow;
+pub(crate) mod reads;
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
-use crate::metrics::{flow, objects_stored};
+use crate::metrics::{flow, objects_stored, reads};
 use crate::request::Query;
 use crate::server::ApiServer;
 use crate::{body, discovery, openapi};
@@ -106,6 +106,9 @@ pub(crate) async fn respond(server: &Arc<ApiServer>, ctx: &Context) -> Result<Re
     }
     if path == "/metrics" {
         server.cache.count_all(objects_stored);
+        for (index, kind) in server.stored_kinds() {
+            reads::changed(kind, server.cache.changed(index));
+        }
         for (level, executing, waiting) in server.fairness.loads() {
             flow::load(&level, executing, waiting);
         }

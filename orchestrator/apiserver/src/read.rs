@@ -14,6 +14,7 @@ use crate::error::{ApiError, Result};
 use crate::history::{PastEvent, PastEvents};
 use crate::kinds::Served;
 use crate::listing::{Listed, Listing};
+use crate::metrics::reads;
 use crate::request::{ListOptions, Shape};
 use crate::server::ApiServer;
 use crate::table::{self, Include};
@@ -203,11 +204,16 @@ impl ApiServer {
     async fn page(&self, filter: &Filter, options: &ListOptions) -> Result<Page> {
         let token = options.continue_token.as_deref().map(decode_continue).transpose()?;
         let asked = options.revision()?;
-        match (&token, asked) {
-            (Some((revision, _)), _) => self.cache.reach(*revision).await?,
-            (None, 0) if options.resource_version.is_empty() => self.cache.fresh().await?,
-            (None, revision) => self.cache.reach(revision).await?,
-        }
+        let began = self.config.clock.monotonic();
+        let consistent = token.is_none() && asked == 0 && options.resource_version.is_empty();
+        let there = match &token {
+            Some((revision, _)) => self.cache.reach(*revision).await,
+            None if consistent => self.cache.fresh().await,
+            None => self.cache.reach(asked).await,
+        };
+        let took = self.config.clock.monotonic().saturating_duration_since(began);
+        reads::waited(filter.served.kind, consistent, there.is_ok(), took);
+        there?;
         let index = filter.served.index;
         let snapshot = self.cache.list(index, filter.namespace());
         let pinned = match &token {
@@ -233,8 +239,10 @@ impl ApiServer {
                 Ok(Page::cut(objects, after, filter, options.limit, revision))
             }
             pinned => {
-                let revision = pinned.unwrap_or(snapshot.revision);
-                Ok(Page::cut(snapshot.objects, after, filter, options.limit, revision))
+                let (revision, fetched) = (pinned.unwrap_or(snapshot.revision), snapshot.objects.len());
+                let page = Page::cut(snapshot.objects, after, filter, options.limit, revision);
+                reads::listed(filter.served.kind, filter.namespace().is_some(), fetched, page.objects.len());
+                Ok(page)
             }
         }
     }

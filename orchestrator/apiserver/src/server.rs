@@ -18,11 +18,12 @@ use crate::admission::attributes::Trail;
 use crate::admission::config::AdmissionConfig;
 use crate::aggregator::{self, Aggregator};
 use crate::audit::Audit;
+use crate::authn::expired;
 use crate::authn::oidc::{Oidc, OidcConfig};
 use crate::authn::review::{Reviewer, TokenWebhook};
 use crate::cache::Cache;
 use crate::error::{ApiError, Error};
-use crate::fairness::Fairness;
+use crate::fairness::{Fairness, dangling};
 use crate::history::EventArchive;
 use crate::kinds::{self, Kind, Served};
 use crate::pki::Pki;
@@ -227,6 +228,8 @@ impl ApiServer {
         telemetry::task::spawn("apiserver-crd", custom::lifecycle::run(server.clone()));
         telemetry::task::spawn("apiserver-api-rows", aggregator::register::run(server.clone()));
         telemetry::task::spawn("apiserver-api-probe", aggregator::probe::run(server.clone()));
+        telemetry::task::spawn("apiserver-bootstrap-tokens", expired::run(server.clone()));
+        telemetry::task::spawn("apiserver-flow-schemas", dangling::run(server.clone()));
         telemetry::task::spawn("apiserver-policy-types", typecheck::run(server.clone()));
         telemetry::task::spawn("apiserver-certificates", certificates::run(server.clone()));
         Ok(server)

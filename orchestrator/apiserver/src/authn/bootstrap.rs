@@ -33,12 +33,21 @@ pub(crate) fn authenticate(cache: &Cache, token: &str, now: Timestamp) -> Option
     Some(judge(&found.value(), id, secret, now))
 }
 
+fn data(o: &Value, key: &str) -> String {
+    let text = object::get(o, "data").and_then(|d| d.get(key)).and_then(Value::as_str);
+    let bytes = text.and_then(|t| STANDARD.decode(t).ok()).unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// When a token ends, if the secret is one and it does. Where that cannot be read the token is good for nothing, but
+/// stays for people to see.
+pub(crate) fn expiration(o: &Value) -> Option<Timestamp> {
+    let until = Some(o).filter(|o| object::text(o, "type") == Some(TYPE)).map(|o| data(o, "expiration"))?;
+    object::parse_time(&until)
+}
+
 fn judge(o: &Value, id: &str, secret: &str, now: Timestamp) -> Result<UserInfo, String> {
-    let data = |key: &str| -> String {
-        let text = object::get(o, "data").and_then(|d| d.get(key)).and_then(Value::as_str);
-        let bytes = text.and_then(|t| STANDARD.decode(t).ok()).unwrap_or_default();
-        String::from_utf8(bytes).unwrap_or_default()
-    };
+    let data = |key: &str| data(o, key);
     if object::is_deleting(o) || object::text(o, "type") != Some(TYPE) {
         return Err("the bootstrap token's secret is of another type, or goes away".to_owned());
     }

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use apimachinery::user::UserInfo;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::Value;
 
 use crate::metrics::flow;
@@ -21,6 +22,7 @@ pub(super) struct Schema {
     by: By,
     rules: Vec<Rule>,
     dispatched: OnceLock<Counter>,
+    waited: OnceLock<Histogram>,
 }
 
 /// What tells one flow of a schema from another.
@@ -86,12 +88,18 @@ impl Schema {
             },
             rules: object::list(o, "spec.rules").iter().map(Rule::parse).collect(),
             dispatched: OnceLock::new(),
+            waited: OnceLock::new(),
         }
     }
 
     /// Counts a request that got a seat.
     pub(super) fn count(&self) {
         self.dispatched.get_or_init(|| flow::dispatched(&self.level, &self.name)).inc();
+    }
+
+    /// A request got its seat without waiting.
+    pub(super) fn at_once(&self) {
+        self.waited.get_or_init(|| flow::waits(&self.level, &self.name, true)).observe(0.0);
     }
 
     /// One that nothing matches, with a level of the same name.

@@ -2,11 +2,13 @@
 //! there are few of them.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Dispatched {
@@ -26,17 +28,33 @@ struct Level {
     priority_level: String,
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Waited {
+    priority_level: String,
+    flow_schema: String,
+    execute: &'static str,
+}
+
 struct Metrics {
     dispatched: Family<Dispatched, Counter>,
     refused: Family<Refused, Counter>,
     limit: Family<Level, Gauge>,
     executing: Family<Level, Gauge>,
     waiting: Family<Level, Gauge>,
+    waited: Family<Waited, Histogram>,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
-    let m = Metrics::default();
+    let m = Metrics {
+        dispatched: Family::default(),
+        refused: Family::default(),
+        limit: Family::default(),
+        executing: Family::default(),
+        waiting: Family::default(),
+        waited: Family::new_with_constructor(|| {
+            Histogram::new([0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0])
+        }),
+    };
     telemetry::metrics::register(|r| {
         r.register(
             "apiserver_flowcontrol_dispatched_requests",
@@ -51,6 +69,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             "Requests waiting now",
             m.waiting.clone(),
         );
+        r.register(
+            "apiserver_flowcontrol_request_wait_duration_seconds",
+            "How long requests waited for their seats",
+            m.waited.clone(),
+        );
     });
     m
 });
@@ -59,6 +82,17 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 pub(crate) fn dispatched(level: &str, schema: &str) -> Counter {
     let labels = Dispatched { priority_level: level.to_owned(), flow_schema: schema.to_owned() };
     METRICS.dispatched.get_or_create_owned(&labels)
+}
+
+/// What times the waits of a schema's requests that were then served, or were not.
+pub(crate) fn waits(level: &str, schema: &str, execute: bool) -> Histogram {
+    let execute = if execute { "true" } else { "false" };
+    let labels = Waited { priority_level: level.to_owned(), flow_schema: schema.to_owned(), execute };
+    METRICS.waited.get_or_create_owned(&labels)
+}
+
+pub(crate) fn waited(level: &str, schema: &str, execute: bool, took: Duration) {
+    waits(level, schema, execute).observe(took.as_secs_f64());
 }
 
 pub(crate) fn refused(level: &str, schema: &str, reason: &'static str) {

@@ -187,3 +187,32 @@ async fn a_flood_is_refused_and_nobody_else_feels_it() {
         assert_ne!(answer.expect("no panic").0, 429, "who waited was served");
     }
 }
+
+#[tokio::test]
+async fn schemas_say_whether_their_level_is_there() {
+    let c = cluster().await;
+    let r = crate::crd::Raw::of(&c);
+    let base = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let conditions = |o: &Value| o["status"]["conditions"][0].clone();
+    let own = conditions(&r.get(&format!("{base}/flowschemas/probes")).await);
+    assert_eq!(
+        (&own["type"], &own["status"], &own["reason"]),
+        (&json!("Dangling"), &json!("False"), &json!("Found"))
+    );
+    let schema =
+        json!({"metadata": {"name": "mine"}, "spec": {"priorityLevelConfiguration": {"name": "mine"}}});
+    let (status, body) = r.post(&format!("{base}/flowschemas"), &schema).await;
+    assert_eq!(status, 201, "{body}");
+    let path = format!("{base}/flowschemas/mine");
+    r.until(&path, |o| conditions(o)["status"] == "True").await;
+    let words = "This FlowSchema references the PriorityLevelConfiguration object named \"mine\"";
+    let said = conditions(&r.get(&path).await);
+    assert_eq!(
+        (&said["reason"], &said["message"]),
+        (&json!("NotFound"), &json!(format!("{words} but there is no such object")))
+    );
+    let level = json!({"metadata": {"name": "mine"}, "spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}});
+    let (status, body) = r.post(&format!("{base}/prioritylevelconfigurations"), &level).await;
+    assert_eq!(status, 201, "{body}");
+    r.until(&path, |o| conditions(o)["message"] == format!("{words} and it exists")).await;
+}

@@ -389,3 +389,25 @@ async fn a_webhook_knows_tokens() {
     assert!(whoami(&c, "secret").await.is_some(), "the admin's token is nobody else's business");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
+
+#[tokio::test]
+async fn expired_bootstrap_tokens_are_deleted() {
+    let c = cluster().await;
+    let r = crate::crd::Raw::of(&c);
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    for (id, until) in
+        [("aaaaaa", "2020-01-01T00:00:00Z"), ("bbbbbb", "2199-01-01T00:00:00Z"), ("cccccc", "")]
+    {
+        let mut o = json!({"metadata": {"name": format!("bootstrap-token-{id}")}, "type": "bootstrap.kubernetes.io/token",
+            "stringData": {"token-id": id, "token-secret": "0123456789abcdef"}});
+        if !until.is_empty() {
+            o["stringData"]["expiration"] = until.into();
+        }
+        let (status, body) = r.post(secrets, &o).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    r.until(&format!("{secrets}/bootstrap-token-aaaaaa"), |o| o["code"] == 404).await;
+    for id in ["bbbbbb", "cccccc"] {
+        r.get(&format!("{secrets}/bootstrap-token-{id}")).await;
+    }
+}

@@ -154,3 +154,24 @@ async fn webhooks_are_asked_where_their_conditions_hold() {
     let said = refused["message"].as_str().unwrap_or_default();
     assert!(status == 500 && said.contains("failed calling webhook \"nobody.example.com\""), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admission_and_lists_are_counted() {
+    let c = cluster().await;
+    let r = Raw::of(&c);
+    assert_eq!(r.post(MAPS, &map("a", json!({}))).await.0, 201);
+    r.get(MAPS).await;
+    let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
+    let text = c.client().request_text(request).await.expect("metrics");
+    for line in [
+        "apiserver_admission_step_admission_duration_seconds_count{type=\"admit\",operation=\"CREATE\",rejected=\"false\"}",
+        "apiserver_admission_controller_admission_duration_seconds_count{name=\"ValidatingAdmissionPolicy\",type=\"validate\",operation=\"CREATE\",rejected=\"false\"}",
+        "apiserver_cache_list_total{group=\"\",resource=\"configmaps\",index=\"namespace\"}",
+        "apiserver_cache_list_returned_objects_total{group=\"\",resource=\"configmaps\"}",
+        "apiserver_watch_cache_consistent_read_total{group=\"\",resource=\"configmaps\",success=\"true\",fallback=\"false\"}",
+        "apiserver_watch_cache_resource_version{group=\"\",resource=\"configmaps\"}",
+        "apiserver_flowcontrol_request_wait_duration_seconds_count{priority_level=\"exempt\",flow_schema=\"exempt\",execute=\"true\"}",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}

@@ -103,3 +103,30 @@ async fn a_watch_is_frames_of_events() {
     assert!(events.iter().filter(|e| *e == "ADDED v1 Namespace").count() >= 3, "{events:?}");
     assert_eq!(events.last().map(String::as_str), Some("BOOKMARK v1 Namespace"));
 }
+
+#[tokio::test]
+async fn definitions_of_custom_resources_are_messages_too() {
+    use k8s_pb::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    let c = cluster().await;
+    crate::crd::Raw::of(&c).define(&crate::crd::crontabs()).await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crontabs.stable.example.com";
+    let (_, kind, body) = get(&c, path, PROTOBUF).await;
+    assert_eq!(kind, PROTOBUF);
+    let definition = CustomResourceDefinition::decode(&*open(&body).1).expect("a definition");
+    let spec = definition.spec.expect("a spec");
+    assert_eq!((spec.group(), spec.names.as_ref().expect("names").kind()), ("stable.example.com", "CronTab"));
+    let schema =
+        spec.versions[0].schema.as_ref().expect("a schema").open_apiv3_schema.as_ref().expect("OpenAPI");
+    assert!(schema.properties.contains_key("spec"));
+    // It is written in that form as well.
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut o = crate::crd::crontabs();
+    o["metadata"]["name"] = "tabs.stable.example.com".into();
+    o["spec"]["names"] = json!({"plural": "tabs", "singular": "tab", "kind": "Tab", "listKind": "TabList"});
+    let bytes = apimachinery::protobuf::encode(&o).expect("it has a message");
+    let req = Request::post(path).header(header::ACCEPT, PROTOBUF).header(header::CONTENT_TYPE, PROTOBUF);
+    let (status, _, body) = send(&c, req.body(Body::from(bytes)).expect("a request")).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let made = CustomResourceDefinition::decode(&*open(&body.collect().await.expect("a body").to_bytes()).1);
+    assert_eq!(made.expect("a definition").metadata.expect("metadata").name(), "tabs.stable.example.com");
+}

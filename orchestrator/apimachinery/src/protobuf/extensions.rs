@@ -1,0 +1,213 @@
+//! The messages of CustomResourceDefinitions and APIServices, which no table of k8s.io/api has
+//! (apiextensions-apiserver: pkg/apis/apiextensions/v1/generated.proto, kube-aggregator: pkg/apis/apiregistration/v1/generated.proto).
+
+use super::Message;
+
+pub(super) const MESSAGES: &[Message] = &[
+    (
+        "api.apiextensions.v1.CustomResourceDefinition",
+        &[
+            (1, "metadata", "mapimachinery.pkg.apis.meta.v1.ObjectMeta"),
+            (2, "spec", "mapi.apiextensions.v1.CustomResourceDefinitionSpec"),
+            (3, "status", "mapi.apiextensions.v1.CustomResourceDefinitionStatus"),
+        ],
+    ),
+    (
+        "api.apiextensions.v1.CustomResourceDefinitionSpec",
+        &[
+            (1, "group", "s"),
+            (3, "names", "mapi.apiextensions.v1.CustomResourceDefinitionNames"),
+            (4, "scope", "s"),
+            (7, "versions", "[mapi.apiextensions.v1.CustomResourceDefinitionVersion"),
+            (9, "conversion", "mapi.apiextensions.v1.CustomResourceConversion"),
+            (10, "preserveUnknownFields", "B"),
+        ],
+    ),
+    (
+        "api.apiextensions.v1.CustomResourceDefinitionStatus",
+        &[
+            (1, "conditions", "[mapi.apiextensions.v1.CustomResourceDefinitionCondition"),
+            (2, "acceptedNames", "mapi.apiextensions.v1.CustomResourceDefinitionNames"),
+            (3, "storedVersions", "[s"),
+            (4, "observedGeneration", "I"),
+        ],
+    ),
+    (
+        "api.apiextensions.v1.CustomResourceDefinitionCondition",
+        &[
+            (1, "type", "s"),
+            (2, "status", "s"),
+            (3, "lastTransitionTime", "t"),
+            (4, "reason", "S"),
+            (5, "message", "S"),
+            (6, "observedGeneration", "I"),
+        ],
+    ),
+    (
+        "api.apiextensions.v1.CustomResourceDefinitionNames",
+        &[
+            (1, "plural", "s"),
+            (2, "singular", "S"),
+            (3, "shortNames", "[s"),
+            (4, "kind", "s"),
+            (5, "listKind", "S"),
+            (6, "categories", "[s"),
+        ],
+    ),
+    (
+        "api.apiextensions.v1.CustomResourceDefinitionVersion",
+        &[
+            (1, "name", "s"),
+            (2, "served", "b"),
+            (3, "storage", "b"),
+            (4, "schema", "mapi.apiextensions.v1.CustomResourceValidation"),
+            (5, "subresources", "mapi.apiextensions.v1.CustomResourceSubresources"),
+            (6, "additionalPrinterColumns", "[mapi.apiextensions.v1.CustomResourceColumnDefinition"),
+            (7, "deprecated", "B"),
+            (8, "deprecationWarning", "s"),
+            (9, "selectableFields", "[mapi.apiextensions.v1.SelectableField"),
+        ],
+    ),
+    ("api.apiextensions.v1.SelectableField", &[(1, "jsonPath", "s")]),
+    (
+        "api.apiextensions.v1.CustomResourceColumnDefinition",
+        &[
+            (1, "name", "s"),
+            (2, "type", "s"),
+            (3, "format", "S"),
+            (4, "description", "S"),
+            (5, "priority", "I"),
+            (6, "jsonPath", "s"),
+        ],
+    ),
+    (
+        "api.apiextensions.v1.CustomResourceSubresources",
+        &[
+            (1, "status", "mapi.apiextensions.v1.CustomResourceSubresourceStatus"),
+            (2, "scale", "mapi.apiextensions.v1.CustomResourceSubresourceScale"),
+        ],
+    ),
+    ("api.apiextensions.v1.CustomResourceSubresourceStatus", &[]),
+    (
+        "api.apiextensions.v1.CustomResourceSubresourceScale",
+        &[(1, "specReplicasPath", "s"), (2, "statusReplicasPath", "s"), (3, "labelSelectorPath", "s")],
+    ),
+    (
+        "api.apiextensions.v1.CustomResourceConversion",
+        &[(1, "strategy", "s"), (2, "webhook", "mapi.apiextensions.v1.WebhookConversion")],
+    ),
+    (
+        "api.apiextensions.v1.WebhookConversion",
+        &[
+            (2, "clientConfig", "mapi.apiextensions.v1.WebhookClientConfig"),
+            (3, "conversionReviewVersions", "[s"),
+        ],
+    ),
+    (
+        "api.apiextensions.v1.WebhookClientConfig",
+        &[(1, "service", "mapi.apiextensions.v1.ServiceReference"), (2, "caBundle", "Y"), (3, "url", "s")],
+    ),
+    (
+        "api.apiextensions.v1.ServiceReference",
+        &[(1, "namespace", "s"), (2, "name", "s"), (3, "path", "s"), (4, "port", "i")],
+    ),
+    (
+        "api.apiextensions.v1.CustomResourceValidation",
+        &[(1, "openAPIV3Schema", "mapi.apiextensions.v1.JSONSchemaProps")],
+    ),
+    (
+        "api.apiextensions.v1.JSONSchemaProps",
+        &[
+            (1, "id", "S"),
+            (2, "$schema", "S"),
+            (3, "$ref", "s"),
+            (4, "description", "S"),
+            (5, "type", "S"),
+            (6, "format", "S"),
+            (7, "title", "S"),
+            (8, "default", "r"),
+            (9, "maximum", "d"),
+            (10, "exclusiveMaximum", "B"),
+            (11, "minimum", "d"),
+            (12, "exclusiveMinimum", "B"),
+            (13, "maxLength", "i"),
+            (14, "minLength", "i"),
+            (15, "pattern", "S"),
+            (16, "maxItems", "i"),
+            (17, "minItems", "i"),
+            (18, "uniqueItems", "B"),
+            (19, "multipleOf", "d"),
+            (20, "enum", "[r"),
+            (21, "maxProperties", "i"),
+            (22, "minProperties", "i"),
+            (23, "required", "[s"),
+            (24, "items", "a"),
+            (25, "allOf", "[mapi.apiextensions.v1.JSONSchemaProps"),
+            (26, "oneOf", "[mapi.apiextensions.v1.JSONSchemaProps"),
+            (27, "anyOf", "[mapi.apiextensions.v1.JSONSchemaProps"),
+            (28, "not", "mapi.apiextensions.v1.JSONSchemaProps"),
+            (29, "properties", "{mapi.apiextensions.v1.JSONSchemaProps"),
+            (30, "additionalProperties", "p"),
+            (31, "patternProperties", "{mapi.apiextensions.v1.JSONSchemaProps"),
+            (33, "additionalItems", "p"),
+            (34, "definitions", "{mapi.apiextensions.v1.JSONSchemaProps"),
+            (35, "externalDocs", "mapi.apiextensions.v1.ExternalDocumentation"),
+            (36, "example", "r"),
+            (37, "nullable", "B"),
+            (38, "x-kubernetes-preserve-unknown-fields", "b"),
+            (39, "x-kubernetes-embedded-resource", "B"),
+            (40, "x-kubernetes-int-or-string", "B"),
+            (41, "x-kubernetes-list-map-keys", "[s"),
+            (42, "x-kubernetes-list-type", "s"),
+            (43, "x-kubernetes-map-type", "s"),
+            (44, "x-kubernetes-validations", "[mapi.apiextensions.v1.ValidationRule"),
+        ],
+    ),
+    ("api.apiextensions.v1.ExternalDocumentation", &[(1, "description", "S"), (2, "url", "S")]),
+    (
+        "api.apiextensions.v1.ValidationRule",
+        &[
+            (1, "rule", "s"),
+            (2, "message", "S"),
+            (3, "messageExpression", "S"),
+            (4, "reason", "s"),
+            (5, "fieldPath", "S"),
+            (6, "optionalOldSelf", "b"),
+        ],
+    ),
+    (
+        "api.apiregistration.v1.APIService",
+        &[
+            (1, "metadata", "mapimachinery.pkg.apis.meta.v1.ObjectMeta"),
+            (2, "spec", "mapi.apiregistration.v1.APIServiceSpec"),
+            (3, "status", "mapi.apiregistration.v1.APIServiceStatus"),
+        ],
+    ),
+    (
+        "api.apiregistration.v1.APIServiceSpec",
+        &[
+            (1, "service", "mapi.apiregistration.v1.ServiceReference"),
+            (2, "group", "S"),
+            (3, "version", "S"),
+            (4, "insecureSkipTLSVerify", "B"),
+            (5, "caBundle", "Y"),
+            (7, "groupPriorityMinimum", "i"),
+            (8, "versionPriority", "i"),
+        ],
+    ),
+    ("api.apiregistration.v1.ServiceReference", &[(1, "namespace", "S"), (2, "name", "S"), (3, "port", "i")]),
+    (
+        "api.apiregistration.v1.APIServiceStatus",
+        &[(1, "conditions", "[mapi.apiregistration.v1.APIServiceCondition")],
+    ),
+    (
+        "api.apiregistration.v1.APIServiceCondition",
+        &[
+            (1, "type", "s"),
+            (2, "status", "s"),
+            (3, "lastTransitionTime", "t"),
+            (4, "reason", "S"),
+            (5, "message", "S"),
+        ],
+    ),
+];
