@@ -61,6 +61,8 @@ pub(crate) fn write(
     let mut writer = Writer::create(&config.dir, config.kind, meta)?;
     let whole = gone.is_empty() && parts.iter().all(|p| p.meta.min >= oldest);
     writer.take_over(parts, whole)?;
+    // A merge may have as many streams as blocks.
+    let of_streams: Vec<Vec<Vec<usize>>> = indexes.iter().map(|i| i.blocks_of_streams()).collect();
     // Streams by labels, then resource; of each the places in the parts that have it.
     let mut streams: Vec<(usize, usize)> = Vec::new();
     for (p, index) in indexes.iter().enumerate() {
@@ -75,8 +77,8 @@ pub(crate) fn write(
         let mut blocks = Vec::new();
         for (p, s) in same {
             let Some(index) = indexes.get(*p) else { continue };
-            let all = index.blocks.iter().enumerate();
-            blocks.extend(all.filter(|(_, b)| b.stream as usize == *s).map(|(i, b)| (*p, i, b)));
+            let own = of_streams.get(*p).and_then(|all| all.get(*s)).into_iter().flatten();
+            blocks.extend(own.filter_map(|i| Some((*p, *i, index.blocks.get(*i)?))));
         }
         blocks.sort_by_key(|(p, _, b)| (b.min, *p));
         let bytes = blocks.iter().map(|(_, _, b)| b.raw_len as usize).sum();
@@ -101,7 +103,8 @@ pub(crate) fn write(
             let Some(part) = parts.get(*p) else { continue };
             let after = blocks.get(at + 1).map_or((i64::MAX, usize::MAX), |(p, _, b)| (b.min, *p));
             let alone = before <= (b.min, *p) && (b.max, *p) <= after;
-            let large = parts.len() == 1 || b.raw_len as usize >= BLOCK_BYTES / 2;
+            // A stream's only block finds nothing to become larger with.
+            let large = blocks.len() == 1 || parts.len() == 1 || b.raw_len as usize >= BLOCK_BYTES / 2;
             before = before.max((b.max, *p));
             let dropped = gone.get(&(*p, *i));
             if alone

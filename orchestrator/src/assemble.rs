@@ -30,6 +30,8 @@ use startup::Startup;
 
 /// Writing metrics before the end may take this long: a clean stop has ten seconds in all.
 const CHECKPOINT: Duration = Duration::from_secs(5);
+/// After a start, caches are warm and controllers have nothing left to do.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// What is shared by rooms of different floors.
 #[derive(Clone)]
@@ -143,6 +145,7 @@ async fn run(
     directory.write_addresses(&addresses)?;
     startup.ready(config, &addresses, &sessions.link(addresses.http), with_node);
 
+    telemetry::task::spawn("settle", settle(shared.stop.clone()));
     wait_for_signal().await?;
     startup.stopping();
     shared.stop.cancel();
@@ -159,6 +162,16 @@ async fn run(
     directory.remove_addresses();
     drop(engines);
     Ok(())
+}
+
+/// Once the start is over, what it alone needed is no longer ours.
+async fn settle(stop: CancellationToken) {
+    if stop.run_until_cancelled(tokio::time::sleep(SETTLED)).await.is_none() {
+        return;
+    }
+    if let Err(e) = crate::memory::let_go_of_start() {
+        tracing::debug!(error = %e, "the program's pages stay mapped");
+    }
 }
 
 async fn wait_for_signal() -> Result<()> {

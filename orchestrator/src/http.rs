@@ -93,7 +93,7 @@ pub(crate) fn serve(
             yaml: shared.config.yaml(),
             hostname: shared.config.node_name.clone(),
             flags: settings,
-            release: Some(crate::give_memory_back),
+            release: Some(crate::memory::give_back),
             ..query::Config::default()
         },
     );

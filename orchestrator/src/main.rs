@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod config;
 mod http;
+mod memory;
 
 use std::process::ExitCode;
 
@@ -12,36 +13,7 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
-/// glibc gives each thread an arena of its own and returns none of it: with a dozen threads that is more than all
-/// that is in use. Two arenas serve two cores; what is free at the end of one goes back to the kernel.
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "mallopt has no safe wrapper; it is called before any thread is started")]
-fn bound_arenas() {
-    // SAFETY: only sets two numbers of the allocator. A refusal leaves the defaults, which work too.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
-    }
-}
-
-/// What lies free between what is in use goes back to the kernel, too. Takes some milliseconds.
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "malloc_trim has no safe wrapper; any thread may call it at any time")]
-fn give_memory_back() {
-    // SAFETY: touches nothing but free memory, under the allocator's own locks.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn bound_arenas() {}
-
-#[cfg(not(target_env = "gnu"))]
-fn give_memory_back() {}
-
 fn main() -> ExitCode {
-    bound_arenas();
     let cli = Cli::parse();
     let run = async {
         match cli.command {

@@ -139,6 +139,17 @@ fn streams(d: &mut &[u8]) -> Option<Vec<(Labels, Attributes)>> {
 }
 
 impl Index {
+    /// The numbers of each stream's blocks, in their order.
+    pub(crate) fn blocks_of_streams(&self) -> Vec<Vec<usize>> {
+        let mut out = vec![Vec::new(); self.streams.len()];
+        for (i, b) in self.blocks.iter().enumerate() {
+            if let Some(own) = out.get_mut(b.stream as usize) {
+                own.push(i);
+            }
+        }
+        out
+    }
+
     pub(crate) fn decode(mut d: &[u8], words: &[u8], traces: &[u8]) -> Option<Index> {
         let streams = streams(&mut d)?;
         let mut blocks = Vec::new();

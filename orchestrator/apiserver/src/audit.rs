@@ -5,11 +5,14 @@
 
 pub(crate) mod policy;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::user::UserInfo;
 use http::{HeaderMap, header};
-use serde_json::{Value, json};
+use jiff::fmt::temporal::DateTimePrinter;
+use serde::Serialize;
+use serde_json::Value;
 use signal::Timestamp;
 
 use crate::admission::attributes::Trail;
@@ -17,7 +20,6 @@ use crate::error::ApiError;
 use crate::metrics::METRICS;
 use crate::object;
 use crate::request::RequestInfo;
-use crate::review;
 
 pub use policy::{AuditPolicy, Level, Stage};
 
@@ -127,68 +129,47 @@ impl Audit {
             return;
         }
         let name = w.name.as_deref().unwrap_or(&w.info.name);
-        let mut event = json!({
-            "kind": "Event",
-            "apiVersion": "audit.k8s.io/v1",
-            "level": w.level.text(),
-            "auditID": trail.id,
-            "stage": stage.text(),
-            "requestURI": w.uri,
-            "verb": w.info.verb,
-            "user": review::user_json(&w.user),
-            "userAgent": w.agent,
-            "requestReceivedTimestamp": micros(w.received),
-            "stageTimestamp": micros(now),
-        });
-        if let Some(from) = &w.from {
-            event["sourceIPs"] = json!([from]);
-        }
-        if let Some(other) = &w.impersonated {
-            event["impersonatedUser"] = review::user_json(other);
-        }
-        if w.info.is_resource {
-            let mut r = json!({"resource": w.info.resource, "apiVersion": w.info.version});
-            for (key, v) in [
-                ("namespace", w.info.namespace.as_str()),
-                ("name", name),
-                ("apiGroup", &w.info.group),
-                ("subresource", &w.info.subresource),
-            ] {
-                if !v.is_empty() {
-                    r[key] = v.into();
-                }
+        let requests =
+            |o: &Option<Value>, least| o.as_ref().filter(|_| w.level >= least).map(|o| self.shown(w, o));
+        let (status, response) = match outcome {
+            Some(Outcome::Refused(e)) => (Some(Status::refused(e)), None),
+            Some(Outcome::Answered { code, body }) => {
+                (Some(Status { code: *code, ..Status::default() }), requests(body, Level::RequestResponse))
             }
-            event["objectRef"] = r;
-        }
-        let mut code = 0;
-        match outcome {
-            Some(Outcome::Refused(e)) => {
-                code = e.code;
-                event["responseStatus"] = json!({"metadata": {}, "status": "Failure", "message": cut(&e.message),
-                    "reason": e.reason, "code": e.code});
-            }
-            Some(Outcome::Answered { code: c, body }) => {
-                code = *c;
-                event["responseStatus"] = json!({"metadata": {}, "code": c});
-                if let Some(b) = body.as_ref().filter(|_| w.level >= Level::RequestResponse) {
-                    event["responseObject"] = self.shown(w, b);
-                }
-            }
-            None => {}
-        }
-        if let Some(r) = w.request.as_ref().filter(|_| w.level >= Level::Request) {
-            event["requestObject"] = self.shown(w, r);
-        }
-        let annotations = trail.annotations();
-        if !annotations.is_empty() {
-            event["annotations"] = json!(annotations);
-        }
+            None => (None, None),
+        };
+        let code = status.as_ref().map_or(0, |s| s.code);
+        let mut event = Event {
+            kind: "Event",
+            api_version: "audit.k8s.io/v1",
+            level: w.level.text(),
+            audit_id: &trail.id,
+            stage: stage.text(),
+            request_uri: &w.uri,
+            verb: &w.info.verb,
+            user: User::of(&w.user),
+            user_agent: &w.agent,
+            request_received_timestamp: micros(w.received),
+            stage_timestamp: micros(now),
+            source_ips: w.from.as_deref().map(|from| [from]),
+            impersonated_user: w.impersonated.as_ref().map(User::of),
+            object_ref: w.info.is_resource.then(|| ObjectRef {
+                resource: &w.info.resource,
+                api_version: &w.info.version,
+                namespace: &w.info.namespace,
+                name,
+                api_group: &w.info.group,
+                subresource: &w.info.subresource,
+            }),
+            response_status: status,
+            response_object: response,
+            request_object: requests(&w.request, Level::Request),
+            annotations: trail.annotations(),
+        };
         let mut body = text(&event);
         if body.len() > MAX_BYTES {
-            for key in ["requestObject", "responseObject"] {
-                drop(object::remove(&mut event, key));
-            }
-            object::child(&mut event, "annotations")["audit.k8s.io/truncated"] = "true".into();
+            (event.request_object, event.response_object) = (None, None);
+            event.annotations.insert("audit.k8s.io/truncated".to_owned(), "true".to_owned());
             body = text(&event);
         }
         let mut fields = vec![
@@ -234,12 +215,105 @@ impl Audit {
     }
 }
 
-fn text(event: &Value) -> String {
+/// Event of audit.k8s.io/v1.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    level: &'static str,
+    #[serde(rename = "auditID")]
+    audit_id: &'a str,
+    stage: &'static str,
+    #[serde(rename = "requestURI")]
+    request_uri: &'a str,
+    verb: &'a str,
+    user: User<'a>,
+    user_agent: &'a str,
+    request_received_timestamp: String,
+    stage_timestamp: String,
+    #[serde(rename = "sourceIPs", skip_serializing_if = "Option::is_none")]
+    source_ips: Option<[&'a str; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impersonated_user: Option<User<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object_ref: Option<ObjectRef<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_status: Option<Status<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_object: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_object: Option<Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    username: &'a str,
+    groups: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extra: &'a BTreeMap<String, Vec<String>>,
+}
+
+impl<'a> User<'a> {
+    fn of(u: &'a UserInfo) -> User<'a> {
+        User { username: &u.name, groups: &u.groups, uid: &u.uid, extra: &u.extra }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ObjectRef<'a> {
+    resource: &'a str,
+    api_version: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    api_group: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    subresource: &'a str,
+}
+
+#[derive(Default, Serialize)]
+struct Status<'a> {
+    metadata: Empty,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    code: u16,
+}
+
+/// An object with nothing in it.
+#[derive(Default, Serialize)]
+struct Empty {}
+
+impl<'a> Status<'a> {
+    fn refused(e: &'a ApiError) -> Status<'a> {
+        Status {
+            metadata: Empty {},
+            status: Some("Failure"),
+            message: Some(cut(&e.message)),
+            reason: Some(&e.reason),
+            code: e.code,
+        }
+    }
+}
+
+fn text(event: &Event<'_>) -> String {
     serde_json::to_string(event).expect("values are written without errors")
 }
 
 /// metav1.MicroTime
 fn micros(t: Timestamp) -> String {
+    const MICROS: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
     let at = jiff::Timestamp::from_nanosecond(i128::from(t.nanos())).unwrap_or_default();
-    at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+    MICROS.timestamp_to_string(&at)
 }

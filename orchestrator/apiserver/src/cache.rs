@@ -19,7 +19,7 @@ use crate::custom::table::Effect;
 use crate::custom::{Custom, Table};
 use crate::error::{ApiError, Result};
 use crate::kinds::apiextensions::DEFINITION;
-use crate::kinds::{ALL, Kind};
+use crate::kinds::{ALL, Kind, stored_as};
 use crate::object;
 use crate::pick::pick;
 use crate::watch::Form;
@@ -560,5 +560,5 @@ pub(crate) fn locate(key: &[u8]) -> Option<Place<'_>> {
         let end = first.len() + 1 + key.find('/')?;
         return Some(Place::Custom(&rest[..end], &rest[end + 1..]));
     }
-    Some(Place::Builtin(ALL.iter().position(|k| k.resource == first)?, key))
+    Some(Place::Builtin(stored_as(first)?, key))
 }

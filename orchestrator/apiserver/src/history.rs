@@ -10,6 +10,7 @@ use store::{Error, Event, Range, Watch};
 use crate::cache::{Cache, PREFIX, Place, locate, store_prefix};
 use crate::kinds::{ALL, Kind};
 use crate::object;
+use crate::pick;
 use crate::server::ApiServer;
 
 /// What became of an object.
@@ -45,8 +46,10 @@ pub struct Revision {
     /// Empty for what has no namespace.
     pub namespace: String,
     pub name: String,
-    /// Without managed fields, and without a Secret's data. `None` once it is deleted.
-    pub object: Option<Value>,
+    /// Its JSON, without managed fields, and without a Secret's data. `None` once it is deleted.
+    pub object: Option<String>,
+    /// Empty once it is deleted.
+    pub uid: String,
 }
 
 /// Which events somebody asks for, so that not all have to be looked at.
@@ -138,18 +141,12 @@ fn of(kind: &'static Kind, key: &str, op: Op, revision: u64, stored: Option<&[u8
         return None;
     }
     let (namespace, name) = if kind.namespaced { key.split_once('/')? } else { ("", key) };
-    let object = stored.map(serde_json::from_slice::<Value>).transpose().ok()?.map(|mut o| {
-        object::metadata(&mut o).insert("resourceVersion".to_owned(), revision.to_string().into());
-        object::metadata(&mut o).remove("managedFields");
-        if kind.builtin() == "secrets" {
-            object::remove(&mut o, "data");
-            // kubectl notes there what it sent, data and all.
-            if let Some(Value::Object(notes)) = object::metadata(&mut o).get_mut("annotations") {
-                notes.shift_remove("kubectl.kubernetes.io/last-applied-configuration");
-            }
-        }
-        o
-    });
+    let told = match stored {
+        None => None,
+        Some(stored) if kind.builtin() == "secrets" => Some(without_secrets(stored, revision)?),
+        Some(stored) => Some(pick::without_managers(std::str::from_utf8(stored).ok()?, revision)?),
+    };
+    let (object, uid) = told.map_or_else(Default::default, |(o, uid)| (Some(o), uid));
     let api_version = match kind.group {
         "" => kind.version.to_owned(),
         group => format!("{group}/{}", kind.version),
@@ -162,5 +159,16 @@ fn of(kind: &'static Kind, key: &str, op: Op, revision: u64, stored: Option<&[u8
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         object,
+        uid,
     })
+}
+
+fn without_secrets(stored: &[u8], revision: u64) -> Option<(String, String)> {
+    let mut o: Value = serde_json::from_slice(stored).ok()?;
+    object::remove(&mut o, "data");
+    // kubectl notes there what it sent, data and all.
+    if let Some(Value::Object(notes)) = object::metadata(&mut o).get_mut("annotations") {
+        notes.shift_remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    pick::without_managers(&o.to_string(), revision)
 }

@@ -1,6 +1,7 @@
 //! Reads a few values out of an object's JSON without making the rest of it: what selectors ask for, and where
 //! the resourceVersion goes.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -37,6 +38,57 @@ pub(crate) fn metadata(json: &[u8]) -> Option<&str> {
         metadata: &'a RawValue,
     }
     serde_json::from_slice(json).ok().map(|o: Only<'_>| o.metadata.get())
+}
+
+/// An object's JSON without its managed fields and with a resourceVersion, and its uid; `None` if this is no object with
+/// metadata.
+pub(crate) fn without_managers(json: &str, revision: u64) -> Option<(String, String)> {
+    let inner = metadata(json.as_bytes())?;
+    let start = (inner.as_ptr() as usize).checked_sub(json.as_ptr() as usize)?;
+    let fields: Fields<'_> = serde_json::from_str(inner).ok()?;
+    let mut out = String::with_capacity(json.len() + 48);
+    out.push_str(json.get(..start)?);
+    out.push('{');
+    let mut uid = String::new();
+    for (key, value) in fields.0 {
+        match &*key {
+            "managedFields" | "resourceVersion" => continue,
+            "uid" => uid = serde_json::from_str(value.get()).ok()?,
+            _ => {}
+        }
+        out.push_str(&serde_json::to_string(&key).ok()?);
+        out.push(':');
+        out.push_str(value.get());
+        out.push(',');
+    }
+    out.push_str(&format!("\"resourceVersion\":\"{revision}\"}}"));
+    out.push_str(json.get(start + inner.len()..)?);
+    Some((out, uid))
+}
+
+/// The fields of an object as they stand there.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> serde::Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut all = Vec::with_capacity(12);
+                while let Some(field) = map.next_entry()? {
+                    all.push(field);
+                }
+                Ok(Fields(all))
+            }
+        }
+        de.deserialize_map(Each)
+    }
 }
 
 /// Paths that are still wanted, with their numbers.
@@ -202,5 +254,21 @@ mod tests {
         for bad in ["", "{}", "[]", "null", r#"{"metadata":1}"#, r#"{"metadata":{}"#, r#"{"metadata":{}}x"#] {
             assert!(pick(bad.as_bytes(), &paths).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn managers_go_and_everything_else_stays_as_it_was() {
+        let stored = r#"{"apiVersion":"v1","metadata":{"name":"a","managedFields":[{"manager":"x \"}]"}],"uid":"u-1","labels":{"b":"ä\n"}},"data":{"k":"}"}}"#;
+        let (text, uid) = without_managers(stored, 7).expect("an object");
+        assert_eq!(
+            text,
+            r#"{"apiVersion":"v1","metadata":{"name":"a","uid":"u-1","labels":{"b":"ä\n"},"resourceVersion":"7"},"data":{"k":"}"}}"#
+        );
+        assert_eq!(uid, "u-1");
+        assert_eq!(
+            without_managers(r#"{"metadata":{}}"#, 1).expect("an object").0,
+            r#"{"metadata":{"resourceVersion":"1"}}"#
+        );
+        assert!(without_managers("[]", 1).is_none());
     }
 }

@@ -245,6 +245,7 @@ impl ApiServer {
 
     /// Nothing is made in a namespace that is missing or going away.
     async fn check_namespace(&self, served: &Served, namespace: &str, name: &str) -> Result<()> {
+        // Admission judges by the same cache: a policy that was just made counts at once.
         self.cache.fresh().await?;
         let spaces = crate::kinds::by_resource("", "namespaces").expect("namespaces are a kind");
         let Some(ns) = self.cache.get(spaces.index, namespace) else {

@@ -1,5 +1,6 @@
 //! A cache of all objects of one kind, kept true by a watch, with handlers called at each change.
 //!
+//! Objects are kept without what only few ask for ([`crate::slim`]): who changes one asks the API for it.
 //! One task per informer owns the watch. Handlers run on that task, in order, and must be quick: they put
 //! keys on a [`crate::WorkQueue`]. Lock order: `handlers` before `objects`.
 
@@ -17,6 +18,8 @@ use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::slim::slim;
 
 /// Names an object of a known kind. The namespace is empty for cluster-scoped kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,8 +98,7 @@ where
     }
 
     async fn run(self, api: Api<K>, config: watcher::Config) {
-        let stream =
-            watcher(api, config).modify(|o: &mut K| o.meta_mut().managed_fields = None).default_backoff();
+        let stream = watcher(api, config).modify(slim).default_backoff();
         let mut stream = pin!(stream);
         let mut listed: Option<BTreeSet<Key>> = None;
         while let Some(event) = stream.next().await {

@@ -14,6 +14,7 @@ mod informer;
 pub mod kinds;
 mod queue;
 mod record;
+mod slim;
 
 pub use election::Election;
 pub use informer::{Change, Informer, Informers, Key};

@@ -1,22 +1,27 @@
 //! `kube_*` metrics of the cluster's objects, under kube-state-metrics' names.
 
 use std::collections::HashSet;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::quantity::Quantity as Amount;
-use client::Informers;
+use client::{Informer, Informers, Key};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Container, Namespace, Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use signal::time::SharedClock;
-use signal::{Labels, METRIC_NAME, MetricBatch, Sink, stale_nan};
+use signal::{Labels, METRIC_NAME, MetricBatch, Sink, SinkError, stale_nan};
 use tokio_util::sync::CancellationToken;
 
 /// Between two readings of all objects. They are gauges of slow things.
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Samples written at once.
+const BATCH: usize = 4096;
 
 pub(crate) async fn run(
     informers: Informers,
@@ -26,29 +31,73 @@ pub(crate) async fn run(
 ) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut seen: HashSet<Labels> = HashSet::new();
+    let mut pods = Told::new(&informers, pod);
+    let mut nodes = Told::new(&informers, node);
+    let mut deployments = Told::new(&informers, deployment);
+    let mut replicasets = Told::new(&informers, replicaset);
+    let mut hpas = Told::new(&informers, hpa);
+    let mut namespaces = Told::new(&informers, namespace);
+    let mut services = Told::new(&informers, service);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let now = clock.now().millis();
-        let mut out = Samples { batch: MetricBatch::default(), now };
-        informers.of::<Pod>().list().iter().for_each(|p| pod(&mut out, p));
-        informers.of::<Node>().list().iter().for_each(|n| node(&mut out, n));
-        informers.of::<Deployment>().list().iter().for_each(|d| deployment(&mut out, d));
-        informers.of::<ReplicaSet>().list().iter().for_each(|r| replicaset(&mut out, r));
-        informers.of::<HorizontalPodAutoscaler>().list().iter().for_each(|h| hpa(&mut out, h));
-        informers.of::<Namespace>().list().iter().for_each(|n| namespace(&mut out, n));
-        informers.of::<Service>().list().iter().for_each(|s| service(&mut out, s));
-        let fresh: HashSet<Labels> = out.batch.series.iter().map(|s| s.labels.clone()).collect();
-        for gone in seen.difference(&fresh) {
-            out.batch.push(gone.clone(), now, stale_nan());
-        }
-        seen = fresh;
-        if let Err(e) = sink.write_metrics(out.batch).await {
+        let mut out = Samples { batch: MetricBatch::default(), now: clock.now().millis() };
+        let told = async {
+            pods.tell(&mut out, &*sink).await?;
+            nodes.tell(&mut out, &*sink).await?;
+            deployments.tell(&mut out, &*sink).await?;
+            replicasets.tell(&mut out, &*sink).await?;
+            hpas.tell(&mut out, &*sink).await?;
+            namespaces.tell(&mut out, &*sink).await?;
+            services.tell(&mut out, &*sink).await?;
+            out.write(&*sink).await
+        };
+        if let Err(e) = told.await {
             tracing::warn!(error = %e, "state metrics were not stored");
         }
+    }
+}
+
+/// The objects of a kind, and what was told of them last: the objects themselves, which the informer holds anyway, and
+/// not their series, which are many times as large.
+struct Told<K> {
+    informer: Informer<K>,
+    last: Vec<Arc<K>>,
+    series: fn(&mut Samples, &K),
+}
+
+impl<K> Told<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    fn new(informers: &Informers, series: fn(&mut Samples, &K)) -> Told<K> {
+        Told { informer: informers.of::<K>(), last: Vec::new(), series }
+    }
+
+    /// Samples of all objects, and the ends of the series that they no longer have.
+    async fn tell(&mut self, out: &mut Samples, sink: &dyn Sink) -> Result<(), SinkError> {
+        let all = self.informer.list();
+        let mut before = std::mem::replace(&mut self.last, all.clone()).into_iter().peekable();
+        for o in &all {
+            let key = Key::of(&**o);
+            // Both are in order of their keys.
+            while let Some(gone) = before.next_if(|b| Key::of(&**b) < key) {
+                out.end(&*gone, None, self.series);
+            }
+            if let Some(was) = before.next_if(|b| Key::of(&**b) == key)
+                && !Arc::ptr_eq(&was, o)
+            {
+                out.end(&*was, Some(&**o), self.series);
+            }
+            (self.series)(out, o);
+            if out.batch.series.len() >= BATCH {
+                out.write(sink).await?;
+            }
+        }
+        before.for_each(|gone| out.end(&*gone, None, self.series));
+        Ok(())
     }
 }
 
@@ -58,6 +107,25 @@ struct Samples {
 }
 
 impl Samples {
+    /// Writes what has come together.
+    async fn write(&mut self, sink: &dyn Sink) -> Result<(), SinkError> {
+        sink.write_metrics(std::mem::take(&mut self.batch)).await.map(drop)
+    }
+
+    /// Ends the series that an object had and that what became of it has not.
+    fn end<K>(&mut self, was: &K, is: Option<&K>, series: fn(&mut Samples, &K)) {
+        let of = |o: &K| {
+            let mut own = Samples { batch: MetricBatch::default(), now: self.now };
+            series(&mut own, o);
+            own.batch.series.into_iter().map(|s| s.labels)
+        };
+        let kept: HashSet<Labels> = is.into_iter().flat_map(of).collect();
+        let ended: Vec<Labels> = of(was).filter(|l| !kept.contains(l)).collect();
+        for labels in ended {
+            self.batch.push(labels, self.now, stale_nan());
+        }
+    }
+
     fn push(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         let labels = Labels::from_pairs(labels.iter().copied().chain([(METRIC_NAME, name)]));
         self.batch.push(labels, self.now, value);
@@ -277,4 +345,43 @@ fn service(out: &mut Samples, s: &Service) {
         &[("namespace", &ns), ("service", &s.name_any()), ("cluster_ip", &ip)],
         1.0,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn series_that_an_object_no_longer_has_end() {
+        let of = |node: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "web-1", "namespace": "shop", "uid": "u"},
+                "spec": {"nodeName": node, "containers": [{"name": "web", "resources": {"requests": {"cpu": "1"}}}]},
+                "status": {"phase": "Running"}
+            }))
+            .expect("a pod")
+        };
+        let ended = |was: &Pod, is: Option<&Pod>| {
+            let mut out = Samples { batch: MetricBatch::default(), now: 7 };
+            out.end(was, is, pod);
+            let name = |l: &Labels| l.get(METRIC_NAME).unwrap_or_default().to_owned();
+            let mut names: Vec<String> = out.batch.series.iter().map(|s| name(&s.labels)).collect();
+            names.sort();
+            names.dedup();
+            names
+        };
+        assert!(ended(&of("a"), Some(&of("a"))).is_empty());
+        assert_eq!(
+            ended(&of("a"), Some(&of("b"))),
+            ["kube_pod_container_resource_requests", "kube_pod_info"]
+        );
+        let all = [
+            "kube_pod_container_resource_requests",
+            "kube_pod_info",
+            "kube_pod_status_phase",
+            "kube_pod_status_ready",
+        ];
+        assert_eq!(ended(&of("a"), None), all);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use apiserver::{Audit, AuditEvent, AuditPolicy};
@@ -14,7 +15,9 @@ use super::{Shared, SharedSink};
 /// Records that wait to be written; more are dropped and counted.
 const QUEUE: usize = 4096;
 /// Records written at once.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
+/// How long the first of them waits for others.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// What requests are judged by: a file's policy, or the usual one.
 pub(crate) fn policy(file: Option<&Path>) -> Result<AuditPolicy> {
@@ -61,6 +64,19 @@ async fn write(
         if n == 0 {
             return;
         }
+        if n < BATCH && !stop.is_cancelled() {
+            // What comes a moment later is written with it.
+            tokio::select! {
+                () = tokio::time::sleep(LINGER) => {}
+                () = stop.cancelled() => {}
+            }
+            while waiting.len() < BATCH
+                && let Ok(event) = receive.try_recv()
+            {
+                waiting.push(event);
+            }
+        }
+        let n = waiting.len();
         let mut streams: Vec<LogStream> = Vec::new();
         for event in waiting.drain(..) {
             let labels = Labels::from_pairs([

@@ -96,7 +96,7 @@ pub(super) fn open(shared: &Shared) -> Result<Engines> {
         sync: c.metrics_sync.map_or(wal::SyncPolicy::Batch, wal::SyncPolicy::Every),
         out_of_order: c.metrics_out_of_order,
         limits: c.metrics_limits.clone(),
-        release: Some(crate::give_memory_back),
+        release: Some(crate::memory::give_back),
         clock: shared.clock.clone(),
         ..tsdb::Config::new(c.data_dir.join("metrics"))
     })

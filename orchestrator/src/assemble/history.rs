@@ -29,6 +29,8 @@ const PRESENT: &str = "cluster-present";
 const PRESENT_EVERY: Duration = Duration::from_secs(86_400);
 /// Before what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// From one writing to the next.
+const LINGER: Duration = Duration::from_millis(20);
 /// Longer objects are kept without what is in them: a record has a bound.
 const OBJECT_BYTES: usize = 250 << 10;
 /// The label of streams that hold deletions, which are looked for apart.
@@ -132,6 +134,8 @@ impl Historian {
             };
             if !all.is_empty() {
                 self.write(&all, changes.revision()).await?;
+                // Many changes are written together: nobody waits for them here.
+                tokio::time::sleep(LINGER).await;
             }
         }
     }
@@ -186,19 +190,17 @@ fn merged(all: Vec<LogStream>) -> Vec<LogStream> {
 
 /// A revision as a record: a stream for each object, so that its revisions lie beside each other.
 fn stream(r: &Revision, now: Timestamp) -> LogStream {
-    let mut body = r.object.as_ref().map(Value::to_string).unwrap_or_default();
+    let mut body = r.object.clone().unwrap_or_default();
     if body.len() > OBJECT_BYTES {
-        let o = r.object.as_ref().unwrap_or(&Value::Null);
-        body = serde_json::json!({"apiVersion": o["apiVersion"], "kind": o["kind"], "metadata": {
-            "name": r.name, "namespace": r.namespace, "uid": o["metadata"]["uid"],
+        body = serde_json::json!({"apiVersion": r.api_version, "kind": r.kind, "metadata": {
+            "name": r.name, "namespace": r.namespace, "uid": r.uid,
             "annotations": {"binnacle.io/truncated": format!("{} bytes", body.len())}}})
         .to_string();
     }
-    let uid = r.object.as_ref().and_then(|o| o["metadata"]["uid"].as_str()).unwrap_or_default();
     let attributes: Attributes = [
         ("op", r.op.as_str()),
         ("api_version", r.api_version.as_str()),
-        ("uid", uid),
+        ("uid", r.uid.as_str()),
         ("resource_version", r.revision.to_string().as_str()),
     ]
     .into_iter()
@@ -215,6 +217,7 @@ fn stream(r: &Revision, now: Timestamp) -> LogStream {
 /// A Kubernetes event as a log record, each time it is seen.
 fn event(r: &Revision, now: Timestamp) -> Option<LogStream> {
     let o = r.object.as_ref().filter(|_| r.kind == "Event" && matches!(r.op, Op::Added | Op::Modified))?;
+    let o: Value = serde_json::from_str(o).ok()?;
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let about = &o["involvedObject"];
     let component = match text(&o["source"]["component"]) {
@@ -307,7 +310,9 @@ mod tests {
     fn revision(n: u64, op: Op, name: &str, object: Option<Value>) -> Revision {
         let api_version = "v1".to_owned();
         let (namespace, name) = ("shop".to_owned(), name.to_owned());
-        Revision { revision: n, op, api_version, kind: "Event", namespace, name, object }
+        let uid = object.as_ref().map(|_| format!("u-{name}")).unwrap_or_default();
+        let object = object.map(|o| o.to_string());
+        Revision { revision: n, op, api_version, kind: "Event", namespace, name, object, uid }
     }
 
     fn backoff(name: &str, count: i64) -> Option<Value> {

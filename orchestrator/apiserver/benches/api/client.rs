@@ -93,6 +93,21 @@ impl Api {
         Err(format!("{method} {path}: {got}, not {status}: {}", String::from_utf8_lossy(&bytes)).into())
     }
 
+    /// One answer to its last byte, none of which is kept: what a client does with them is its own affair.
+    pub(crate) async fn read(&self, path: &str) -> Result<()> {
+        let answer = self.send("GET", path, None).await?;
+        let status = answer.status().as_u16();
+        let (mut body, mut bytes) = (answer.into_body(), 0);
+        while let Some(frame) = body.frame().await {
+            bytes += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        if status == 200 && bytes > 0 {
+            Ok(())
+        } else {
+            Err(format!("GET {path}: {status}, {bytes} bytes").into())
+        }
+    }
+
     /// A whole list, page by page.
     pub(crate) async fn pages(&self, path: &str) -> Result<()> {
         let mut next = path.to_owned();

@@ -37,6 +37,8 @@ pub(crate) mod storage;
 mod volume;
 mod webhook;
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 use signal::Timestamp;
 
@@ -265,11 +267,27 @@ pub(crate) fn served() -> impl Iterator<Item = Served> {
     })
 }
 
+/// What stands under each resource's name, in the order of [`served`]: every request asks some times.
+static BY_NAME: LazyLock<ahash::HashMap<&'static str, Vec<Served>>> = LazyLock::new(|| {
+    let mut all: ahash::HashMap<&'static str, Vec<Served>> = ahash::HashMap::default();
+    served().for_each(|s| all.entry(s.kind.resource).or_default().push(s));
+    all
+});
+
+fn named(resource: &str) -> &'static [Served] {
+    BY_NAME.get(resource).map_or(&[], Vec::as_slice)
+}
+
 pub(crate) fn find(group: &str, version: &str, resource: &str) -> Option<Served> {
-    served().find(|s| s.group == group && s.version == version && s.kind.resource == resource)
+    named(resource).iter().find(|s| s.group == group && s.version == version).cloned()
 }
 
 /// The kind in its storage version.
 pub(crate) fn by_resource(group: &str, resource: &str) -> Option<Served> {
-    served().find(|s| s.group == group && s.kind.resource == resource)
+    named(resource).iter().find(|s| s.group == group).cloned()
+}
+
+/// The number of the kind whose objects lie under this name in the store.
+pub(crate) fn stored_as(resource: &str) -> Option<usize> {
+    named(resource).first().map(|s| s.index)
 }
