@@ -4,12 +4,14 @@
 //! [`register`] keeps a row for all that is served here and tells other servers whom to trust; [`probe`] asks the
 //! others whether they are there and what they have; [`proxy`] hands requests on to them.
 
+pub(crate) mod document;
 pub(crate) mod probe;
 pub(crate) mod proxy;
 pub(crate) mod register;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -21,6 +23,8 @@ use crate::object;
 use crate::pki::Identity;
 use crate::request::RequestInfo;
 use crate::webhook::client::Peer;
+
+use document::Document;
 
 /// A group-version that another server serves.
 pub(crate) struct Remote {
@@ -44,6 +48,8 @@ pub(crate) struct Known {
     pub(crate) resources: Option<Arc<Value>>,
     /// What its OpenAPI v3 index says of the document: a query such as `hash=…`. `None` if it has none.
     pub(crate) openapi: Option<String>,
+    /// What it adds to OpenAPI v2.
+    pub(crate) document: Option<Arc<Document>>,
     /// Whether it answered.
     pub(crate) fresh: bool,
 }
@@ -57,6 +63,8 @@ pub(crate) struct Aggregator {
     remotes: Mutex<(u64, Arc<Vec<Arc<Remote>>>)>,
     /// By name of the APIService.
     known: Mutex<HashMap<String, Known>>,
+    /// How often what they add to OpenAPI v2 has changed.
+    documents: AtomicU64,
 }
 
 fn services() -> Served {
@@ -67,7 +75,14 @@ impl Aggregator {
     /// `identity` is shown to the other servers.
     pub(crate) fn new(cache: Arc<Cache>, identity: Identity) -> Self {
         let index = services().index;
-        Aggregator { cache, identity, index, remotes: Mutex::default(), known: Mutex::default() }
+        Aggregator {
+            cache,
+            identity,
+            index,
+            remotes: Mutex::default(),
+            known: Mutex::default(),
+            documents: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn remotes(&self) -> Arc<Vec<Arc<Remote>>> {
@@ -148,6 +163,17 @@ impl Aggregator {
     /// Keeps what was heard last of a server that says no more.
     fn learn(&self, name: &str, heard: Option<Known>) {
         let mut all = self.known.lock();
+        let before = all.get(name).and_then(|k| k.document.as_ref());
+        let same = match (before, heard.as_ref().and_then(|h| h.document.as_ref())) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            // What was heard last is kept.
+            (Some(_), None) => heard.is_none(),
+            (None, Some(_)) => false,
+        };
+        if !same {
+            self.documents.fetch_add(1, Ordering::Relaxed);
+        }
         match heard {
             Some(known) => drop(all.insert(name.to_owned(), known)),
             None => all.entry(name.to_owned()).or_default().fresh = false,
@@ -155,7 +181,22 @@ impl Aggregator {
     }
 
     fn forget(&self, keep: impl Fn(&str) -> bool) {
-        self.known.lock().retain(|name, _| keep(name));
+        self.known.lock().retain(|name, known| {
+            let kept = keep(name);
+            if !kept && known.document.is_some() {
+                self.documents.fetch_add(1, Ordering::Relaxed);
+            }
+            kept
+        });
+    }
+
+    /// What the others add to OpenAPI v2, by name of the APIService, and how often that has changed.
+    pub(crate) fn documents(&self) -> (u64, Vec<Arc<Document>>) {
+        let all = self.known.lock();
+        let mut named: Vec<(&String, &Arc<Document>)> =
+            all.iter().filter_map(|(name, k)| Some((name, k.document.as_ref()?))).collect();
+        named.sort_by_key(|(name, _)| *name);
+        (self.documents.load(Ordering::Relaxed), named.into_iter().map(|(_, d)| d.clone()).collect())
     }
 }
 

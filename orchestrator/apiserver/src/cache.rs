@@ -96,6 +96,12 @@ impl Object {
         serde_json::from_slice(&self.bytes).expect("the cache holds only what it serialized itself")
     }
 
+    /// Whether it is on its way out. What does not even hold the word is not read.
+    pub(crate) fn is_deleting(&self) -> bool {
+        memchr::memmem::find(&self.bytes, b"\"deletionTimestamp\"").is_some()
+            && object::is_deleting(&self.value())
+    }
+
     pub(crate) fn namespace(&self) -> Option<&str> {
         self.key.split_once('/').map(|(ns, _)| ns)
     }

@@ -251,7 +251,7 @@ impl ApiServer {
         let Some(ns) = self.cache.get(spaces.index, namespace) else {
             return Err(ApiError::not_found(&spaces, namespace));
         };
-        if object::is_deleting(&ns.value()) {
+        if ns.is_deleting() {
             let why = format!(
                 "unable to create new content in namespace {namespace} because it is being terminated"
             );

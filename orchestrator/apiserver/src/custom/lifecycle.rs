@@ -203,7 +203,7 @@ async fn clean(server: &ApiServer, o: &Value) -> Result<bool> {
         let served = custom.any_served();
         let left = server.cache.list(custom.index, None).objects;
         if !left.is_empty() {
-            for one in left.iter().filter(|x| !object::is_deleting(&x.value())) {
+            for one in left.iter().filter(|x| !x.is_deleting()) {
                 let options = DeleteOptions::default();
                 match server
                     .delete(

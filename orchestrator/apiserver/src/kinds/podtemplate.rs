@@ -1,9 +1,8 @@
 //! PodTemplate: a pod's description under a name. Nothing here runs it.
 
 use serde_json::Value;
-use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, apps, column, pod_validation};
+use super::{BASE, Kind, NAME, apps, column, pod_validation};
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -14,8 +13,8 @@ pub(crate) static KIND: Kind = Kind {
     generation: true,
     default: apps::default_template,
     validate,
-    columns: &[NAME, column("Containers"), column("Images"), column("Pod Labels"), AGE],
-    row,
+    columns: &[NAME, column("Containers"), column("Images"), column("Pod Labels")],
+    row: |o, _| row(o),
     ..BASE
 };
 
@@ -25,8 +24,8 @@ fn validate(o: &Value, errors: &mut Errors) {
     pod_validation::validate_spec(&template["spec"], "template.spec", errors);
 }
 
-fn row(o: &Value, now: Timestamp) -> Vec<Value> {
+fn row(o: &Value) -> Vec<Value> {
     let (names, images) = table::containers(object::get(o, "template.spec"));
     let labels = table::pairs(object::get(o, "template.metadata.labels"));
-    vec![object::name(o).into(), names, images, labels, table::age(o, now)]
+    vec![object::name(o).into(), names, images, labels]
 }

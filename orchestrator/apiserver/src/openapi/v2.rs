@@ -1,7 +1,7 @@
 //! OpenAPI v2: one document of everything, as JSON and as gnostic's protobuf, which client-go asks for.
 //! kubectl validates kind List by it, and older clients everything.
 //!
-//! Made at the first question, kept compressed until a custom kind comes or goes.
+//! Made at the first question, kept compressed until a custom kind or another server's comes or goes.
 //! Source: github.com/google/gnostic-models: openapiv2/OpenAPIv2.proto (the numbers of its fields).
 
 use std::io::{Read, Write};
@@ -30,8 +30,8 @@ pub(crate) struct Cached {
     protobuf: Form,
 }
 
-/// Which set of kinds it was made for, and what it is.
-type Form = tokio::sync::Mutex<Option<(u64, Bytes)>>;
+/// Which set of kinds, ours and others', it was made for, and what it is.
+type Form = tokio::sync::Mutex<Option<([u64; 2], Bytes)>>;
 
 pub(crate) async fn respond(server: &ApiServer, headers: &HeaderMap) -> Result<Response> {
     let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("*/*");
@@ -45,7 +45,7 @@ pub(crate) async fn respond(server: &ApiServer, headers: &HeaderMap) -> Result<R
         let message = format!("only the following media types are accepted: {JSON}, {PROTOBUF}");
         return Err(ApiError::new(406, "NotAcceptable", message));
     };
-    let epoch = server.cache.customs.epoch();
+    let epoch = [server.cache.customs.epoch(), server.aggregator.documents().0];
     let mut kept = cell.lock().await;
     let small = match &*kept {
         Some((made, bytes)) if *made == epoch => bytes.clone(),
@@ -97,10 +97,14 @@ fn document(server: &ApiServer) -> Result<Value> {
         paths.extend(found);
     }
     definitions.values_mut().for_each(definition);
+    let mut paths = paths.into_iter().map(|(p, item)| (p, operations(item))).collect();
+    for part in server.aggregator.documents().1 {
+        part.add_to(&mut paths, &mut definitions);
+    }
     Ok(json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "v1.35.0"},
-        "paths": paths.into_iter().map(|(p, item)| (p, operations(item))).collect::<Map<_, _>>(),
+        "paths": paths,
         "definitions": definitions,
     }))
 }

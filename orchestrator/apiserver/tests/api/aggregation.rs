@@ -91,6 +91,11 @@ fn wardle(seen: Arc<Mutex<Vec<(String, HeaderMap)>>>) -> Router {
             "shortNames": ["fl"], "verbs": ["create", "get", "list", "watch"]}]});
     let index = json!({"paths": {"apis/wardle.example.com/v1alpha1":
         {"serverRelativeURL": "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC"}}});
+    let v2 = json!({"swagger": "2.0",
+        "paths": {format!("{BASE}/flunders"): {"get": {"responses": {"200": {"schema": {"$ref": "#/definitions/wardle.Flunder"}}}}},
+            "/apis/other/v1/x": {}},
+        "definitions": {"wardle.Flunder": {"type": "object", "properties": {"metadata": {"$ref": "#/definitions/meta"}}},
+            "meta": {"type": "object"}, "unused": {}}});
     let flunders = move |req: Request<Body>| async move {
         noted.lock().push((req.uri().to_string(), req.headers().clone()));
         if req.uri().query().is_some_and(|q| q.contains("watch")) {
@@ -123,6 +128,7 @@ fn wardle(seen: Arc<Mutex<Vec<(String, HeaderMap)>>>) -> Router {
     Router::new()
         .route(BASE, get(|| async { Json(resources) }))
         .route("/openapi/v3", get(|| async { Json(index) }))
+        .route("/openapi/v2", get(|| async { Json(v2) }))
         .route(
             "/openapi/v3/apis/wardle.example.com/v1alpha1",
             get(|| async { Json(json!({"openapi": "3.0.0"})) }),
@@ -211,6 +217,13 @@ async fn another_server_answers_under_our_roof() {
     let at = &index["paths"]["apis/wardle.example.com/v1alpha1"]["serverRelativeURL"];
     assert_eq!(at, "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC");
     assert_eq!(read(&c, at.as_str().expect("an address")).await["openapi"], "3.0.0");
+    let v2 = read(&c, "/openapi/v2").await;
+    assert!(
+        v2["paths"][format!("{BASE}/flunders")]["get"].is_object()
+            && v2["paths"].get("/apis/other/v1/x").is_none()
+    );
+    assert_eq!(v2["definitions"]["wardle.Flunder"]["properties"]["metadata"]["$ref"], "#/definitions/meta");
+    assert!(v2["definitions"]["meta"].is_object() && v2["definitions"].get("unused").is_none());
 
     // When its endpoint goes, it says so, and what it had is stale.
     let slice = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/wardle-1";
