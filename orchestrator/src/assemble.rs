@@ -6,7 +6,7 @@ pub(crate) mod directory;
 mod engine_metrics;
 pub(crate) mod engines;
 mod gone;
-mod history;
+pub(crate) mod history;
 mod log_rules;
 pub(crate) mod node;
 mod past_logs;

@@ -65,14 +65,17 @@ pub(crate) struct InflightLabels {
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     duration: Family<DurationLabels, Histogram>,
-    inflight: Family<InflightLabels, Gauge>,
+    /// Every request moves one of them twice: those that read, and those that write.
+    inflight: [Gauge; 2],
     watches: Gauge,
     long_running: Family<DurationLabels, Gauge>,
     sizes: Family<DurationLabels, Histogram>,
     watch_events: Family<WatchLabels, Counter>,
     store: Family<OperationLabels, Histogram>,
-    authentications: Family<ResultLabels, Counter>,
-    authorizations: Family<ResultLabels, Counter>,
+    /// Failed, and not.
+    authentications: [Counter; 2],
+    /// Denied, and allowed.
+    authorizations: [Counter; 2],
     audited: Counter,
     audit_errors: Counter,
     objects: Family<ObjectLabels, Gauge>,
@@ -84,6 +87,11 @@ struct ObjectLabels {
 }
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+    let inflight = Family::<InflightLabels, Gauge>::default();
+    let [authentications, authorizations] = [(); 2].map(|()| Family::<ResultLabels, Counter>::default());
+    let results = |f: &Family<ResultLabels, Counter>, words: [&'static str; 2]| {
+        words.map(|result| f.get_or_create_owned(&ResultLabels { result }))
+    };
     let m = Metrics {
         requests: Family::default(),
         duration: Family::new_with_constructor(|| {
@@ -91,7 +99,8 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
                 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
             ])
         }),
-        inflight: Family::default(),
+        inflight: ["readOnly", "mutating"]
+            .map(|request_kind| inflight.get_or_create_owned(&InflightLabels { request_kind })),
         watches: Gauge::default(),
         long_running: Family::default(),
         sizes: Family::new_with_constructor(|| Histogram::new([1e3, 1e4, 1e5, 1e6, 1e7, 1e8])),
@@ -99,8 +108,8 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         store: Family::new_with_constructor(|| {
             Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0])
         }),
-        authentications: Family::default(),
-        authorizations: Family::default(),
+        authentications: results(&authentications, ["failure", "success"]),
+        authorizations: results(&authorizations, ["denied", "allowed"]),
         audited: Counter::default(),
         audit_errors: Counter::default(),
         objects: Family::default(),
@@ -112,7 +121,7 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             "How long requests took, watches and streams left out",
             m.duration.clone(),
         );
-        r.register("apiserver_current_inflight_requests", "Requests being answered now", m.inflight.clone());
+        r.register("apiserver_current_inflight_requests", "Requests being answered now", inflight);
         r.register("apiserver_audit_event", "Audit records made", m.audited.clone());
         r.register("apiserver_audit_error", "Audit records that were lost", m.audit_errors.clone());
         r.register("apiserver_storage_objects", "Objects there are, by resource", m.objects.clone());
@@ -124,12 +133,8 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             "How long the store took to write, whichever it is",
             m.store.clone(),
         );
-        r.register(
-            "authentication_attempts",
-            "Requests with or without a known user",
-            m.authentications.clone(),
-        );
-        r.register("authorization_attempts", "Requests allowed and refused", m.authorizations.clone());
+        r.register("authentication_attempts", "Requests with or without a known user", authentications);
+        r.register("authorization_attempts", "Requests allowed and refused", authorizations);
         r.register("apiserver_registered_watchers", "Watches open now", m.watches.clone());
     });
     m
@@ -172,13 +177,21 @@ impl Metrics {
     }
 
     pub(crate) fn authenticated(&self, known: bool) {
-        let result = if known { "success" } else { "failure" };
-        self.authentications.get_or_create(&ResultLabels { result }).inc();
+        let [failure, success] = &self.authentications;
+        if known {
+            success.inc()
+        } else {
+            failure.inc()
+        };
     }
 
     pub(crate) fn authorized(&self, allowed: bool) {
-        let result = if allowed { "allowed" } else { "denied" };
-        self.authorizations.get_or_create(&ResultLabels { result }).inc();
+        let [denied, granted] = &self.authorizations;
+        if allowed {
+            granted.inc()
+        } else {
+            denied.inc()
+        };
     }
 
     /// What counts the events sent to the watchers of a resource.
@@ -203,19 +216,20 @@ impl RequestLabels {
 }
 
 /// Counts one request for as long as it is held.
-pub(crate) struct Inflight(InflightLabels);
+pub(crate) struct Inflight(&'static Gauge);
 
 impl Inflight {
     pub(crate) fn new(mutating: bool) -> Self {
-        let l = InflightLabels { request_kind: if mutating { "mutating" } else { "readOnly" } };
-        METRICS.inflight.get_or_create(&l).inc();
-        Inflight(l)
+        let [reading, writing] = &METRICS.inflight;
+        let gauge = if mutating { writing } else { reading };
+        gauge.inc();
+        Inflight(gauge)
     }
 }
 
 impl Drop for Inflight {
     fn drop(&mut self) {
-        METRICS.inflight.get_or_create(&self.0).dec();
+        self.0.dec();
     }
 }
 

@@ -3,6 +3,8 @@
 //! It watches only the metadata of every deletable kind and keeps a small graph of it
 //! (kubernetes: pkg/controller/garbagecollector).
 
+mod node;
+
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,16 +16,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResourceList, ObjectMeta
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy,
 };
-use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Error};
+use node::Node;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -284,7 +286,7 @@ async fn watch(
     queue: Arc<WorkQueue<String>>,
     changed: Option<Arc<Notify>>,
 ) {
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(context.client(), &r.resource);
+    let api: Api<Node> = Api::all_with(context.client(), &r.resource);
     let config = watcher::Config::default().any_semantic();
     let mut stream = pin!(watcher(api, config).default_backoff());
     let mut listed: Option<HashSet<String>> = None;
@@ -326,9 +328,9 @@ async fn watch(
     }
 }
 
-fn set(graph: &Mutex<Graph>, r: &Arc<Deletable>, o: &PartialObjectMeta<DynamicObject>) -> Vec<String> {
+fn set(graph: &Mutex<Graph>, r: &Arc<Deletable>, o: &Node) -> Vec<String> {
     let mut g = graph.lock();
-    let mut uids = g.set(r, &o.metadata);
+    let mut uids = g.set(r, o.meta());
     // An owner in foreground deletion waits for this one.
     uids.extend(
         o.owner_references()

@@ -34,7 +34,9 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Longer objects are kept without what is in them: a record has a bound.
 const OBJECT_BYTES: usize = 250 << 10;
 /// The label of streams that hold deletions, which are looked for apart.
-const GONE: &str = "gone";
+pub(crate) const GONE: &str = "gone";
+/// The attribute with the object's name. It was a label before: see [`name_of`].
+const NAME: &str = "name";
 /// Revisions of past events that a list of events looks through.
 const REVISIONS: usize = 10_000;
 
@@ -188,7 +190,8 @@ fn merged(all: Vec<LogStream>) -> Vec<LogStream> {
     out
 }
 
-/// A revision as a record: a stream for each object, so that its revisions lie beside each other.
+/// A revision as a record, in the stream of its kind and namespace: objects come and go, and a stream for each would be
+/// many of one record.
 fn stream(r: &Revision, now: Timestamp) -> LogStream {
     let mut body = r.object.clone().unwrap_or_default();
     if body.len() > OBJECT_BYTES {
@@ -198,6 +201,7 @@ fn stream(r: &Revision, now: Timestamp) -> LogStream {
         .to_string();
     }
     let attributes: Attributes = [
+        (NAME, r.name.as_str()),
         ("op", r.op.as_str()),
         ("api_version", r.api_version.as_str()),
         ("uid", r.uid.as_str()),
@@ -206,8 +210,7 @@ fn stream(r: &Revision, now: Timestamp) -> LogStream {
     .into_iter()
     .collect();
     let gone = if r.op == Op::Deleted { "true" } else { "" };
-    let labels =
-        [("kind", r.kind), ("namespace", r.namespace.as_str()), ("name", r.name.as_str()), (GONE, gone)];
+    let labels = [("kind", r.kind), ("namespace", r.namespace.as_str()), (GONE, gone)];
     LogStream {
         labels: Labels::from_pairs(labels.into_iter().filter(|(_, v)| !v.is_empty())),
         records: vec![LogRecord { timestamp: now, body, attributes, ..LogRecord::default() }],
@@ -256,6 +259,11 @@ fn event(r: &Revision, now: Timestamp) -> Option<LogStream> {
     Some(LogStream { labels, records: vec![record] })
 }
 
+/// The name of the object that a record is of.
+pub(crate) fn name_of<'a>(labels: &'a Labels, record: &'a LogRecord) -> &'a str {
+    record.attributes.get_str(NAME).or_else(|| labels.get(NAME)).unwrap_or_default()
+}
+
 /// Past events for the API's lists.
 pub(super) fn past_events(index: Arc<LogIndex>, clock: SharedClock) -> EventArchive {
     Arc::new(move |wanted: PastEvents| {
@@ -272,16 +280,18 @@ fn find_events(index: &LogIndex, wanted: &PastEvents, now: Timestamp) -> Result<
     let mut matchers = vec![Matcher::equal("kind", "Event")];
     matchers.extend(wanted.namespace.as_deref().map(|n| Matcher::equal("namespace", n)));
     let end = now.saturating_add(Duration::from_secs(3600));
-    let key = |l: &Labels| Some((l.get("namespace")?.to_owned(), l.get("name")?.to_owned()));
+    let key = |l: &Labels, r: &LogRecord| Some((l.get("namespace")?.to_owned(), name_of(l, r).to_owned()));
     let mut deleted: HashMap<(String, String), Timestamp> = HashMap::new();
     let search = |gone: &str| {
         let own = matchers.iter().cloned().chain([Matcher::equal(GONE, gone)]);
         Search::new(own.collect(), Timestamp(i64::MIN), end)
     };
     let all = |labels: &Labels, records: Vec<LogRecord>| {
-        if let (Some(key), Some(newest)) = (key(labels), records.iter().map(|r| r.timestamp).max()) {
-            let known = deleted.entry(key).or_insert(newest);
-            *known = newest.max(*known);
+        for r in records {
+            if let Some(key) = key(labels, &r) {
+                let known = deleted.entry(key).or_insert(r.timestamp);
+                *known = r.timestamp.max(*known);
+            }
         }
         ControlFlow::Continue(())
     };
@@ -290,7 +300,7 @@ fn find_events(index: &LogIndex, wanted: &PastEvents, now: Timestamp) -> Result<
     search.direction = Direction::Backward;
     search.needles.extend(wanted.holds.clone());
     let revision = |labels: &Labels, r: LogRecord| {
-        let key = key(labels)?;
+        let key = key(labels, &r)?;
         deleted.contains_key(&key).then_some((key, r.body))
     };
     let found = index.search(&search, REVISIONS, revision).map_err(|e| e.to_string())?;
@@ -351,6 +361,19 @@ mod tests {
         assert_eq!((find(Some("pod-1")).len(), find(Some("pod-2")).len()), (1, 0));
         let other = PastEvents { namespace: Some("bank".to_owned()), holds: None };
         assert!(find_events(&index, &other, now).expect("found").is_empty());
+    }
+
+    #[test]
+    fn a_kind_and_a_namespace_are_a_stream_whatever_objects_there_are() {
+        let now = signal::time::now();
+        let all = ["a", "b"].map(|n| stream(&revision(1, Op::Added, n, backoff(n, 1)), now));
+        let streams = merged(all.into());
+        assert_eq!(streams.len(), 1, "{streams:?}");
+        let names: Vec<&str> = streams[0].records.iter().map(|r| name_of(&streams[0].labels, r)).collect();
+        assert_eq!(names, ["a", "b"]);
+        // As it was written before.
+        let (labels, record) = (Labels::from_pairs([("kind", "Event"), ("name", "c")]), LogRecord::default());
+        assert_eq!(name_of(&labels, &record), "c");
     }
 
     #[test]

@@ -15,9 +15,11 @@ use kube::api::{DynamicObject, ListParams, TypeMeta};
 use kube::core::ApiResource;
 use kube::{Api, Client, ResourceExt};
 use log_index::{LogIndex, Search};
-use signal::{Labels, LogRecord, Timestamp};
+use signal::{Labels, LogRecord, Matcher, Timestamp};
 use sql::{HistoryRow, ObjectRow, ObjectSelect, ObjectSource};
 use tokio::sync::mpsc::Sender;
+
+use crate::assemble::history::{GONE, name_of};
 
 /// Objects held at once.
 const PAGE: u32 = 200;
@@ -105,8 +107,15 @@ impl Objects {
         rows: &Sender<Result<HistoryRow, String>>,
     ) -> Result<(), String> {
         // The index has these as labels.
-        let own = ["kind", "namespace", "name"].into_iter().flat_map(|c| select.on(c)).cloned();
-        let search = Search::new(own.collect(), start, end.saturating_add(Duration::from_nanos(1)));
+        let own: Vec<Matcher> =
+            ["kind", "namespace"].into_iter().flat_map(|c| select.on(c)).cloned().collect();
+        let search = |gone| {
+            let matchers = own.iter().cloned().chain([Matcher::equal(GONE, gone)]);
+            Search::new(matchers.collect(), start, end.saturating_add(Duration::from_nanos(1)))
+        };
+        // An object has its name in it, and an index of its words; a deletion has no object.
+        let mut kept = search("");
+        kept.needles.extend(select.only_name().filter(|n| plain(n)).map(str::to_owned));
         let mut allowed: HashMap<(String, String), bool> = HashMap::new();
         let mut may = |kind: &str, namespace: &str| {
             let found = allowed.entry((kind.to_owned(), namespace.to_owned()));
@@ -114,12 +123,16 @@ impl Objects {
                 kinds.iter().any(|k| k.resource.kind == kind && self.may_list(k, namespace))
             })
         };
-        let each = |labels: &Labels, records: Vec<LogRecord>| {
+        let mut each = |labels: &Labels, records: Vec<LogRecord>| {
             let get = |name| labels.get(name).unwrap_or_default();
             if !may(get("kind"), get("namespace")) {
                 return ControlFlow::Continue(());
             }
             for r in records {
+                let name = name_of(labels, &r).to_owned();
+                if !select.on("name").all(|m| m.matches(&name)) {
+                    continue;
+                }
                 let words = |name: &str| r.attributes.get_str(name).unwrap_or_default().to_owned();
                 let row = HistoryRow {
                     time: r.timestamp,
@@ -127,7 +140,7 @@ impl Objects {
                     api_version: words("api_version"),
                     kind: get("kind").to_owned(),
                     namespace: get("namespace").to_owned(),
-                    name: get("name").to_owned(),
+                    name,
                     uid: words("uid"),
                     revision: words("resource_version").parse().unwrap_or_default(),
                     object: r.body,
@@ -138,7 +151,11 @@ impl Objects {
             }
             ControlFlow::Continue(())
         };
-        self.history.scan(&search, each).map_err(|e| e.to_string())
+        self.history.scan(&kept, &mut each).map_err(|e| e.to_string())?;
+        if rows.is_closed() {
+            return Ok(());
+        }
+        self.history.scan(&search("true"), each).map_err(|e| e.to_string())
     }
 
     fn may_list(&self, kind: &Kind, namespace: &str) -> bool {
