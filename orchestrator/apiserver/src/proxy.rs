@@ -2,6 +2,7 @@
 //! TLS with our client certificate; upgraded connections are carried byte by byte.
 
 pub(crate) mod archive;
+mod tunnel;
 pub(crate) mod workload;
 
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ use crate::error::{ApiError, Error, Result};
 use crate::kinds;
 use crate::object;
 use crate::server::ApiServer;
+
+pub(crate) use tunnel::tunnel;
 
 /// A kubelet's reason is a line or two.
 const MAX_REFUSAL: usize = 16 << 10;
@@ -271,21 +273,6 @@ async fn forward(
         }
     }
     Ok(r)
-}
-
-/// Carries bytes both ways between two upgraded connections until one ends.
-pub(crate) fn tunnel(name: &'static str, client: OnUpgrade, far: OnUpgrade) {
-    telemetry::task::spawn(name, async move {
-        match tokio::try_join!(client, far) {
-            Ok((a, b)) => {
-                let copied = tokio::io::copy_bidirectional(&mut TokioIo::new(a), &mut TokioIo::new(b)).await;
-                if let Err(e) = copied {
-                    tracing::debug!(error = %e, tunnel = name, "a tunnel ended");
-                }
-            }
-            Err(e) => tracing::warn!(error = %e, tunnel = name, "a tunnel could not be opened"),
-        }
-    });
 }
 
 /// The container stands in the path there.

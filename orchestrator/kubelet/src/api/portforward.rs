@@ -213,7 +213,7 @@ async fn channels(socket: WebSocket, target: Target, ports: Vec<u16>) {
         running.spawn(channel(target.clone(), port, i as u8 * 2, data, out.clone()));
     }
     drop(out);
-    loop {
+    let gone = loop {
         tokio::select! {
             message = stream.next() => match message {
                 Some(Ok(Message::Binary(b))) => {
@@ -225,17 +225,22 @@ async fn channels(socket: WebSocket, target: Target, ports: Vec<u16>) {
                         let _done = input.send(b.slice_ref(rest)).await;
                     }
                 }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => break true,
                 Some(Ok(_)) => {}
             },
             done = running.join_next() => if done.is_none() {
-                break;
+                break false;
             },
         }
-    }
+    };
     running.shutdown().await;
     if let Err(e) = writer.await {
         tracing::debug!(error = %e, "ending a port-forward");
+    }
+    // A socket that is closed with bytes unread is reset, and what the client has not read yet would be lost.
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    if !gone && tokio::time::timeout(FINISH_WITHIN, rest).await.is_err() {
+        tracing::debug!("a client of a port-forward did not close");
     }
 }
 
