@@ -1,7 +1,8 @@
-//! The node's own API, reached only by the API server: logs, exec, attach, port-forward, health, metrics.
+//! The node's own API: logs, exec, attach, port-forward, health, metrics, for the API server and for whom it lets.
 //!
-//! TLS; who shows no certificate of our CA with the API server's name gets nothing.
+//! TLS; [`auth`] says who may what.
 
+mod auth;
 mod exec;
 mod logs;
 mod portforward;
@@ -13,12 +14,13 @@ mod volumes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -34,9 +36,8 @@ use crate::Error;
 use crate::pods::Pods;
 use crate::runtime::{self, Record};
 use crate::worker::{Node, find_container};
+use auth::Auth;
 
-/// The only client: the API server, by its certificate's common name.
-const CLIENT: &str = "kube-apiserver-kubelet-client";
 /// Connections at once.
 const CONNECTIONS: usize = 1024;
 
@@ -75,6 +76,8 @@ impl Server {
             .route("/attach/{namespace}/{pod}/{container}", get(exec::serve_attach).post(exec::serve_attach))
             .route("/portForward/{namespace}/{pod}", get(portforward::serve).post(portforward::serve))
             .with_state(Shared { node: node.clone(), pods });
+        let auth = Auth::new(config.node_name.clone(), node.client.clone(), config.clock.clone());
+        let router = router.layer(from_fn_with_state(Arc::new(auth), auth::guard));
         Ok(Server { listener, addr, tls, router })
     }
 
@@ -109,11 +112,9 @@ impl Server {
                         return;
                     }
                 };
-                if !is_api_server(stream.get_ref().1.peer_certificates()) {
-                    tracing::warn!(%peer, "a client of the node's API is not the API server");
-                    return;
-                }
-                let service = TowerToHyperService::new(router);
+                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let user = certificate.and_then(|c| auth::from_certificate(c));
+                let service = TowerToHyperService::new(router.layer(Extension(auth::Peer(user))));
                 let builder = Builder::new(TokioExecutor::new());
                 let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
                 tokio::select! {
@@ -141,6 +142,7 @@ fn tls_config(cert: &str, key: &str, ca: &str) -> Result<ServerConfig, Error> {
         roots.add(c).map_err(|e| wrong(&e))?;
     }
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
         .build()
         .map_err(|e| wrong(&e))?;
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -152,12 +154,6 @@ fn tls_config(cert: &str, key: &str, ca: &str) -> Result<ServerConfig, Error> {
     // Upgrades need HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-fn is_api_server(certs: Option<&[CertificateDer<'_>]>) -> bool {
-    let Some(cert) = certs.and_then(<[_]>::first) else { return false };
-    let Ok((_, cert)) = x509_parser::parse_x509_certificate(cert) else { return false };
-    cert.subject().iter_common_name().any(|n| n.as_str() == Ok(CLIENT))
 }
 
 async fn metrics(_: Request<Body>) -> Response {

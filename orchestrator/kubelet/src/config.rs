@@ -25,7 +25,7 @@ pub struct Config {
     /// PEM: the certificate chain and key the node's API shows.
     pub serving_cert: String,
     pub serving_key: String,
-    /// PEM: the CA whose clients may use the node's API.
+    /// PEM: the CA whose certificates say who a client of the node's API is.
     pub client_ca: String,
     /// The pod network: pod and service networks, DNS address, cluster domain, bridge and table names.
     pub network: network::Config,
