@@ -95,6 +95,15 @@ pub async fn run(
             let memory = memories.entry(hpa.uid().unwrap_or_default()).or_default();
             if let Err(e) = a.evaluate(hpa, memory).await {
                 let key = Key::of(&**hpa);
+                let e = match e {
+                    Failure::Scale(e) => {
+                        if let Err(e) = a.unable(hpa, &e).await {
+                            tracing::warn!(hpa = %key, error = %e, "its status was not written");
+                        }
+                        e
+                    }
+                    Failure::Other(e) => e,
+                };
                 if memory.last_told != e {
                     tracing::warn!(hpa = %key, error = %e, "not evaluated");
                     a.recorder.warning(&**hpa, "FailedGetScale", "Scale", e.clone()).await;
@@ -105,16 +114,37 @@ pub async fn run(
     }
 }
 
+/// Why an autoscaler was not evaluated.
+enum Failure {
+    /// What it scales could not be read.
+    Scale(String),
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Failure::Other(why)
+    }
+}
+
+/// An error as the API server said it.
+fn said(e: kube::Error) -> String {
+    match e {
+        kube::Error::Api(status) => status.message,
+        e => e.to_string(),
+    }
+}
+
 impl Autoscaler {
-    async fn evaluate(&self, hpa: &HorizontalPodAutoscaler, memory: &mut Memory) -> Result<(), String> {
+    async fn evaluate(&self, hpa: &HorizontalPodAutoscaler, memory: &mut Memory) -> Result<(), Failure> {
         let Some(spec) = &hpa.spec else { return Ok(()) };
         let namespace = hpa.namespace().unwrap_or_default();
         let reference = &spec.scale_target_ref;
-        let path =
-            scale_path(reference.api_version.as_deref(), &reference.kind, &namespace, &reference.name)?;
+        let path = scale_path(reference.api_version.as_deref(), &reference.kind, &namespace, &reference.name)
+            .map_err(Failure::Scale)?;
         let client = self.informers.client();
         let get = http::Request::get(&path).body(Vec::new()).map_err(|e| e.to_string())?;
-        let scale: Scale = client.request(get).await.map_err(|e| e.to_string())?;
+        let scale: Scale = client.request(get).await.map_err(|e| Failure::Scale(said(e)))?;
         let current = scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         let selector = scale.status.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
         let selector = Selector::parse(&selector).map_err(|e| e.to_string())?;
@@ -147,7 +177,7 @@ impl Autoscaler {
         decision.namespace.clone_from(&namespace);
         decision.hpa = hpa.name_any();
         decision.target = format!("{}/{}", reference.kind, reference.name);
-        self.carry_out(hpa, memory, &path, decision, now).await
+        Ok(self.carry_out(hpa, memory, &path, decision, now).await?)
     }
 
     async fn measure(
@@ -294,6 +324,28 @@ impl Autoscaler {
         }
     }
 
+    /// Says in the status that what is to be scaled cannot be read.
+    async fn unable(&self, hpa: &HorizontalPodAutoscaler, why: &str) -> Result<(), String> {
+        let message = format!("the HPA controller was unable to get the target's current scale: {why}");
+        let before = hpa.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let told = before.iter().any(|c| {
+            c.type_ == "AbleToScale" && c.status == "False" && c.message.as_deref() == Some(&message)
+        });
+        if told {
+            return Ok(());
+        }
+        let now = Timestamp::from_millisecond(self.config.clock.now().millis()).map_err(|e| e.to_string())?;
+        let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+        let mut all = before;
+        set_condition(&mut all, &now, "AbleToScale", "False", "FailedGetScale", message);
+        let namespace = hpa.namespace().unwrap_or_default();
+        let api: kube::Api<HorizontalPodAutoscaler> =
+            kube::Api::namespaced(self.informers.client().clone(), &namespace);
+        let patch = json!({"status": {"conditions": all}});
+        let done = api.patch_status(&hpa.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+        client::error::optional(done).map(drop).map_err(|e| e.to_string())
+    }
+
     async fn status(&self, hpa: &HorizontalPodAutoscaler, d: &Decision, scaled: bool) -> Result<(), String> {
         let now = Timestamp::from_millisecond(d.time).map_err(|e| e.to_string())?;
         let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
@@ -421,15 +473,15 @@ fn current_metrics(hpa: &HorizontalPodAutoscaler, d: &Decision) -> Vec<MetricSta
     out
 }
 
-fn conditions(
-    mut all: Vec<HorizontalPodAutoscalerCondition>,
-    d: &Decision,
+fn set_condition(
+    all: &mut Vec<HorizontalPodAutoscalerCondition>,
     now: &Time,
-) -> Vec<HorizontalPodAutoscalerCondition> {
-    let mut set = |type_: &str, status: &str, reason: &str, message: String| match all
-        .iter_mut()
-        .find(|c| c.type_ == type_)
-    {
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+) {
+    match all.iter_mut().find(|c| c.type_ == type_) {
         Some(c) => {
             if c.status != status {
                 c.last_transition_time = Some(now.clone());
@@ -445,6 +497,16 @@ fn conditions(
             message: Some(message),
             last_transition_time: Some(now.clone()),
         }),
+    }
+}
+
+fn conditions(
+    mut all: Vec<HorizontalPodAutoscalerCondition>,
+    d: &Decision,
+    now: &Time,
+) -> Vec<HorizontalPodAutoscalerCondition> {
+    let mut set = |type_: &str, status: &str, reason: &str, message: String| {
+        set_condition(&mut all, now, type_, status, reason, message);
     };
     let stabilized = d.constraints.iter().find(|c| c.name.ends_with("Stabilized"));
     match stabilized {

@@ -17,9 +17,9 @@ use crate::context::{Context, Error};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Conditions that a silent node can no longer vouch for.
 const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
-
 #[derive(Debug, Default, PartialEq)]
 struct Plan {
     conditions: Option<Vec<NodeCondition>>,
@@ -44,6 +44,19 @@ fn plan(node: &Node, renewed: Option<Timestamp>, grace: SignedDuration, now: Tim
             c.last_transition_time = Some(Time(now));
             plan.conditions = Some(Vec::new());
         }
+        for type_ in CONDITIONS {
+            if !conditions.iter().any(|c| c.type_ == type_) {
+                conditions.push(NodeCondition {
+                    type_: type_.to_owned(),
+                    status: "Unknown".to_owned(),
+                    reason: Some("NodeStatusNeverUpdated".to_owned()),
+                    message: Some("Kubelet never posted node status.".to_owned()),
+                    last_heartbeat_time: node.metadata.creation_timestamp.clone(),
+                    last_transition_time: Some(Time(now)),
+                });
+                plan.conditions = Some(Vec::new());
+            }
+        }
     } else {
         plan.look_again = Some(due);
     }
@@ -59,6 +72,18 @@ fn plan(node: &Node, renewed: Option<Timestamp>, grace: SignedDuration, now: Tim
         .filter(|t| (t.key != NOT_READY && t.key != UNREACHABLE) || Some(t.key.as_str()) == key)
         .cloned()
         .collect();
+    let cordoned = node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true);
+    let by_cordon = |t: &Taint| t.key == UNSCHEDULABLE && t.effect == "NoSchedule";
+    if !cordoned {
+        after.retain(|t| !by_cordon(t));
+    } else if !after.iter().any(by_cordon) {
+        after.push(Taint {
+            key: UNSCHEDULABLE.to_owned(),
+            effect: "NoSchedule".to_owned(),
+            time_added: Some(Time(now)),
+            value: None,
+        });
+    }
     for effect in ["NoSchedule", "NoExecute"] {
         if let Some(key) = key
             && !after.iter().any(|t| t.key == key && t.effect == effect)
@@ -190,6 +215,32 @@ mod tests {
         let p = plan(&node("True", json!([])), Some(at("00:10")), grace, at("00:51"));
         assert_eq!(p.conditions.expect("conditions")[0].status, "Unknown");
         assert_eq!(p.taints.expect("taints").len(), 2);
+    }
+
+    #[test]
+    fn a_node_that_was_never_heard_of_is_unknown() {
+        let node: Node = serde_json::from_value(
+            json!({"metadata": {"name": "n", "creationTimestamp": "2026-01-01T00:00:00Z"}}),
+        )
+        .expect("a node");
+        let p = plan(&node, None, SignedDuration::from_secs(40), at("00:50"));
+        let all: Vec<_> =
+            p.conditions.expect("conditions").into_iter().map(|c| (c.type_, c.reason)).collect();
+        let never = Some("NodeStatusNeverUpdated".to_owned());
+        assert_eq!(all, CONDITIONS.map(|c| (c.to_owned(), never.clone())));
+        assert_eq!(plan(&node, None, SignedDuration::from_secs(40), at("00:30")).conditions, None);
+    }
+
+    #[test]
+    fn a_cordoned_node_is_tainted_until_it_is_uncordoned() {
+        let grace = SignedDuration::from_secs(40);
+        let mut cordoned = node("True", json!([]));
+        cordoned.spec.as_mut().expect("a spec").unschedulable = Some(true);
+        let taints = plan(&cordoned, Some(at("00:10")), grace, at("00:20")).taints.expect("taints");
+        let all: Vec<_> = taints.iter().map(|t| (t.key.as_str(), t.effect.as_str())).collect();
+        assert_eq!(all, [(UNSCHEDULABLE, "NoSchedule")]);
+        let back = node("True", json!([{"key": UNSCHEDULABLE, "effect": "NoSchedule"}]));
+        assert_eq!(plan(&back, Some(at("00:10")), grace, at("00:20")).taints, Some(Vec::new()));
     }
 
     #[test]

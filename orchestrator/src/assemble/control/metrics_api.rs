@@ -1,5 +1,7 @@
 //! `metrics.k8s.io/v1beta1`: what `kubectl top` shows, from the TSDB.
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +18,7 @@ use promql::{Engine, Value};
 use serde::Deserialize;
 use serde_json::json;
 use signal::time::SharedClock;
+use table::Shape;
 
 /// Rates look back this far; it is also the `window` that the answer names.
 const WINDOW_S: u32 = 15;
@@ -191,30 +194,30 @@ fn amounts((cores, bytes): (f64, f64)) -> serde_json::Value {
     json!({"cpu": format!("{}n", (cores * 1e9).round() as i64), "memory": format!("{}Ki", (bytes / 1024.0).round() as i64)})
 }
 
-fn list(kind: &str, items: Vec<serde_json::Value>) -> Response {
-    Json(json!({"kind": kind, "apiVersion": VERSION, "metadata": {}, "items": items})).into_response()
+fn list(kind: &str, items: Vec<serde_json::Value>) -> serde_json::Value {
+    json!({"kind": kind, "apiVersion": VERSION, "metadata": {}, "items": items})
 }
 
-async fn nodes(State(api): State<Api>, Query(s): Query<Selectors>) -> Result<Response, Failed> {
+async fn nodes(State(api): State<Api>, Query(s): Query<Selectors>, shape: Shape) -> Result<Response, Failed> {
     let selector = s.labels()?;
     let usage = api.node_usage().await?;
     let chosen = usage.into_iter().filter(|(n, _)| {
         selector.is_everything() || api.labels_of_node(n).is_some_and(|l| selector.matches_labels(l.as_ref()))
     });
-    Ok(list("NodeMetricsList", chosen.map(|(n, u)| api.node_metrics(&n, u)).collect()))
+    Ok(shape.answer(list("NodeMetricsList", chosen.map(|(n, u)| api.node_metrics(&n, u)).collect())))
 }
 
-async fn node(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Failed> {
+async fn node(State(api): State<Api>, Path(name): Path<String>, shape: Shape) -> Result<Response, Failed> {
     match api.node_usage().await?.get(&name) {
-        Some(usage) => Ok(Json(api.node_metrics(&name, *usage)).into_response()),
+        Some(usage) => Ok(shape.answer(api.node_metrics(&name, *usage))),
         None => {
             Err(Failed(StatusCode::NOT_FOUND, format!("nodemetrics.metrics.k8s.io \"{name}\" not found")))
         }
     }
 }
 
-async fn pods(State(api): State<Api>, Query(s): Query<Selectors>) -> Result<Response, Failed> {
-    many(&api, "", &s).await
+async fn pods(State(api): State<Api>, Query(s): Query<Selectors>, shape: Shape) -> Result<Response, Failed> {
+    many(&api, "", &s, &shape).await
 }
 
 /// A string of PromQL. What a path names need not be a name.
@@ -226,11 +229,12 @@ async fn pods_in(
     State(api): State<Api>,
     Path(ns): Path<String>,
     Query(s): Query<Selectors>,
+    shape: Shape,
 ) -> Result<Response, Failed> {
-    many(&api, &format!(",namespace={}", quoted(&ns)), &s).await
+    many(&api, &format!(",namespace={}", quoted(&ns)), &s, &shape).await
 }
 
-async fn many(api: &Api, matchers: &str, s: &Selectors) -> Result<Response, Failed> {
+async fn many(api: &Api, matchers: &str, s: &Selectors, shape: &Shape) -> Result<Response, Failed> {
     let name = s
         .field_selector
         .strip_prefix("metadata.name=")
@@ -241,13 +245,17 @@ async fn many(api: &Api, matchers: &str, s: &Selectors) -> Result<Response, Fail
     let chosen = usage.iter().filter(|(k, _)| {
         selector.is_everything() || api.labels_of_pod(k).is_some_and(|l| selector.matches_labels(l.as_ref()))
     });
-    Ok(list("PodMetricsList", chosen.map(|(k, c)| api.pod_metrics(k, c)).collect()))
+    Ok(shape.answer(list("PodMetricsList", chosen.map(|(k, c)| api.pod_metrics(k, c)).collect())))
 }
 
-async fn pod(State(api): State<Api>, Path((ns, name)): Path<(String, String)>) -> Result<Response, Failed> {
+async fn pod(
+    State(api): State<Api>,
+    Path((ns, name)): Path<(String, String)>,
+    shape: Shape,
+) -> Result<Response, Failed> {
     let usage = api.usage(&format!(",namespace={},pod={}", quoted(&ns), quoted(&name))).await?;
     match usage.iter().next() {
-        Some((key, containers)) => Ok(Json(api.pod_metrics(key, containers)).into_response()),
+        Some((key, containers)) => Ok(shape.answer(api.pod_metrics(key, containers))),
         None => {
             Err(Failed(StatusCode::NOT_FOUND, format!("podmetrics.metrics.k8s.io \"{ns}/{name}\" not found")))
         }
