@@ -24,7 +24,6 @@ use crate::validation::Errors;
 use crate::{certificates, custom, managed, object};
 
 pub(crate) use delete::{DeleteOptions, Deleted};
-pub(crate) use metadata::validate_labels;
 
 use delete::is_finished;
 use metadata::{keep_metadata, keep_other_part, same_but_times, same_spec, validate_metadata};
@@ -345,6 +344,7 @@ impl ApiServer {
             object::metadata(&mut new).insert("generation".to_owned(), (n + 1).into());
         }
         let mut errors = Errors::default();
+        metadata::validate_going(&new, old, &mut errors);
         validate_metadata(kind, &new, &mut errors);
         if part != Part::Status {
             (kind.validate)(&new, &mut errors);
@@ -504,8 +504,10 @@ fn without_revision(mut o: Value) -> Value {
 
 fn validate(served: &Served, o: &Value) -> Result<()> {
     let mut errors = Errors::default();
+    metadata::validate_generated(served.kind, o, &mut errors);
     validate_metadata(served.kind, o, &mut errors);
     (served.kind.validate)(o, &mut errors);
+    (served.kind.validate_create)(o, &mut errors);
     if let Some(held) = &served.custom {
         custom::validate(held, o, None, &mut errors);
     }

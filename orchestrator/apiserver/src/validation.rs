@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use apimachinery::name::Faults;
 use serde_json::{Value, json};
 
 /// One finding: where, which kind of wrong, and the words after the path.
@@ -28,9 +29,18 @@ impl Errors {
         self.add(field, "FieldValueRequired", format!("Required value{sep}{detail}"));
     }
 
-    pub(crate) fn invalid(&mut self, field: impl Into<String>, value: impl ToValue, detail: &str) {
-        let sep = if detail.is_empty() { "" } else { ": " };
-        self.add(field, "FieldValueInvalid", format!("Invalid value: {}{sep}{detail}", value.text()));
+    /// One finding a sentence of `detail`.
+    pub(crate) fn invalid<D: Detail + ?Sized>(
+        &mut self,
+        field: impl Into<String>,
+        value: impl ToValue,
+        detail: &D,
+    ) {
+        let (field, value) = (field.into(), value.text());
+        for detail in detail.sentences() {
+            let sep = if detail.is_empty() { "" } else { ": " };
+            self.add(field.as_str(), "FieldValueInvalid", format!("Invalid value: {value}{sep}{detail}"));
+        }
     }
 
     pub(crate) fn not_supported(&mut self, field: impl Into<String>, value: &str, supported: &[&str]) {
@@ -46,12 +56,20 @@ impl Errors {
         self.add(field, "FieldValueDuplicate", format!("Duplicate value: {}", value.text()));
     }
 
+    pub(crate) fn duplicate_for(&mut self, field: impl Into<String>, value: impl ToValue, detail: &str) {
+        self.add(field, "FieldValueDuplicate", format!("Duplicate value: {}: {detail}", value.text()));
+    }
+
     pub(crate) fn forbidden(&mut self, field: impl Into<String>, detail: &str) {
         self.add(field, "FieldValueForbidden", format!("Forbidden: {detail}"));
     }
 
     pub(crate) fn not_found(&mut self, field: impl Into<String>, value: impl ToValue) {
         self.add(field, "FieldValueNotFound", format!("Not found: {}", value.text()));
+    }
+
+    pub(crate) fn not_found_for(&mut self, field: impl Into<String>, value: impl ToValue, detail: &str) {
+        self.add(field, "FieldValueNotFound", format!("Not found: {}: {detail}", value.text()));
     }
 
     /// A value of the wrong type.
@@ -139,6 +157,29 @@ impl fmt::Display for Errors {
             [one] => f.write_str(one),
             many => write!(f, "[{}]", many.join(", ")),
         }
+    }
+}
+
+/// What is wrong with a value.
+pub(crate) trait Detail {
+    fn sentences(&self) -> Vec<&str>;
+}
+
+impl Detail for str {
+    fn sentences(&self) -> Vec<&str> {
+        vec![self]
+    }
+}
+
+impl Detail for String {
+    fn sentences(&self) -> Vec<&str> {
+        vec![self]
+    }
+}
+
+impl Detail for Faults {
+    fn sentences(&self) -> Vec<&str> {
+        self.iter().collect()
     }
 }
 

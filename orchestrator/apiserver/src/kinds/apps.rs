@@ -1,9 +1,11 @@
 //! Deployment, ReplicaSet, ReplicationController and ControllerRevision: pods in numbers.
 
+use apimachinery::selector::Selector;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, BASE, Column, Kind, NAME, column, pod, pod_parts, pod_validation, wide};
+use super::check::At;
+use super::{AGE, BASE, Column, Kind, NAME, column, pod, wide, workload};
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -49,7 +51,7 @@ pub(crate) static REPLICASET: Kind = Kind {
     scale: true,
     default: default_replicaset,
     prepare_create: |o| o["status"] = json!({"replicas": 0}),
-    validate: validate_workload,
+    validate: validate_replicaset,
     validate_update: selector_stays,
     fields: &["status.replicas"],
     columns: REPLICASET_COLUMNS,
@@ -80,7 +82,14 @@ pub(crate) static CONTROLLER_REVISION: Kind = Kind {
     resource: "controllerrevisions",
     singular: "controllerrevision",
     kind: "ControllerRevision",
-    validate_update: |new, old, errors| errors.immutable("data", new.get("data"), old.get("data")),
+    validate: |o, errors| {
+        let o = At::root(o);
+        if !o.of("data").given() {
+            errors.required("data", "data is mandatory");
+        }
+        o.of("revision").not_negative(errors);
+    },
+    validate_update: |new, old, errors| At::root(new).of("data").immutable(&At::root(old).of("data"), errors),
     columns: &[NAME, column("Controller"), column("Revision"), AGE],
     row: revision_row,
     ..BASE
@@ -139,141 +148,74 @@ fn default_replication_controller(o: &mut Value) {
 }
 
 fn validate_replication_controller(o: &Value, errors: &mut Errors) {
-    not_negative(o, "replicas", errors);
-    let selector = object::get(o, "spec.selector").and_then(Value::as_object);
-    if selector.is_none_or(serde_json::Map::is_empty) {
-        return errors.required("spec.selector", "");
+    let spec = At::root(o).of("spec");
+    spec.of("minReadySeconds").not_negative(errors);
+    let selector = spec.of("selector");
+    if spec.len("selector") == 0 {
+        errors.required(selector.path.as_str(), "");
     }
-    validate_template(o, &json!({"matchLabels": o["spec"]["selector"]}), errors);
+    spec.of("replicas").not_negative(errors);
+    let parsed = Selector::from_map(
+        selector.v.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k, v.as_str()?))),
+    );
+    workload::matching_template(&spec, &parsed, "ReplicationController", errors);
 }
+
+fn validate_replicaset(o: &Value, errors: &mut Errors) {
+    let spec = At::root(o).of("spec");
+    spec.of("replicas").not_negative(errors);
+    spec.of("minReadySeconds").not_negative(errors);
+    workload::selected_template(&spec, &REPLICATED, errors);
+}
+
+const REPLICATED: workload::Rules =
+    workload::Rules { empty: "deployment", deadline: "ReplicaSet", required: true };
 
 fn validate_deployment(o: &Value, errors: &mut Errors) {
-    validate_workload(o, errors);
-    let strategy = &o["spec"]["strategy"];
-    match strategy["type"].as_str() {
-        Some("RollingUpdate") => {
-            let rolling = &strategy["rollingUpdate"];
-            let zero = |v: &Value| {
-                matches!(v, Value::Number(n) if n.as_i64() == Some(0)) || matches!(v.as_str(), Some("0%"))
-            };
-            for field in ["maxUnavailable", "maxSurge"] {
-                validate_int_or_percent(
-                    &rolling[field],
-                    &format!("spec.strategy.rollingUpdate.{field}"),
-                    errors,
-                );
-            }
-            if zero(&rolling["maxUnavailable"]) && zero(&rolling["maxSurge"]) {
-                errors.invalid(
-                    "spec.strategy.rollingUpdate.maxUnavailable",
-                    &rolling["maxUnavailable"],
-                    "may not be 0 when `maxSurge` is 0",
-                );
-            }
-        }
-        Some("Recreate") => {
-            if object::get(strategy, "rollingUpdate").is_some() {
-                errors.forbidden(
-                    "spec.strategy.rollingUpdate",
-                    "may not be specified when strategy `type` is 'Recreate'",
-                );
-            }
-        }
-        Some(other) => errors.not_supported("spec.strategy.type", other, &["Recreate", "RollingUpdate"]),
-        None => errors.required("spec.strategy", ""),
-    }
-    for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
-        not_negative(o, field, errors);
-    }
-    let (deadline, ready) =
-        (object::int(o, "spec.progressDeadlineSeconds"), object::int(o, "spec.minReadySeconds").unwrap_or(0));
-    if let Some(d) = deadline
-        && d <= ready
-    {
-        errors.invalid("spec.progressDeadlineSeconds", d, "must be greater than minReadySeconds");
-    }
+    let spec = At::root(o).of("spec");
+    spec.of("replicas").not_negative(errors);
+    workload::selected_template(&spec, &REPLICATED, errors);
+    validate_strategy(&spec.of("strategy"), errors);
+    spec.of("minReadySeconds").not_negative(errors);
+    spec.of("revisionHistoryLimit").not_negative(errors);
+    let deadline = spec.of("progressDeadlineSeconds");
+    deadline.not_negative(errors);
+    deadline.at_least(
+        spec.int("minReadySeconds").unwrap_or(0) + 1,
+        "must be greater than minReadySeconds",
+        errors,
+    );
 }
 
-pub(super) fn not_negative(o: &Value, field: &str, errors: &mut Errors) {
-    if let Some(n) = object::int(o, &format!("spec.{field}"))
-        && n < 0
-    {
-        errors.invalid(format!("spec.{field}"), n, "must be greater than or equal to 0");
-    }
-}
-
-pub(super) fn validate_int_or_percent(v: &Value, field: &str, errors: &mut Errors) {
-    match v {
-        Value::Number(n) if n.as_i64().is_some_and(|n| n < 0) => {
-            errors.invalid(field, v, "must be greater than or equal to 0");
-        }
-        Value::String(s) => {
-            let percent = s.strip_suffix('%').and_then(|p| p.parse::<u32>().ok());
-            match percent {
-                None => errors.invalid(field, v, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"),
-                Some(p) if p > 100 && field.ends_with("maxUnavailable") => {
-                    errors.invalid(field, v, "must not be greater than 100%");
-                }
-                Some(_) => {}
+fn validate_strategy(strategy: &At<'_>, errors: &mut Errors) {
+    let rolling = strategy.of("rollingUpdate");
+    match strategy.text("type") {
+        "Recreate" => {
+            if rolling.given() {
+                rolling.forbidden("may not be specified when strategy `type` is 'Recreate'", errors);
             }
         }
-        _ => {}
-    }
-}
-
-/// What workloads share: selector, template, replicas.
-pub(super) fn validate_workload(o: &Value, errors: &mut Errors) {
-    not_negative(o, "replicas", errors);
-    let selector = object::get(o, "spec.selector");
-    match selector {
-        None => errors.required("spec.selector", ""),
-        Some(s) => match apimachinery::selector::Selector::from_json(Some(s)) {
-            Err(_) => {
-                pod_parts::selector(s, "spec.selector", errors);
-                if errors.is_empty() {
-                    errors.invalid("spec.selector", s, "invalid label selector");
-                }
+        "RollingUpdate" => {
+            let (unavailable, surge) = (rolling.of("maxUnavailable"), rolling.of("maxSurge"));
+            unavailable.amount(errors);
+            surge.amount(errors);
+            if unavailable.amount_value() == 0 && surge.amount_value() == 0 {
+                unavailable.invalid("may not be 0 when `maxSurge` is 0", errors);
             }
-            Ok(parsed) if parsed.is_everything() => {
-                errors.invalid("spec.selector", s, "empty selector is invalid for deployment");
-            }
-            Ok(_) => return validate_template(o, s, errors),
-        },
-    }
-    validate_template(o, &json!({}), errors);
-}
-
-/// A pod template whose labels a selector must match.
-fn validate_template(o: &Value, selector: &Value, errors: &mut Errors) {
-    let labels = object::get(o, "spec.template.metadata.labels");
-    if let Ok(parsed) = apimachinery::selector::Selector::from_json(Some(selector))
-        && !parsed.matches_json(labels)
-    {
-        errors.invalid(
-            "spec.template.metadata.labels",
-            labels.unwrap_or(&Value::Null),
-            "`selector` does not match template `labels`",
-        );
-    }
-    let template = &o["spec"]["template"];
-    crate::registry::validate_labels(&template["metadata"], "spec.template.metadata", errors);
-    pod_validation::validate_spec(&template["spec"], "spec.template.spec", errors);
-    match object::text(template, "spec.restartPolicy") {
-        Some("Always") | None => {}
-        Some(other) => {
-            errors.not_supported("spec.template.spec.restartPolicy", other, &["Always"]);
+            unavailable.at_most_all(errors);
         }
-    }
-    if object::get(template, "spec.activeDeadlineSeconds").is_some() {
-        errors.forbidden(
-            "spec.template.spec.activeDeadlineSeconds",
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
-        );
+        // Upstream tells the whole strategy, in the words of its own code.
+        other => errors.not_supported_value(
+            strategy.path.as_str(),
+            &json!({"Type": other, "RollingUpdate": null}),
+            &["Recreate", "RollingUpdate"],
+        ),
     }
 }
 
 pub(super) fn selector_stays(new: &Value, old: &Value, errors: &mut Errors) {
-    errors.immutable("spec.selector", object::get(new, "spec.selector"), object::get(old, "spec.selector"));
+    let at = "spec.selector";
+    At::root(new).of(at).immutable(&At::root(old).of(at), errors);
 }
 
 fn deployment_row(o: &Value, now: Timestamp) -> Vec<Value> {

@@ -1,10 +1,11 @@
 //! HorizontalPodAutoscaler: stored as v2, served as v2 and v1.
 
+mod rules;
+
 use serde_json::{Value, json};
 use signal::Timestamp;
 
 use super::{AGE, Alias, BASE, Kind, NAME, column};
-use crate::validation::Errors;
 use crate::{object, table};
 
 pub(crate) static HPA: Kind = Kind {
@@ -19,7 +20,7 @@ pub(crate) static HPA: Kind = Kind {
     aliases: &[Alias { group: "autoscaling", version: "v1", from_storage, to_storage }],
     default,
     prepare_create: |o| o["status"] = json!({"currentMetrics": null, "desiredReplicas": 0}),
-    validate,
+    validate: rules::autoscaler,
     columns: &[
         NAME,
         column("Reference"),
@@ -129,56 +130,6 @@ fn default(o: &mut Value) {
             }
             object::default_text(rules, "selectPolicy", "Max");
             object::default(rules, "policies", policies);
-        }
-    }
-}
-
-fn validate(o: &Value, errors: &mut Errors) {
-    for field in ["kind", "name"] {
-        if object::text(o, &format!("spec.scaleTargetRef.{field}")).is_none_or(str::is_empty) {
-            errors.required(format!("spec.scaleTargetRef.{field}"), "");
-        }
-    }
-    let min = object::int(o, "spec.minReplicas").unwrap_or(1);
-    let max = object::int(o, "spec.maxReplicas").unwrap_or(0);
-    // minReplicas 0 is allowed: wake-up is driven by object and external metrics.
-    let elastic = object::list(o, "spec.metrics")
-        .iter()
-        .any(|m| matches!(m["type"].as_str(), Some("Object" | "External")));
-    if min < 0 || (min == 0 && !elastic) {
-        errors.invalid(
-            "spec.minReplicas",
-            min,
-            if elastic { "must be greater than or equal to 0" } else { "must be greater than or equal to 1" },
-        );
-    }
-    if max < 1 {
-        errors.invalid("spec.maxReplicas", max, "must be greater than 0");
-    }
-    if max < min {
-        errors.invalid("spec.maxReplicas", max, "must be greater than or equal to `minReplicas`");
-    }
-    for (i, m) in object::list(o, "spec.metrics").iter().enumerate() {
-        let (kind, field) = match m["type"].as_str() {
-            Some("Resource") => ("Resource", "resource"),
-            Some("ContainerResource") => ("ContainerResource", "containerResource"),
-            Some("Pods") => ("Pods", "pods"),
-            Some("Object") => ("Object", "object"),
-            Some("External") => ("External", "external"),
-            other => {
-                errors.not_supported(
-                    format!("spec.metrics[{i}].type"),
-                    other.unwrap_or_default(),
-                    &["ContainerResource", "External", "Object", "Pods", "Resource"],
-                );
-                continue;
-            }
-        };
-        if object::get(m, field).is_none() {
-            errors.required(
-                format!("spec.metrics[{i}].{field}"),
-                &format!("must populate information for the given metric source {kind}"),
-            );
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Job and CronJob: pods that run to their end, once or by the calendar.
 
+mod rules;
+
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::apps::{default_template, not_negative};
-use super::{AGE, BASE, Kind, NAME, column, pod_validation, wide};
-use crate::validation::Errors;
+use super::apps::default_template;
+use super::{AGE, BASE, Kind, NAME, column, wide};
 use crate::{object, table};
 
 const GROUP: &str = "batch";
@@ -24,8 +25,9 @@ pub(crate) static JOB: Kind = Kind {
     status: true,
     default: |o| default_job_spec(object::child(o, "spec")),
     prepare_create: prepare_job,
-    validate: |o, errors| validate_job(o, "", true, errors),
-    validate_update: validate_job_update,
+    validate: rules::job,
+    validate_create: rules::new_job,
+    validate_update: rules::job_stays,
     fields: &["status.successful"],
     columns: &[
         NAME,
@@ -52,7 +54,8 @@ pub(crate) static CRON_JOB: Kind = Kind {
     status: true,
     default: default_cron_job,
     prepare_create: |o| o["status"] = json!({}),
-    validate: validate_cron_job,
+    validate: rules::cron_job,
+    validate_create: rules::new_cron_job,
     columns: &[
         NAME,
         column("Schedule"),
@@ -102,54 +105,6 @@ fn prepare_job(o: &mut Value) {
     }
 }
 
-fn validate_job(o: &Value, at: &str, made: bool, errors: &mut Errors) {
-    let Some(spec) = object::get(o, "spec") else { return errors.required(format!("{at}spec"), "") };
-    let path = |f: &str| format!("{at}spec.{f}");
-    for field in
-        ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"]
-    {
-        if let Some(n) = object::int(spec, field).filter(|n| *n < 0) {
-            errors.invalid(path(field), n, "must be greater than or equal to 0");
-        }
-    }
-    match object::text(spec, "completionMode") {
-        Some("NonIndexed") | None => {}
-        Some("Indexed") if object::int(spec, "completions").is_some() => {}
-        Some("Indexed") => {
-            errors.required(path("completions"), "when completion mode is Indexed");
-        }
-        Some(other) => errors.not_supported(path("completionMode"), other, &["Indexed", "NonIndexed"]),
-    }
-    if made && object::get(spec, "selector").is_none() {
-        errors.required(path("selector"), "");
-    }
-    let template = &spec["template"];
-    crate::registry::validate_labels(&template["metadata"], &path("template.metadata"), errors);
-    pod_validation::validate_spec(&template["spec"], &path("template.spec"), errors);
-    // Other words are no restart policy at all, which the pod's own rules say.
-    if object::text(template, "spec.restartPolicy").is_none_or(|p| p == "Always") {
-        errors.required(path("template.spec.restartPolicy"), "valid values: \"OnFailure\", \"Never\"");
-    }
-}
-
-fn validate_job_update(new: &Value, old: &Value, errors: &mut Errors) {
-    for field in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy"] {
-        let at = format!("spec.{field}");
-        errors.immutable(at.as_str(), object::get(new, &at), object::get(old, &at));
-    }
-    let indexed = object::text(new, "spec.completionMode") == Some("Indexed");
-    if !indexed {
-        let at = "spec.completions";
-        errors.immutable(at, object::get(new, at), object::get(old, at));
-    }
-    // A suspended job that never began may still get another place to run.
-    let resting = object::flag(old, "spec.suspend") && object::get(old, "status.startTime").is_none();
-    if !resting {
-        let at = "spec.template";
-        errors.immutable(at, object::get(new, at), object::get(old, at));
-    }
-}
-
 fn default_cron_job(o: &mut Value) {
     let spec = object::child(o, "spec");
     object::default_text(spec, "concurrencyPolicy", "Allow");
@@ -160,44 +115,6 @@ fn default_cron_job(o: &mut Value) {
     object::child(template, "metadata");
     // Upstream defaults the pod template of a job template, and leaves the job's own fields to the job.
     default_template(object::child(template, "spec"));
-}
-
-fn validate_cron_job(o: &Value, errors: &mut Errors) {
-    let name = object::name(o);
-    if name.len() > CRON_NAME_MAX {
-        errors.invalid("metadata.name", name, "must be no more than 52 characters");
-    }
-    match object::text(o, "spec.schedule") {
-        None | Some("") => errors.required("spec.schedule", ""),
-        Some(s) => {
-            if let Err(why) = apimachinery::cron::Schedule::parse(s) {
-                errors.invalid("spec.schedule", s, &why);
-            }
-        }
-    }
-    if let Some(zone) = object::text(o, "spec.timeZone") {
-        if zone.is_empty() {
-            errors.invalid("spec.timeZone", zone, "timeZone must be nil or non-empty string");
-        } else if zone.eq_ignore_ascii_case("local") {
-            errors.invalid(
-                "spec.timeZone",
-                zone,
-                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-            );
-        } else if jiff::tz::TimeZone::get(zone).is_err() {
-            errors.invalid("spec.timeZone", zone, &format!("unknown time zone {zone}"));
-        }
-    }
-    match object::text(o, "spec.concurrencyPolicy") {
-        Some("Allow" | "Forbid" | "Replace") | None => {}
-        Some(other) => {
-            errors.not_supported("spec.concurrencyPolicy", other, &["Allow", "Forbid", "Replace"]);
-        }
-    }
-    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-        not_negative(o, field, errors);
-    }
-    validate_job(&o["spec"]["jobTemplate"], "spec.jobTemplate.", false, errors);
 }
 
 fn job_status(o: &Value) -> &'static str {

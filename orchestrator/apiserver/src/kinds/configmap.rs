@@ -1,8 +1,10 @@
 //! ConfigMap: data for pods.
 
+use apimachinery::name;
 use serde_json::Value;
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Column, Kind, NAME, column};
 use crate::validation::Errors;
 use crate::{object, table};
@@ -26,7 +28,7 @@ pub(super) const MAX_DATA_BYTES: usize = 1 << 20;
 
 fn size(o: &Value, key: &str) -> usize {
     let data = o.get(key).and_then(Value::as_object);
-    data.into_iter().flatten().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum()
+    data.into_iter().flatten().map(|(_, v)| v.as_str().map_or(0, str::len)).sum()
 }
 
 fn count(o: &Value, key: &str) -> usize {
@@ -35,14 +37,12 @@ fn count(o: &Value, key: &str) -> usize {
 
 /// Keys of ConfigMaps and Secrets are file names.
 pub(super) fn validate_keys(o: &Value, field: &str, errors: &mut Errors) {
-    for (k, _) in o.get(field).and_then(Value::as_object).into_iter().flatten() {
-        let ok = k.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if k.is_empty() || k.len() > 253 || !ok || k == "." || k.starts_with("..") {
-            errors.invalid(
-                format!("{field}[{k}]"),
-                k.as_str(),
-                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
-            );
+    for (k, at) in At::root(o).entries(field) {
+        if let Err(why) = name::config_key(k) {
+            errors.invalid(at.path.as_str(), k, &why);
+        }
+        if field == "data" && o["binaryData"].get(k).is_some() {
+            errors.invalid(at.path.as_str(), k, "duplicate of key present in binaryData");
         }
     }
 }
@@ -50,8 +50,8 @@ pub(super) fn validate_keys(o: &Value, field: &str, errors: &mut Errors) {
 fn validate(o: &Value, errors: &mut Errors) {
     validate_keys(o, "data", errors);
     validate_keys(o, "binaryData", errors);
-    if size(o, "data") + size(o, "binaryData") > MAX_DATA_BYTES {
-        errors.invalid("", "", "Too long: may not be more than 1048576 bytes");
+    if size(o, "data") + size(o, "binaryData") / 4 * 3 > MAX_DATA_BYTES {
+        errors.too_long("", MAX_DATA_BYTES as u64);
     }
 }
 

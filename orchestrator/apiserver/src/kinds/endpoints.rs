@@ -1,8 +1,13 @@
 //! Endpoints and EndpointSlices: where a service's traffic goes.
 
+use std::collections::HashSet;
+
+use apimachinery::name;
 use serde_json::Value;
 use signal::Timestamp;
 
+use super::check::At;
+use super::service::rules;
 use super::{AGE, BASE, Kind, NAME, column};
 use crate::validation::Errors;
 use crate::{object, table};
@@ -13,6 +18,7 @@ pub(crate) static ENDPOINTS: Kind = Kind {
     kind: "Endpoints",
     short: &["ep"],
     default: default_endpoints,
+    validate: validate_endpoints,
     columns: &[NAME, column("Endpoints"), AGE],
     row: endpoints_row,
     ..BASE
@@ -26,7 +32,8 @@ pub(crate) static SLICE: Kind = Kind {
     default: default_slice,
     validate: validate_slice,
     validate_update: |new, old, errors| {
-        errors.immutable("addressType", new.get("addressType"), old.get("addressType"));
+        let at = "addressType";
+        At::root(new).of(at).immutable(&At::root(old).of(at), errors);
     },
     columns: &[NAME, column("AddressType"), column("Ports"), column("Endpoints"), AGE],
     row: slice_row,
@@ -52,19 +59,108 @@ fn default_slice(o: &mut Value) {
     }
 }
 
-fn validate_slice(o: &Value, errors: &mut Errors) {
-    match object::text(o, "addressType") {
-        Some("IPv4" | "IPv6" | "FQDN") => {}
-        None | Some("") => errors.required("addressType", ""),
-        Some(other) => errors.not_supported("addressType", other, &["FQDN", "IPv4", "IPv6"]),
+/// What the ports of endpoints have in common.
+fn validate_port(port: &At<'_>, errors: &mut Errors) {
+    port.of("protocol").must_be_one_of(&["SCTP", "TCP", "UDP"], errors);
+    if let Some(protocol) = port.get("appProtocol") {
+        protocol.name(name::qualified_name, errors);
     }
-    for (i, e) in object::list(o, "endpoints").iter().enumerate() {
-        let n = object::list(e, "addresses").len();
-        if n == 0 {
-            errors.required(format!("endpoints[{i}].addresses"), "must contain at least 1 address");
-        } else if n > 100 {
-            errors.invalid(format!("endpoints[{i}].addresses"), n as i64, "must have at most 100 items");
+}
+
+/// kubernetes: pkg/apis/core/validation/validation.go validateEndpointSubsets
+fn validate_endpoints(o: &Value, errors: &mut Errors) {
+    for subset in At::root(o).each("subsets") {
+        if subset.len("addresses") + subset.len("notReadyAddresses") == 0 {
+            errors.required(subset.path.as_str(), "must specify `addresses` or `notReadyAddresses`");
         }
+        for address in ["addresses", "notReadyAddresses"].into_iter().flat_map(|list| subset.each(list)) {
+            let ip = address.of("ip");
+            let parsed = ip.address(errors);
+            address.of("hostname").name_if(name::dns_label, errors);
+            if let Some(node) = address.get("nodeName") {
+                node.name(name::dns_subdomain, errors);
+            }
+            match parsed {
+                Some(parsed) => rules::ordinary(&ip, parsed, errors),
+                None => errors.invalid(ip.path.as_str(), ip.str(), "must be a valid IP address"),
+            }
+        }
+        for port in subset.each("ports") {
+            let name = port.of("name");
+            if subset.len("ports") > 1 && name.str().is_empty() {
+                errors.required(name.path.as_str(), "");
+            }
+            name.name_if(name::dns_label, errors);
+            port.of("port").port_number(errors);
+            validate_port(&port, errors);
+        }
+    }
+}
+
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+const PORTS_MAX: usize = 20_000;
+
+/// kubernetes: pkg/apis/discovery/validation/validation.go
+fn validate_slice(o: &Value, errors: &mut Errors) {
+    let o = At::root(o);
+    let kind = o.of("addressType");
+    kind.must_be_one_of(&["FQDN", "IPv4", "IPv6"], errors);
+    let at_most = |list: &At<'_>, n: usize, max: usize, errors: &mut Errors| {
+        if n > max {
+            errors.too_many(list.path.as_str(), n as u64, max as u64);
+        }
+    };
+    at_most(&o.of("endpoints"), o.len("endpoints"), ENDPOINTS_MAX, errors);
+    for endpoint in o.each("endpoints") {
+        let addresses = endpoint.of("addresses");
+        if endpoint.len("addresses") == 0 {
+            errors.required(addresses.path.as_str(), "must contain at least 1 address");
+        }
+        at_most(&addresses, endpoint.len("addresses"), ADDRESSES_MAX, errors);
+        for address in addresses.items() {
+            slice_address(&address, kind.str(), errors);
+        }
+        if let Some(node) = endpoint.get("nodeName") {
+            node.name(name::dns_subdomain, errors);
+        }
+        if let Some(host) = endpoint.get("hostname") {
+            host.name(name::dns_label, errors);
+        }
+    }
+    let ports = o.of("ports");
+    at_most(&ports, o.len("ports"), PORTS_MAX, errors);
+    let mut names = HashSet::new();
+    for port in ports.items() {
+        let name = port.of("name");
+        name.name_if(name::dns_label, errors);
+        if !names.insert(name.str()) {
+            errors.duplicate(name.path.as_str(), name.str());
+        }
+        validate_port(&port, errors);
+    }
+}
+
+fn slice_address(address: &At<'_>, kind: &str, errors: &mut Errors) {
+    match kind {
+        "IPv4" | "IPv6" => {
+            let Some(parsed) = address.address(errors) else { return };
+            if parsed.is_ipv4() != (kind == "IPv4") {
+                address.invalid(&format!("must be an {kind} address"), errors);
+            }
+            rules::ordinary(address, parsed, errors);
+        }
+        "FQDN" => {
+            let plain = address.str().strip_suffix('.').unwrap_or(address.str());
+            if !address.required(errors) {
+            } else if let Err(why) = name::dns_subdomain(plain) {
+                errors.invalid(address.path.as_str(), plain, &why);
+            } else if !plain.contains('.') {
+                let detail = "should be a domain with at least two segments separated by dots";
+                errors.invalid(address.path.as_str(), plain, detail);
+            }
+        }
+        _ => {}
     }
 }
 

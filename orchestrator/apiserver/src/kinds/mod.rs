@@ -8,9 +8,11 @@ mod apps;
 mod autoscaling;
 mod batch;
 pub(crate) mod certificate;
+pub(crate) mod check;
 mod configmap;
 mod coordination;
 mod csi;
+pub(crate) mod differ;
 mod endpoints;
 mod event;
 mod flowcontrol;
@@ -27,6 +29,7 @@ mod quota;
 mod rbac;
 pub(crate) mod rego;
 mod resource;
+mod resources;
 mod runtimeclass;
 mod scheduling;
 mod secret;
@@ -36,6 +39,7 @@ mod sets;
 pub(crate) mod storage;
 mod volume;
 mod webhook;
+mod workload;
 
 use std::sync::LazyLock;
 
@@ -94,12 +98,14 @@ pub(crate) struct Kind {
     pub(crate) status_metadata: bool,
     pub(crate) scale: bool,
     pub(crate) aliases: &'static [Alias],
-    pub(crate) name_rule: fn(&str) -> Result<(), String>,
+    pub(crate) name_rule: fn(&str) -> Result<(), apimachinery::name::Faults>,
     pub(crate) default: fn(&mut Value),
     pub(crate) prepare_create: fn(&mut Value),
     /// New, old.
     pub(crate) prepare_update: fn(&mut Value, &Value),
     pub(crate) validate: fn(&Value, &mut Errors),
+    /// What only a new object must be.
+    pub(crate) validate_create: fn(&Value, &mut Errors),
     /// New, old.
     pub(crate) validate_update: fn(&Value, &Value, &mut Errors),
     /// Fields a field selector may name, beside name and namespace: dotted paths.
@@ -145,6 +151,7 @@ pub(crate) const BASE: Kind = Kind {
     prepare_create: nothing,
     prepare_update: nothing_update,
     validate: valid,
+    validate_create: valid,
     validate_update: valid_update,
     fields: &[],
     columns: &[NAME, AGE],

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column};
 use crate::{object, table};
 
@@ -18,6 +19,16 @@ pub(crate) static KIND: Kind = Kind {
     prepare_create,
     prepare_update,
     default,
+    validate: |o, errors| {
+        for f in At::root(o).each("spec.finalizers") {
+            let f = f.renamed("spec.finalizers");
+            f.name(apimachinery::name::qualified_name, errors);
+            if !f.str().contains('/') && !matches!(f.str(), "kubernetes" | "orphan" | "foregroundDeletion") {
+                let detail = "name is neither a standard finalizer name nor is it fully qualified";
+                f.invalid(detail, errors);
+            }
+        }
+    },
     fields: &["status.phase"],
     columns: &[NAME, column("Status"), AGE],
     row,

@@ -1,9 +1,14 @@
 //! Node: a machine that runs pods.
 
+use std::collections::HashSet;
+
+use apimachinery::name;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, column, wide};
+use super::check::At;
+use super::{AGE, BASE, Kind, NAME, column, resources, wide};
+use crate::validation::Errors;
 use crate::{object, table};
 
 pub(crate) static KIND: Kind = Kind {
@@ -15,6 +20,8 @@ pub(crate) static KIND: Kind = Kind {
     status: true,
     status_metadata: true,
     default,
+    validate,
+    validate_update: stays,
     fields: &["spec.unschedulable"],
     columns: &[
         NAME,
@@ -40,6 +47,51 @@ fn default(o: &mut Value) {
         o["status"]["allocatable"] = capacity;
     }
     object::default(o, "status", json!({}));
+}
+
+/// kubernetes: pkg/apis/core/validation/validation.go ValidateNode
+fn validate(o: &Value, errors: &mut Errors) {
+    let o = At::root(o);
+    let mut seen = HashSet::new();
+    // Upstream's path, which is not the field's.
+    for taint in o.of("spec.taints").renamed("metadata.taints").items() {
+        taint.of("key").name(name::qualified_name, errors);
+        taint.of("value").name_if(name::label_value, errors);
+        let effect = taint.of("effect");
+        effect.must_be_one_of(&["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
+        if !seen.insert((taint.text("key"), effect.str())) {
+            errors.duplicate_for(
+                taint.path.as_str(),
+                taint.v,
+                "taints must be unique by key and effect pair",
+            );
+        }
+    }
+    for field in ["status.capacity", "status.allocatable"] {
+        for (name, amount) in o.entries(field) {
+            resources::amount(name, &amount.renamed(format!("{field}.{name}")), errors);
+        }
+    }
+    let cidrs = o.of("spec.podCIDRs");
+    let families: Vec<bool> =
+        o.each("spec.podCIDRs").filter_map(|c| c.cidr(errors)).map(|(ip, _)| ip.is_ipv4()).collect();
+    if families.len() > 2 || matches!(families.as_slice(), [a, b] if a == b) {
+        cidrs.invalid("may specify no more than one CIDR for each IP family", errors);
+    }
+}
+
+/// What a cloud or an allocator said once stays.
+fn stays(new: &Value, old: &Value, errors: &mut Errors) {
+    let (is, was) = (At::root(new).of("spec"), At::root(old).of("spec"));
+    if was.len("podCIDRs") > 0 && is.of("podCIDRs").v != was.of("podCIDRs").v {
+        let detail = "node updates may not change podCIDR except from \"\" to valid";
+        is.of("podCIDRs").forbidden(detail, errors);
+    }
+    let provider = was.text("providerID");
+    if !provider.is_empty() && provider != is.text("providerID") {
+        let detail = "node updates may not change providerID except from \"\" to valid";
+        is.of("providerID").forbidden(detail, errors);
+    }
 }
 
 fn row(o: &Value, now: Timestamp) -> Vec<Value> {

@@ -19,6 +19,7 @@ pub(crate) static KIND: Kind = Kind {
     default: default_pod,
     prepare_create,
     validate: pod_validation::validate,
+    validate_create: pod_validation::validate_new,
     validate_update: pod_validation::validate_update,
     fields: &[
         "spec.nodeName",

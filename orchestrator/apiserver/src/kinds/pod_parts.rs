@@ -10,15 +10,15 @@ use std::collections::HashSet;
 use apimachinery::name;
 use serde_json::Value;
 
+use super::check::At;
 use crate::object;
 use crate::validation::Errors;
 
-pub(super) use placement::{affinity, selector, spreading};
-pub(super) use volumes::volume;
+pub(super) use placement::{affinity, node_selector, selector, spreading};
+pub(super) use volumes::{driver_name, source, volume};
 
 pub(super) const PORT: &str = "must be between 1 and 65535, inclusive";
 const ID: &str = "must be between 0 and 2147483647, inclusive";
-const KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 
 fn text<'a>(v: &'a Value, key: &str) -> &'a str {
     v[key].as_str().unwrap_or_default()
@@ -69,13 +69,9 @@ fn no_backsteps(path: &str, at: &str, errors: &mut Errors) {
 }
 
 fn config_key(v: &Value, at: &str, errors: &mut Errors) {
-    let key = text(v, "key");
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if key.is_empty() {
-        errors.required(format!("{at}.key"), "");
-    } else if !key.bytes().all(plain) || key == "." || key.starts_with("..") {
-        errors.invalid(format!("{at}.key"), key, KEY);
-    }
+    let source = At::new(v, at);
+    source.of("name").name(name::dns_subdomain, errors);
+    source.of("key").must_be_name(name::config_key, errors);
 }
 
 /// What a probe or a hook does: exactly one of its kinds.
@@ -214,55 +210,50 @@ pub(super) fn value_from(from: &Value, at: &str, errors: &mut Errors) {
     }
 }
 
-pub(super) fn env_from(c: &Value, at: &str, errors: &mut Errors) {
-    for (i, e) in object::list(c, "envFrom").iter().enumerate() {
-        let at = format!("{at}.envFrom[{i}]");
-        let given: Vec<&str> =
-            ["configMapRef", "secretRef"].into_iter().filter(|s| object::get(e, s).is_some()).collect();
-        match given.as_slice() {
-            [] => errors.invalid(at.as_str(), "", "must specify one of: `configMapRef` or `secretRef`"),
-            [_] => {}
-            _ => errors.invalid(at.as_str(), "", "may not have more than one field specified at a time"),
+pub(super) fn env_from(c: &At<'_>, errors: &mut Errors) {
+    let at = c.of("envFrom").path;
+    for e in c.each("envFrom") {
+        super::pod_validation::variable(&e.of("prefix"), errors);
+        let sources = ["configMapRef", "secretRef"].map(|s| e.of(s));
+        let given = sources.iter().filter(|s| s.given());
+        for source in given.clone() {
+            source.of("name").must_be_name(name::dns_subdomain, errors);
         }
-        for source in given {
-            let n = text(&e[source], "name");
-            if n.is_empty() {
-                errors.required(format!("{at}.{source}.name"), "");
-            } else if let Err(why) = name::dns_subdomain(n) {
-                errors.invalid(format!("{at}.{source}.name"), n, &why);
-            }
+        // Upstream does not say which.
+        match given.count() {
+            0 => errors.invalid(at.as_str(), "", "must specify one of: `configMapRef` or `secretRef`"),
+            1 => {}
+            _ => errors.invalid(at.as_str(), "", "may not have more than one field specified at a time"),
         }
     }
 }
 
-pub(super) fn mount(m: &Value, at: &str, privileged: bool, errors: &mut Errors) {
-    descending(text(m, "subPath"), &format!("{at}.subPath"), errors);
-    let expression = text(m, "subPathExpr");
-    if !expression.is_empty() {
-        if !text(m, "subPath").is_empty() {
-            let detail = "subPathExpr and subPath are mutually exclusive";
-            errors.invalid(format!("{at}.subPathExpr"), expression, detail);
+/// How a volume is mounted; some of it is told of at the list, as upstream does.
+pub(super) fn mount(m: &At<'_>, list: &str, privileged: bool, errors: &mut Errors) {
+    descending(m.text("subPath"), &format!("{list}.subPath"), errors);
+    let expression = m.of("subPathExpr");
+    if !expression.str().is_empty() {
+        if !m.text("subPath").is_empty() {
+            expression.invalid("subPathExpr and subPath are mutually exclusive", errors);
         }
-        descending(expression, &format!("{at}.subPathExpr"), errors);
+        descending(expression.str(), &format!("{list}.subPathExpr"), errors);
     }
-    one_of(m, at, "mountPropagation", &["Bidirectional", "HostToContainer", "None"], errors);
-    if m["mountPropagation"] == "Bidirectional" && !privileged {
+    let propagation = m.of("mountPropagation").renamed(format!("{list}.mountPropagation"));
+    propagation.one_of(&["Bidirectional", "HostToContainer", "None"], errors);
+    if propagation.str() == "Bidirectional" && !privileged {
         let detail = "Bidirectional mount propagation is available only to privileged containers";
-        errors.forbidden(format!("{at}.mountPropagation"), detail);
+        propagation.forbidden(detail, errors);
     }
-    let field = format!("{at}.recursiveReadOnly");
-    match m["recursiveReadOnly"].as_str() {
-        None | Some("Disabled") => {}
-        Some("Enabled" | "IfPossible") => {
-            if m["readOnly"] != true {
-                errors.forbidden(field.as_str(), "may only be specified when readOnly is true");
-            }
-            if !matches!(m["mountPropagation"].as_str(), None | Some("None")) {
-                let detail = "may only be specified when mountPropagation is None or not specified";
-                errors.forbidden(field, detail);
-            }
+    let recursive = m.of("recursiveReadOnly").renamed(format!("{list}.recursiveReadOnly"));
+    recursive.one_of(&["Disabled", "Enabled", "IfPossible"], errors);
+    if matches!(recursive.str(), "Enabled" | "IfPossible") {
+        if !m.flag("readOnly") {
+            recursive.forbidden("may only be specified when readOnly is true", errors);
         }
-        Some(other) => errors.not_supported(field, other, &["Disabled", "Enabled", "IfPossible"]),
+        if !matches!(propagation.str(), "" | "None") {
+            let detail = "may only be specified when mountPropagation is None or not specified";
+            recursive.forbidden(detail, errors);
+        }
     }
 }
 
@@ -302,11 +293,15 @@ fn profile(context: &Value, at: &str, key: &str, word: &str, errors: &mut Errors
 }
 
 /// A container's security context.
-pub(super) fn security(c: &Value, at: &str, errors: &mut Errors) {
+pub(super) fn security(c: &Value, at: &str, host_users: bool, errors: &mut Errors) {
     let Some(context) = object::get(c, "securityContext") else { return };
     let at = format!("{at}.securityContext");
     ids(context, &at, &["runAsUser", "runAsGroup"], errors);
     one_of(context, &at, "procMount", &["Default", "Unmasked"], errors);
+    if host_users && context["procMount"] == "Unmasked" {
+        let detail = "`hostUsers` must be false to use `Unmasked`";
+        errors.invalid(format!("{at}.procMount"), "Unmasked", detail);
+    }
     profile(context, &at, "seccompProfile", "seccomp", errors);
     profile(context, &at, "appArmorProfile", "AppArmor", errors);
     if context["allowPrivilegeEscalation"] == false {
@@ -324,118 +319,127 @@ pub(super) fn security(c: &Value, at: &str, errors: &mut Errors) {
 
 /// A pod's security context.
 pub(super) fn pod_security(spec: &Value, at: &str, errors: &mut Errors) {
+    const SYSCTL: &str = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
     let field = format!("{at}.securityContext");
-    if spec["shareProcessNamespace"] == true && spec["hostPID"] == true {
-        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.invalid(format!("{field}.shareProcessNamespace"), &spec["shareProcessNamespace"], detail);
-    }
-    let Some(context) = object::get(spec, "securityContext") else { return };
+    let none = Value::Null;
+    let context = object::get(spec, "securityContext").unwrap_or(&none);
     ids(context, &field, &["fsGroup", "runAsUser", "runAsGroup"], errors);
     for (i, g) in object::list(context, "supplementalGroups").iter().enumerate() {
         if !g.as_i64().is_some_and(|g| (0..=i64::from(i32::MAX)).contains(&g)) {
             errors.invalid(format!("{field}.supplementalGroups[{i}]"), g, ID);
         }
     }
+    if spec["shareProcessNamespace"] == true && spec["hostPID"] == true {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        errors.invalid(format!("{field}.shareProcessNamespace"), &spec["shareProcessNamespace"], detail);
+    }
+    let mut names = HashSet::new();
+    for s in At::new(context, field.as_str()).each("sysctls") {
+        let n = s.of("name");
+        if n.required(errors) {
+            let segment = |p: &str| {
+                let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+                let b = p.as_bytes();
+                b.first().is_some_and(|c| plain(*c))
+                    && b.last().is_some_and(|c| plain(*c))
+                    && b.iter().all(|c| plain(*c) || matches!(c, b'-' | b'_'))
+            };
+            if n.str().len() > 253 || !n.str().split(['.', '/']).all(segment) {
+                n.invalid(SYSCTL, errors);
+            } else if names.contains(n.str()) {
+                errors.duplicate(n.path.as_str(), n.str());
+            }
+        }
+        let network = n.str().replace('/', ".").starts_with("net.");
+        let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."]
+            .iter()
+            .any(|p| n.str().replace('/', ".").starts_with(p))
+            || n.str().replace('/', ".") == "kernel.sem";
+        for (shared, bad) in [("hostNetwork", network), ("hostIPC", ipc)] {
+            if bad && spec[shared] == true {
+                n.invalid(&format!("may not be specified when '{shared}' is true"), errors);
+            }
+        }
+        names.insert(n.str());
+    }
     one_of(context, &field, "fsGroupChangePolicy", &["Always", "OnRootMismatch"], errors);
-    one_of(context, &field, "supplementalGroupsPolicy", &["Merge", "Strict"], errors);
     profile(context, &field, "seccompProfile", "seccomp", errors);
     profile(context, &field, "appArmorProfile", "AppArmor", errors);
-    let mut names = HashSet::new();
-    for (i, s) in object::list(context, "sysctls").iter().enumerate() {
-        let (at, n) = (format!("{field}.sysctls[{i}].name"), text(s, "name"));
-        if n.is_empty() {
-            errors.required(at, "");
-        } else if !names.insert(n) {
-            errors.duplicate(at, n);
+    one_of(context, &field, "supplementalGroupsPolicy", &["Merge", "Strict"], errors);
+}
+
+/// Conditions that make a pod ready, and gates that hold it.
+pub(super) fn gates(spec: &At<'_>, errors: &mut Errors) {
+    for gate in spec.each("readinessGates") {
+        gate.of("conditionType").name(name::qualified_name, errors);
+    }
+    let mut seen = HashSet::new();
+    for gate in spec.each("schedulingGates") {
+        let n = gate.of("name").renamed(gate.path);
+        n.name(name::qualified_name, errors);
+        if !seen.insert(n.str()) {
+            errors.duplicate(n.path.as_str(), n.str());
         }
     }
 }
 
-/// What else a pod's spec says: names, names of hosts, gates.
-pub(super) fn rest(spec: &Value, at: &str, errors: &mut Errors) {
-    for field in ["hostname", "subdomain"] {
-        if let Some(n) = object::text(spec, field).filter(|n| !n.is_empty())
-            && let Err(e) = name::dns_label(n)
+pub(super) fn host_aliases(spec: &At<'_>, errors: &mut Errors) {
+    for alias in spec.each("hostAliases") {
+        alias.of("ip").address(errors);
+        for host in alias.each("hostnames") {
+            host.name(name::dns_subdomain, errors);
+        }
+    }
+}
+
+const NAMESERVERS_MAX: usize = 3;
+const SEARCHES_MAX: usize = 32;
+const SEARCHES_LEN: usize = 2048;
+
+/// Who resolves a pod's names.
+pub(super) fn dns(spec: &At<'_>, errors: &mut Errors) {
+    let config = spec.of("dnsConfig");
+    let (servers, searches) = (config.of("nameservers"), config.of("searches"));
+    if spec.text("dnsPolicy") == "None" {
+        if !config.given() {
+            let detail = "must provide `dnsConfig` when `dnsPolicy` is None";
+            return errors.required(config.path.as_str(), detail);
+        }
+        if config.len("nameservers") == 0 {
+            let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            return errors.required(servers.path.as_str(), detail);
+        }
+    }
+    if config.len("nameservers") > NAMESERVERS_MAX {
+        servers.invalid(&format!("must not have more than {NAMESERVERS_MAX} nameservers"), errors);
+    }
+    servers.items().for_each(|s| {
+        s.address(errors);
+    });
+    if config.len("searches") > SEARCHES_MAX {
+        searches.invalid(&format!("must not have more than {SEARCHES_MAX} search paths"), errors);
+    }
+    let length: usize = config.each("searches").map(|s| s.str().len() + 1).sum();
+    if length.saturating_sub(1) > SEARCHES_LEN {
+        searches.invalid(
+            &format!(
+                "must not have more than {SEARCHES_LEN} characters (including spaces) in the search list"
+            ),
+            errors,
+        );
+    }
+    for search in searches.items() {
+        // The root, and names below it, may end in a dot; other records have underscores.
+        let plain = search.str().strip_suffix('.').unwrap_or(search.str());
+        if search.str() != "."
+            && let Err(why) = name::dns_subdomain(&plain.replace('_', "a"))
         {
-            errors.invalid(format!("{at}.{field}"), n, &e);
+            errors.invalid(search.path.as_str(), plain, &why);
         }
     }
-    for field in ["runtimeClassName", "priorityClassName"] {
-        if let Some(n) = object::text(spec, field).filter(|n| !n.is_empty())
-            && let Err(e) = name::dns_subdomain(n)
-        {
-            errors.invalid(format!("{at}.{field}"), n, &e);
-        }
-    }
-    for (i, s) in object::list(spec, "imagePullSecrets").iter().enumerate() {
-        required(s, &format!("{at}.imagePullSecrets[{i}]"), "name", errors);
-    }
-    for (i, g) in object::list(spec, "readinessGates").iter().enumerate() {
-        let kind = text(g, "conditionType");
-        if let Err(e) = name::qualified_name(kind) {
-            errors.invalid(format!("{at}.readinessGates[{i}].conditionType"), kind, &e);
-        }
-    }
-    let mut gates = HashSet::new();
-    for (i, g) in object::list(spec, "schedulingGates").iter().enumerate() {
-        let n = text(g, "name");
-        if let Err(e) = name::qualified_name(n) {
-            errors.invalid(format!("{at}.schedulingGates[{i}]"), n, &e);
-        } else if !gates.insert(n) {
-            errors.duplicate(format!("{at}.schedulingGates[{i}]"), n);
-        }
-    }
-    for (i, h) in object::list(spec, "hostAliases").iter().enumerate() {
-        let at = format!("{at}.hostAliases[{i}]");
-        if text(h, "ip").parse::<std::net::IpAddr>().is_err() {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.invalid(format!("{at}.ip"), text(h, "ip"), detail);
-        }
-        for (j, n) in object::list(h, "hostnames").iter().enumerate() {
-            let n = n.as_str().unwrap_or_default();
-            if let Err(e) = name::dns_subdomain(n) {
-                errors.invalid(format!("{at}.hostnames[{j}]"), n, &e);
-            }
-        }
-    }
-    let servers = object::list(spec, "dnsConfig.nameservers");
-    if servers.len() > 3 {
-        let given: Vec<&str> = servers.iter().filter_map(Value::as_str).collect();
-        let detail = "must not have more than 3 nameservers";
-        errors.invalid(format!("{at}.dnsConfig.nameservers"), &serde_json::json!(given), detail);
-    }
-    for (i, s) in servers.iter().enumerate() {
-        let s = s.as_str().unwrap_or_default();
-        if s.parse::<std::net::IpAddr>().is_err() {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.invalid(format!("{at}.dnsConfig.nameservers[{i}]"), s, detail);
-        }
-    }
-    if let Some(os) = object::get(spec, "os") {
-        match text(os, "name") {
-            "" => errors.required(format!("{at}.os.name"), ""),
-            "linux" | "windows" => {}
-            other => errors.not_supported(format!("{at}.os.name"), other, &["linux", "windows"]),
-        }
-    }
-    let mut used = HashSet::new();
-    for list in ["initContainers", "containers"] {
-        for (i, c) in object::list(spec, list).iter().enumerate() {
-            for (j, p) in object::list(c, "ports").iter().enumerate() {
-                let at = format!("{at}.{list}[{i}].ports[{j}]");
-                let host = p["hostPort"].as_i64().unwrap_or(0);
-                if host == 0 {
-                    continue;
-                }
-                if spec["hostNetwork"] == true && p["containerPort"].as_i64() != Some(host) {
-                    let detail = "must match `hostPort` when `hostNetwork` is true";
-                    errors.invalid(format!("{at}.containerPort"), &p["containerPort"], detail);
-                }
-                let key = format!("{}/{}/{host}", text(p, "protocol"), text(p, "hostIP"));
-                if list == "containers" && !used.insert(key.clone()) {
-                    errors.duplicate(format!("{at}.hostPort"), key.as_str());
-                }
-            }
+    for option in config.each("options") {
+        if option.text("name").is_empty() {
+            errors.required(option.path.as_str(), "must not be empty");
         }
     }
 }

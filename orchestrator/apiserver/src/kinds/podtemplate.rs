@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{BASE, Kind, NAME, apps, column, pod_validation};
-use crate::validation::Errors;
+use super::check::At;
+use super::{BASE, Kind, NAME, apps, column, workload};
 use crate::{object, table};
 
 pub(crate) static KIND: Kind = Kind {
@@ -12,17 +12,11 @@ pub(crate) static KIND: Kind = Kind {
     kind: "PodTemplate",
     generation: true,
     default: apps::default_template,
-    validate,
+    validate: |o, errors| workload::template(&At::root(o).of("template"), errors),
     columns: &[NAME, column("Containers"), column("Images"), column("Pod Labels")],
     row: |o, _| row(o),
     ..BASE
 };
-
-fn validate(o: &Value, errors: &mut Errors) {
-    let template = &o["template"];
-    crate::registry::validate_labels(&template["metadata"], "template.metadata", errors);
-    pod_validation::validate_spec(&template["spec"], "template.spec", errors);
-}
 
 fn row(o: &Value) -> Vec<Value> {
     let (names, images) = table::containers(object::get(o, "template.spec"));

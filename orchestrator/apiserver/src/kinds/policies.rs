@@ -1,10 +1,10 @@
 //! ValidatingAdmissionPolicy and MutatingAdmissionPolicy with their bindings: admission by expressions
 //! (kubernetes: pkg/apis/admissionregistration/{v1/defaults.go,validation/validation.go}).
 
-use apimachinery::selector::Selector;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column};
 use crate::policies::compile;
 use crate::validation::Errors;
@@ -144,11 +144,7 @@ fn validate_policy(o: &Value, errors: &mut Errors) {
 
 fn validate_matches(m: &Value, at: &str, errors: &mut Errors) {
     for key in ["namespaceSelector", "objectSelector"] {
-        if let Some(s) = object::get(m, key)
-            && let Err(e) = Selector::from_json(Some(s))
-        {
-            errors.invalid(format!("{at}.{key}"), s, &e.to_string());
-        }
+        At::new(m, at).of(key).selector(errors);
     }
     for key in ["resourceRules", "excludeResourceRules"] {
         for (i, rule) in object::list(m, key).iter().enumerate() {

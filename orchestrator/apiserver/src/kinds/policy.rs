@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::apps::validate_int_or_percent;
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column};
 use crate::validation::Errors;
 use crate::{object, table};
@@ -27,32 +27,17 @@ pub(crate) static PDB: Kind = Kind {
 };
 
 fn validate(o: &Value, errors: &mut Errors) {
-    let (min, max) = (object::get(o, "spec.minAvailable"), object::get(o, "spec.maxUnavailable"));
-    if min.is_some() && max.is_some() {
-        errors.invalid(
-            "spec",
-            object::get(o, "spec").unwrap_or(&Value::Null),
-            "minAvailable and maxUnavailable cannot be both set",
-        );
+    let spec = At::root(o).of("spec");
+    let (min, max) = (spec.of("minAvailable"), spec.of("maxUnavailable"));
+    if min.given() && max.given() {
+        spec.invalid("minAvailable and maxUnavailable cannot be both set", errors);
     }
-    for (field, v) in [("minAvailable", min), ("maxUnavailable", max)] {
-        if let Some(v) = v {
-            validate_int_or_percent(v, &format!("spec.{field}"), errors);
-        }
+    for amount in [min, max] {
+        amount.amount(errors);
+        amount.at_most_all(errors);
     }
-    if let Some(s) = object::get(o, "spec.selector")
-        && let Err(e) = apimachinery::selector::Selector::from_json(Some(s))
-    {
-        errors.invalid("spec.selector", s, &e.to_string());
-    }
-    match object::text(o, "spec.unhealthyPodEvictionPolicy") {
-        Some("AlwaysAllow" | "IfHealthyBudget") | None => {}
-        Some(other) => errors.not_supported(
-            "spec.unhealthyPodEvictionPolicy",
-            other,
-            &["AlwaysAllow", "IfHealthyBudget"],
-        ),
-    }
+    spec.of("selector").selector(errors);
+    spec.of("unhealthyPodEvictionPolicy").one_of(&["AlwaysAllow", "IfHealthyBudget"], errors);
 }
 
 fn row(o: &Value, now: Timestamp) -> Vec<Value> {

@@ -1,8 +1,10 @@
 //! Roles and bindings: who may do what.
 
+use apimachinery::name;
 use serde_json::Value;
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column, wide};
 use crate::validation::Errors;
 use crate::{object, table};
@@ -22,7 +24,10 @@ pub(crate) static CLUSTER_ROLE: Kind = Kind {
     singular: "clusterrole",
     kind: "ClusterRole",
     namespaced: false,
-    validate: |o, e| validate_rules(o, e, false),
+    validate: |o, e| {
+        validate_rules(o, e, false);
+        validate_aggregation(&At::root(o).of("aggregationRule"), e);
+    },
     ..ROLE_BASE
 };
 
@@ -106,35 +111,48 @@ fn default_binding(o: &mut Value) {
     }
 }
 
+/// A role that is made of others says which.
+fn validate_aggregation(rule: &At<'_>, errors: &mut Errors) {
+    let selectors = rule.of("clusterRoleSelectors");
+    if rule.given() && rule.len("clusterRoleSelectors") == 0 {
+        let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        errors.required(selectors.path.as_str(), detail);
+    }
+    selectors.items().for_each(|s| s.selector(errors));
+}
+
+/// kubernetes: pkg/apis/rbac/validation/validation.go
 fn validate_binding(o: &Value, errors: &mut Errors) {
-    match object::text(o, "roleRef.kind") {
-        Some("ClusterRole") => {}
-        Some("Role") if o.get("metadata").and_then(|m| m.get("namespace")).is_some() => {}
-        Some(other) => errors.not_supported("roleRef.kind", other, &["ClusterRole", "Role"]),
-        None => errors.required("roleRef.kind", ""),
+    let o = At::root(o);
+    let namespaced = o.of("metadata.namespace").given();
+    let role = o.of("roleRef");
+    if role.text("apiGroup") != GROUP {
+        errors.not_supported("roleRef.apiGroup", role.text("apiGroup"), &[GROUP]);
     }
-    if object::text(o, "roleRef.name").is_none_or(str::is_empty) {
-        errors.required("roleRef.name", "");
+    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    if !kinds.contains(&role.text("kind")) {
+        errors.not_supported("roleRef.kind", role.text("kind"), kinds);
     }
-    for (i, s) in object::list(o, "subjects").iter().enumerate() {
-        if s["name"].as_str().is_none_or(str::is_empty) {
-            errors.required(format!("subjects[{i}].name"), "");
-        }
-        match s["kind"].as_str() {
-            Some("User" | "Group") => {}
-            Some("ServiceAccount") => {
-                if s["namespace"].as_str().is_none_or(str::is_empty) {
-                    errors.required(format!("subjects[{i}].namespace"), "");
+    role.of("name").must_be_name(name::path_segment, errors);
+    for subject in o.each("subjects") {
+        subject.of("name").required(errors);
+        let (kind, group) = (subject.of("kind"), subject.of("apiGroup"));
+        match kind.str() {
+            "ServiceAccount" => {
+                subject.of("name").name_if(name::dns_subdomain, errors);
+                if !group.str().is_empty() {
+                    errors.not_supported(group.path.as_str(), group.str(), &[""]);
+                }
+                subject.of("namespace").required(errors);
+            }
+            "User" | "Group" => {
+                if group.str() != GROUP {
+                    errors.not_supported(group.path.as_str(), group.str(), &[GROUP]);
                 }
             }
-            Some(other) => {
-                errors.not_supported(
-                    format!("subjects[{i}].kind"),
-                    other,
-                    &["Group", "ServiceAccount", "User"],
-                );
+            other => {
+                errors.not_supported(kind.path.as_str(), other, &["ServiceAccount", "User", "Group"]);
             }
-            None => errors.required(format!("subjects[{i}].kind"), ""),
         }
     }
 }

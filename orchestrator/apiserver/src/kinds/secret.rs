@@ -62,18 +62,46 @@ fn validate(o: &Value, errors: &mut Errors) {
         }
     }
     if size > MAX_DATA_BYTES {
-        errors.invalid("data", "", "Too long: may not be more than 1048576 bytes");
+        errors.too_long("data", MAX_DATA_BYTES as u64);
     }
-    let needed: &[&str] = match object::text(o, "type") {
-        Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
-        Some("kubernetes.io/dockerconfigjson") => &[".dockerconfigjson"],
-        Some("kubernetes.io/ssh-auth") => &["ssh-privatekey"],
-        _ => &[],
-    };
-    for key in needed {
-        if data.is_none_or(|d| !d.contains_key(*key)) {
-            errors.required(format!("data[{key}]"), "");
+    validate_type(o, errors);
+}
+
+/// What a secret of a known type must hold.
+fn validate_type(o: &Value, errors: &mut Errors) {
+    const ACCOUNT: &str = "kubernetes.io/service-account.name";
+    let has = |key: &str| o["data"].get(key).is_some();
+    let mut need = |key: &str| errors.required(format!("data[{key}]"), "");
+    match object::text(o, "type").unwrap_or_default() {
+        "kubernetes.io/service-account-token"
+            if o["metadata"]["annotations"][ACCOUNT].as_str().is_none_or(str::is_empty) =>
+        {
+            errors.required(format!("metadata.annotations[{ACCOUNT}]"), "");
         }
+        "kubernetes.io/dockercfg" => docker_config(o, ".dockercfg", errors),
+        "kubernetes.io/dockerconfigjson" => docker_config(o, ".dockerconfigjson", errors),
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            ["username", "password"].into_iter().for_each(need);
+        }
+        "kubernetes.io/ssh-auth" if o["data"]["ssh-privatekey"].as_str().is_none_or(str::is_empty) => {
+            need("ssh-privatekey");
+        }
+        "kubernetes.io/tls" => ["tls.crt", "tls.key"].into_iter().filter(|k| !has(k)).for_each(need),
+        _ => {}
+    }
+}
+
+/// Whose content is an object in JSON.
+fn docker_config(o: &Value, key: &str, errors: &mut Errors) {
+    let at = format!("data[{key}]");
+    let Some(text) = o["data"].get(key).and_then(Value::as_str) else { return errors.required(at, "") };
+    let content = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+    if let Err(why) = serde_json::from_slice::<Map<String, Value>>(&content) {
+        let why = match content.is_empty() {
+            true => "unexpected end of JSON input".to_owned(),
+            false => why.to_string(),
+        };
+        errors.invalid(at, "<secret contents redacted>", &why);
     }
 }
 

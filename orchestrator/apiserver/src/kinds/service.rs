@@ -1,13 +1,12 @@
 //! Service: a name and an address for pods. Addresses and node ports are given out in `allocator.rs`.
 
-use std::collections::HashSet;
+pub(super) mod rules;
 
 use apimachinery::name;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, column, pod_parts, wide};
-use crate::validation::Errors;
+use super::{AGE, BASE, Kind, NAME, column, wide};
 use crate::{object, table};
 
 pub(crate) static KIND: Kind = Kind {
@@ -21,8 +20,8 @@ pub(crate) static KIND: Kind = Kind {
     default,
     prepare_create: |o| o["status"] = json!({"loadBalancer": {}}),
     prepare_update,
-    validate,
-    validate_update,
+    validate: rules::service,
+    validate_update: rules::stays,
     fields: &["spec.clusterIP", "spec.type"],
     columns: &[
         NAME,
@@ -77,7 +76,8 @@ fn default(o: &mut Value) {
         return;
     }
     object::default_text(spec, "internalTrafficPolicy", "Cluster");
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+    let external = !object::list(spec, "externalIPs").is_empty();
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || external {
         object::default_text(spec, "externalTrafficPolicy", "Cluster");
     }
     if kind == "LoadBalancer" {
@@ -108,6 +108,14 @@ fn prepare_update(new: &mut Value, old: &Value) {
             }
         }
     }
+    // One who changes the old field means the first of the new one (kubernetes: pkg/registry/core/service NormalizeClusterIPs).
+    let (ip, before) = (object::get(new, "spec.clusterIP").cloned(), object::get(old, "spec.clusterIP"));
+    if let Some(ip) = ip.filter(|ip| ip != "" && Some(ip) != before)
+        && object::get(new, "spec.clusterIPs") == object::get(old, "spec.clusterIPs")
+        && let Some(first) = object::list_mut(new, "spec.clusterIPs").first_mut()
+    {
+        *first = ip;
+    }
     if kind_of(new) == "ExternalName" && kind_of(old) != "ExternalName" {
         let spec = object::child(new, "spec");
         for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -115,10 +123,16 @@ fn prepare_update(new: &mut Value, old: &Value) {
         }
     }
     // Of the old type, and not asked for anew (kubernetes: pkg/registry/core/service dropTypeDependentFields).
-    let outside = |o: &Value| matches!(kind_of(o), "NodePort" | "LoadBalancer");
+    let outside = |o: &Value| {
+        matches!(kind_of(o), "NodePort" | "LoadBalancer") || !object::list(o, "spec.externalIPs").is_empty()
+    };
+    let balanced = |o: &Value| kind_of(o) == "LoadBalancer";
+    let checked = |o: &Value| balanced(o) && object::text(o, "spec.externalTrafficPolicy") == Some("Local");
     for (key, goes) in [
         ("externalTrafficPolicy", outside(old) && !outside(new)),
-        ("allocateLoadBalancerNodePorts", kind_of(old) == "LoadBalancer" && kind_of(new) != "LoadBalancer"),
+        ("allocateLoadBalancerNodePorts", balanced(old) && !balanced(new)),
+        ("loadBalancerClass", balanced(old) && !balanced(new)),
+        ("healthCheckNodePort", checked(old) && !checked(new)),
     ] {
         let spec = object::child(new, "spec");
         if goes && object::get(spec, key) == object::get(&old["spec"], key) {
@@ -142,114 +156,6 @@ fn prepare_update(new: &mut Value, old: &Value) {
                 object::default(p, "nodePort", n.clone());
             }
         }
-    }
-}
-
-fn validate(o: &Value, errors: &mut Errors) {
-    let spec = &o["spec"];
-    let kind = kind_of(o);
-    if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName") {
-        errors.not_supported("spec.type", kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
-    }
-    let ports = object::list(spec, "ports");
-    let headless = object::text(spec, "clusterIP") == Some("None");
-    if ports.is_empty() && !headless && kind != "ExternalName" {
-        errors.required("spec.ports", "");
-    }
-    if kind == "ExternalName" {
-        match object::text(spec, "externalName") {
-            None | Some("") => errors.required("spec.externalName", ""),
-            Some(n) => {
-                if let Err(e) = name::dns_subdomain(n.trim_end_matches('.')) {
-                    errors.invalid("spec.externalName", n, &e);
-                }
-            }
-        }
-    }
-    if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-        errors.invalid(
-            "spec.clusterIPs[0]",
-            "None",
-            &format!("may not be set to 'None' for {kind} services"),
-        );
-    }
-    if !matches!(object::text(spec, "sessionAffinity"), None | Some("None" | "ClientIP")) {
-        errors.not_supported(
-            "spec.sessionAffinity",
-            object::text(spec, "sessionAffinity").unwrap_or_default(),
-            &["ClientIP", "None"],
-        );
-    }
-    if let Some(n) = object::int(spec, "sessionAffinityConfig.clientIP.timeoutSeconds")
-        && !(1..=86400).contains(&n)
-    {
-        let detail = "must be greater than 0 and less than 86400";
-        errors.invalid("spec.sessionAffinityConfig.clientIP.timeoutSeconds", n, detail);
-    }
-    for (k, v) in spec["selector"].as_object().into_iter().flatten() {
-        if let Err(e) = name::qualified_name(k) {
-            errors.invalid("spec.selector", k.as_str(), &e);
-        }
-        if let Some(Err(e)) = v.as_str().map(name::label_value) {
-            errors.invalid("spec.selector", v, &e);
-        }
-    }
-    for (i, ip) in object::list(spec, "externalIPs").iter().enumerate() {
-        let ip = ip.as_str().unwrap_or_default();
-        if ip.parse::<std::net::IpAddr>().is_err() {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.invalid(format!("spec.externalIPs[{i}]"), ip, detail);
-        }
-    }
-    pod_parts::one_of(spec, "spec", "internalTrafficPolicy", &["Cluster", "Local"], errors);
-    if let Some(policy) = object::text(spec, "externalTrafficPolicy") {
-        let outside = matches!(kind, "NodePort" | "LoadBalancer")
-            || kind == "ClusterIP" && !object::list(spec, "externalIPs").is_empty();
-        if !outside {
-            let detail = "may only be set for externally-accessible services";
-            errors.invalid("spec.externalTrafficPolicy", policy, detail);
-        }
-        pod_parts::one_of(spec, "spec", "externalTrafficPolicy", &["Cluster", "Local"], errors);
-    }
-    let mut names = HashSet::new();
-    let mut seen = HashSet::new();
-    for (i, p) in ports.iter().enumerate() {
-        let at = format!("spec.ports[{i}]");
-        let n = p["name"].as_str().unwrap_or_default();
-        if n.is_empty() {
-            if ports.len() > 1 {
-                errors.required(format!("{at}.name"), "");
-            }
-        } else if let Err(e) = name::dns_label(n) {
-            errors.invalid(format!("{at}.name"), n, &e);
-        } else if !names.insert(n) {
-            errors.duplicate(format!("{at}.name"), n);
-        }
-        let number = p["port"].as_i64().unwrap_or(0);
-        if !(1..=65535).contains(&number) {
-            errors.invalid(format!("{at}.port"), number, "must be between 1 and 65535, inclusive");
-        }
-        pod_parts::port(&p["targetPort"], &format!("{at}.targetPort"), errors);
-        let protocol = p["protocol"].as_str().unwrap_or_default();
-        if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            errors.not_supported(format!("{at}.protocol"), protocol, &["SCTP", "TCP", "UDP"]);
-        }
-        if !seen.insert((number, protocol)) {
-            errors.duplicate(at.as_str(), &json!({"port": number, "protocol": protocol}));
-        }
-        if matches!(kind, "ClusterIP" | "ExternalName") && p["nodePort"].as_i64().is_some_and(|n| n != 0) {
-            errors.forbidden(format!("{at}.nodePort"), "may not be used when `type` is 'ClusterIP'");
-        }
-    }
-}
-
-fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let (a, b) = (
-        object::text(old, "spec.clusterIP").unwrap_or_default(),
-        object::text(new, "spec.clusterIP").unwrap_or_default(),
-    );
-    if kind_of(old) != "ExternalName" && kind_of(new) != "ExternalName" && !a.is_empty() && a != b {
-        errors.invalid("spec.clusterIPs[0]", b, "may not change once set");
     }
 }
 

@@ -1,12 +1,13 @@
 //! StatefulSet and DaemonSet: pods with names of their own, and one pod on each node.
 
+use apimachinery::name;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::apps::{
-    default_template, not_negative, selector_stays, validate_int_or_percent, validate_workload,
-};
-use super::{AGE, BASE, Kind, NAME, column, storage, wide};
+use super::apps::{default_template, selector_stays};
+use super::check::At;
+use super::storage::claim_rules;
+use super::{AGE, BASE, Kind, NAME, column, storage, wide, workload};
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -15,6 +16,7 @@ pub(crate) static STATEFUL_SET: Kind = Kind {
     resource: "statefulsets",
     singular: "statefulset",
     kind: "StatefulSet",
+    name_rule: name::dns_label,
     short: &["sts"],
     categories: &["all"],
     generation: true,
@@ -23,6 +25,7 @@ pub(crate) static STATEFUL_SET: Kind = Kind {
     default: default_stateful,
     prepare_create: |o| o["status"] = json!({"replicas": 0, "availableReplicas": 0}),
     validate: validate_stateful,
+    validate_create: validate_new_stateful,
     validate_update: stateful_stays,
     columns: &[NAME, column("Ready"), AGE, wide("Containers"), wide("Images")],
     row: stateful_row,
@@ -85,32 +88,53 @@ fn default_stateful(o: &mut Value) {
 }
 
 fn validate_stateful(o: &Value, errors: &mut Errors) {
-    validate_workload(o, errors);
-    not_negative(o, "minReadySeconds", errors);
-    not_negative(o, "revisionHistoryLimit", errors);
-    match object::text(o, "spec.podManagementPolicy") {
-        Some("OrderedReady" | "Parallel") => {}
-        other => {
-            let given = other.unwrap_or_default();
-            errors.not_supported("spec.podManagementPolicy", given, &["OrderedReady", "Parallel"]);
-        }
+    const POLICIES: [&str; 2] = ["OrderedReady", "Parallel"];
+    let spec = At::root(o).of("spec");
+    let policy = spec.of("podManagementPolicy");
+    if !POLICIES.contains(&policy.str()) {
+        policy.invalid("must be 'OrderedReady' or 'Parallel'", errors);
     }
-    let partition = "spec.updateStrategy.rollingUpdate";
-    match object::text(o, "spec.updateStrategy.type") {
-        Some("RollingUpdate") => {
-            if let Some(n) = object::int(o, &format!("{partition}.partition")).filter(|n| *n < 0) {
-                errors.invalid(format!("{partition}.partition"), n, "must be greater than or equal to 0");
+    let strategy = spec.of("updateStrategy");
+    let rolling = strategy.of("rollingUpdate");
+    match strategy.text("type") {
+        "OnDelete" if rolling.given() => {
+            rolling.invalid("only allowed for updateStrategy 'RollingUpdate'", errors);
+        }
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            rolling.of("partition").not_negative(errors);
+            if let Some(unavailable) = rolling.get("maxUnavailable") {
+                unavailable.amount(errors);
+                if unavailable.amount_value() == 0 {
+                    unavailable.invalid("cannot be 0", errors);
+                }
+                unavailable.at_most_all(errors);
             }
         }
-        Some("OnDelete") => {
-            if let Some(r) = object::get(o, partition) {
-                errors.invalid(partition, r, "only allowed for updateStrategy 'RollingUpdate'");
-            }
-        }
-        other => {
-            let given = other.unwrap_or_default();
-            errors.not_supported("spec.updateStrategy", given, &["RollingUpdate", "OnDelete"]);
-        }
+        other => errors.invalid(
+            strategy.path.as_str(),
+            &json!({"Type": other, "RollingUpdate": null}),
+            "must be 'RollingUpdate' or 'OnDelete'",
+        ),
+    }
+    for when in ["whenDeleted", "whenScaled"] {
+        spec.of(&format!("persistentVolumeClaimRetentionPolicy.{when}"))
+            .one_of(&["Retain", "Delete"], errors);
+    }
+    for field in ["replicas", "minReadySeconds", "ordinals.start"] {
+        spec.of(field).not_negative(errors);
+    }
+    let rules = workload::Rules { empty: "statefulset", deadline: "StatefulSet", required: true };
+    workload::selected_template(&spec, &rules, errors);
+    spec.of("revisionHistoryLimit").not_negative(errors);
+}
+
+/// Older servers took any name and any claims, and what they took may still be changed.
+fn validate_new_stateful(o: &Value, errors: &mut Errors) {
+    let spec = At::root(o).of("spec");
+    spec.of("serviceName").name_if(name::dns_label, errors);
+    for claim in spec.each("volumeClaimTemplates") {
+        claim_rules::claim_spec(&claim.of("spec"), errors);
     }
 }
 
@@ -167,34 +191,37 @@ fn default_daemon(o: &mut Value) {
 }
 
 fn validate_daemon(o: &Value, errors: &mut Errors) {
-    validate_workload(o, errors);
-    not_negative(o, "minReadySeconds", errors);
-    not_negative(o, "revisionHistoryLimit", errors);
-    let rolling = "spec.updateStrategy.rollingUpdate";
-    match object::text(o, "spec.updateStrategy.type") {
-        Some("RollingUpdate") => {
-            let of = |f: &str| object::get(o, &format!("{rolling}.{f}")).cloned().unwrap_or(Value::Null);
-            let (unavailable, surge) = (of("maxUnavailable"), of("maxSurge"));
-            for (f, v) in [("maxUnavailable", &unavailable), ("maxSurge", &surge)] {
-                validate_int_or_percent(v, &format!("{rolling}.{f}"), errors);
+    let spec = At::root(o).of("spec");
+    let rules = workload::Rules { empty: "daemonset", deadline: "DaemonSet", required: false };
+    workload::selected_template(&spec, &rules, errors);
+    spec.of("minReadySeconds").not_negative(errors);
+    let strategy = spec.of("updateStrategy");
+    match strategy.text("type") {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let rolling = strategy.of("rollingUpdate");
+            let (unavailable, surge) = (rolling.of("maxUnavailable"), rolling.of("maxSurge"));
+            for amount in [&unavailable, &surge] {
+                amount.amount(errors);
             }
-            let zero = |v: &Value| *v == 0 || v == "0%";
-            if zero(&unavailable) && zero(&surge) {
-                errors.required(format!("{rolling}.maxUnavailable"), "cannot be 0 when maxSurge is 0");
-            } else if !zero(&unavailable) && !zero(&surge) {
-                errors.invalid(
-                    format!("{rolling}.maxSurge"),
-                    &surge,
-                    "may not be set when maxUnavailable is non-zero",
-                );
+            for amount in [&unavailable, &surge] {
+                amount.at_most_all(errors);
+            }
+            match (unavailable.amount_value() != 0, surge.amount_value() != 0) {
+                (true, true) => surge.invalid("may not be set when maxUnavailable is non-zero", errors),
+                (false, false) => {
+                    errors.required(unavailable.path.as_str(), "cannot be 0 when maxSurge is 0");
+                }
+                _ => {}
             }
         }
-        Some("OnDelete") => {}
-        other => {
-            let given = other.unwrap_or_default();
-            errors.not_supported("spec.updateStrategy", given, &["RollingUpdate", "OnDelete"]);
-        }
+        other => errors.not_supported_value(
+            strategy.path.as_str(),
+            &json!({"Type": other, "RollingUpdate": null}),
+            &["RollingUpdate", "OnDelete"],
+        ),
     }
+    spec.of("revisionHistoryLimit").not_negative(errors);
 }
 
 fn daemon_row(o: &Value, now: Timestamp) -> Vec<Value> {

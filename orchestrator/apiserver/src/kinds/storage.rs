@@ -1,8 +1,13 @@
 //! PersistentVolume, PersistentVolumeClaim, StorageClass: what pods keep, and where it may come from.
 
+pub(super) mod claim_rules;
+mod volume_rules;
+
+use apimachinery::name;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column, volume, wide};
 use crate::validation::Errors;
 use crate::{object, table};
@@ -22,7 +27,8 @@ pub(crate) static VOLUME: Kind = Kind {
         o["status"] = json!({"phase": "Pending"});
         hold(o, "kubernetes.io/pv-protection");
     },
-    validate: validate_volume,
+    validate: |o, errors| volume_rules::spec(&At::root(o).of("spec"), errors),
+    validate_update: volume_rules::stays,
     columns: &[
         NAME,
         column("Capacity"),
@@ -49,10 +55,11 @@ pub(crate) static CLAIM: Kind = Kind {
     default: default_claim,
     prepare_create: |o| {
         o["status"] = json!({"phase": "Pending"});
+        settle_sources(object::child(o, "spec"));
         hold(o, "kubernetes.io/pvc-protection");
     },
-    validate: validate_claim,
-    validate_update: claim_stays,
+    validate: |o, errors| claim_rules::claim_spec(&At::root(o).of("spec"), errors),
+    validate_update: claim_rules::stays,
     columns: &[
         NAME,
         column("Status"),
@@ -103,6 +110,31 @@ fn hold(o: &mut Value, finalizer: &str) {
     }
 }
 
+/// A claim's two names of where its content comes from say the same
+/// (kubernetes: pkg/api/persistentvolumeclaim/util.go).
+fn settle_sources(spec: &mut Value) {
+    if let Some(old) = object::get(spec, "dataSource") {
+        let kind = (object::text(old, "kind"), object::text(old, "apiGroup").unwrap_or_default());
+        let known = matches!(
+            kind,
+            (Some("PersistentVolumeClaim"), "") | (Some("VolumeSnapshot"), "snapshot.storage.k8s.io")
+        );
+        // Others may only be named by the newer field.
+        if !known {
+            drop(object::remove(spec, "dataSource"));
+        }
+    }
+    match (object::get(spec, "dataSource").cloned(), object::get(spec, "dataSourceRef").cloned()) {
+        (Some(old), None) => spec["dataSourceRef"] = old,
+        (None, Some(new)) if object::text(&new, "namespace").is_none_or(str::is_empty) => {
+            let mut old = new;
+            drop(object::remove(&mut old, "namespace"));
+            spec["dataSource"] = old;
+        }
+        _ => {}
+    }
+}
+
 /// True for the class that claims without one get.
 pub(crate) fn is_default_class(o: &Value) -> bool {
     let annotations = object::get(o, "metadata.annotations");
@@ -121,130 +153,86 @@ pub(super) fn default_claim(o: &mut Value) {
     object::default(spec, "volumeMode", "Filesystem");
 }
 
-const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-
-fn validate_modes(o: &Value, errors: &mut Errors) {
-    let modes = object::list(o, "spec.accessModes");
-    if modes.is_empty() {
-        errors.required("spec.accessModes", "at least 1 access mode is required");
-    }
-    for (i, m) in modes.iter().filter_map(Value::as_str).enumerate() {
-        if !MODES.contains(&m) {
-            errors.not_supported(format!("spec.accessModes[{i}]"), m, &MODES);
-        }
-    }
-    if let Some(m) = object::text(o, "spec.volumeMode").filter(|m| !matches!(*m, "Block" | "Filesystem")) {
-        errors.not_supported("spec.volumeMode", m, &["Block", "Filesystem"]);
-    }
-}
-
-fn validate_volume(o: &Value, errors: &mut Errors) {
-    validate_modes(o, errors);
-    if object::get(o, "spec.capacity").and_then(|c| c.get("storage")).is_none() {
-        errors.required("spec.capacity", "");
-    }
-    match object::text(o, "spec.persistentVolumeReclaimPolicy") {
-        Some("Delete" | "Recycle" | "Retain") | None => {}
-        Some(other) => errors.not_supported(
-            "spec.persistentVolumeReclaimPolicy",
-            other,
-            &["Delete", "Recycle", "Retain"],
-        ),
-    }
-    const SOURCES: [&str; 21] = [
-        "awsElasticBlockStore",
-        "azureDisk",
-        "azureFile",
-        "cephfs",
-        "cinder",
-        "csi",
-        "fc",
-        "flexVolume",
-        "flocker",
-        "gcePersistentDisk",
-        "glusterfs",
-        "hostPath",
-        "iscsi",
-        "local",
-        "nfs",
-        "photonPersistentDisk",
-        "portworxVolume",
-        "quobyte",
-        "rbd",
-        "scaleIO",
-        "vsphereVolume",
-    ];
-    if !SOURCES.iter().any(|s| object::get(o, &format!("spec.{s}")).is_some()) {
-        errors.required("spec", "must specify a volume type");
-    }
-    if object::get(o, "spec.local").is_some() && object::get(o, "spec.nodeAffinity").is_none() {
-        errors.required("spec.nodeAffinity", "Local volume requires node affinity");
-    }
-}
-
-fn validate_claim(o: &Value, errors: &mut Errors) {
-    validate_modes(o, errors);
-    if object::get(o, "spec.resources.requests").and_then(|r| r.get("storage")).is_none() {
-        errors.required("spec.resources[storage]", "");
-    }
-}
-
-/// A claim may grow and be bound; nothing else changes.
-fn claim_stays(new: &Value, old: &Value, errors: &mut Errors) {
-    let rest = |o: &Value| {
-        let mut spec = o["spec"].clone();
-        drop(object::remove(&mut spec, "volumeAttributesClassName"));
-        if object::text(old, "spec.volumeName").is_none_or(str::is_empty) {
-            drop(object::remove(&mut spec, "volumeName"));
-        }
-        if object::text(old, "spec.storageClassName").is_none() {
-            drop(object::remove(&mut spec, "storageClassName"));
-        }
-        if let Some(r) = spec.get_mut("resources") {
-            drop(object::remove(r, "requests"));
-        }
-        spec
-    };
-    if rest(new) != rest(old) {
-        errors.forbidden("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
-    }
-    let size = |o: &Value| -> Option<apimachinery::quantity::Quantity> {
-        object::get(o, "spec.resources.requests")?.get("storage")?.as_str()?.parse().ok()
-    };
-    if let (Some(a), Some(b)) = (size(new), size(old))
-        && a < b
-    {
-        errors.forbidden("spec.resources.requests.storage", "field can not be less than previous value");
-    }
-}
-
 fn validate_class(o: &Value, errors: &mut Errors) {
-    if object::text(o, "provisioner").is_none_or(str::is_empty) {
-        errors.required("provisioner", "");
+    let o = At::root(o);
+    let provisioner = o.of("provisioner");
+    if provisioner.required(errors)
+        && let Err(why) = name::qualified_name(&provisioner.str().to_lowercase())
+    {
+        errors.invalid("provisioner", provisioner.str(), &why);
     }
-    match object::text(o, "reclaimPolicy") {
-        Some("Delete" | "Retain") | None => {}
-        Some(other) => errors.not_supported("reclaimPolicy", other, &["Delete", "Retain"]),
+    let parameters = o.of("parameters");
+    if o.len("parameters") > PARAMETERS {
+        errors.too_long("provisioner", PARAMETERS as u64);
+    } else if o.len("parameters") > 0 {
+        parameter_sizes(&parameters, errors);
     }
-    match object::text(o, "volumeBindingMode") {
-        Some("Immediate" | "WaitForFirstConsumer") | None => {}
-        Some(other) => {
-            errors.not_supported("volumeBindingMode", other, &["Immediate", "WaitForFirstConsumer"]);
+    let policy = o.of("reclaimPolicy");
+    policy.one_of(&["Delete", "Retain"], errors);
+    if !o.of("volumeBindingMode").given() {
+        errors.required("volumeBindingMode", "");
+    }
+    o.of("volumeBindingMode").one_of(&["Immediate", "WaitForFirstConsumer"], errors);
+    allowed_topologies(&o.of("allowedTopologies"), errors);
+}
+
+/// Entries, and bytes of all of them, that a class may hand its driver.
+const PARAMETERS: usize = 512;
+const PARAMETERS_SIZE: usize = 256 << 10;
+
+pub(super) fn parameter_sizes(parameters: &At<'_>, errors: &mut Errors) {
+    let mut size = 0;
+    for (k, v) in parameters.v.as_object().into_iter().flatten() {
+        if k.is_empty() {
+            errors.invalid(parameters.path.as_str(), k.as_str(), "field can not be empty.");
         }
+        size += k.len() + v.as_str().map_or(0, str::len);
+    }
+    if size > PARAMETERS_SIZE {
+        errors.too_long(parameters.path.as_str(), PARAMETERS_SIZE as u64);
+    }
+}
+
+fn allowed_topologies(all: &At<'_>, errors: &mut Errors) {
+    let mut terms: Vec<&Value> = Vec::new();
+    for term in all.clone().items() {
+        let expressions = term.of("matchLabelExpressions");
+        let mut keys: Vec<&str> = Vec::new();
+        for e in expressions.clone().items() {
+            let values = e.of("values");
+            if e.len("values") == 0 {
+                errors.required(values.path.as_str(), "");
+            }
+            let mut seen: Vec<&str> = Vec::new();
+            for v in values.items() {
+                if seen.contains(&v.str()) {
+                    errors.duplicate(v.path.as_str(), v.str());
+                }
+                seen.push(v.str());
+            }
+            let key = e.of("key");
+            key.name(name::qualified_name, errors);
+            if keys.contains(&key.str()) {
+                errors.duplicate(key.path.as_str(), key.str());
+            }
+            keys.push(key.str());
+        }
+        if terms.contains(&expressions.v) {
+            errors.duplicate(expressions.path.as_str(), "");
+        }
+        terms.push(expressions.v);
     }
 }
 
 fn class_stays(new: &Value, old: &Value, errors: &mut Errors) {
-    if new.get("parameters") != old.get("parameters") {
-        errors.forbidden("parameters", "updates to parameters are forbidden.");
+    let (new, old) = (At::root(new), At::root(old));
+    for field in ["parameters", "provisioner", "reclaimPolicy"] {
+        let at = new.of(field);
+        if at.v != old.of(field).v {
+            at.forbidden(&format!("updates to {field} are forbidden."), errors);
+        }
     }
-    if new.get("provisioner") != old.get("provisioner") {
-        errors.forbidden("provisioner", "updates to provisioner are forbidden.");
-    }
-    if new.get("reclaimPolicy") != old.get("reclaimPolicy") {
-        errors.forbidden("reclaimPolicy", "updates to reclaimPolicy are forbidden.");
-    }
-    errors.immutable("volumeBindingMode", new.get("volumeBindingMode"), old.get("volumeBindingMode"));
+    new.of("volumeBindingMode").immutable(&old.of("volumeBindingMode"), errors);
 }
 
 /// `RWO,ROX`, as printers shorten modes.

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use apimachinery::name;
-use apimachinery::selector::Selector;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column};
 use crate::policies::compile;
 use crate::validation::Errors;
@@ -108,11 +108,7 @@ fn validate(o: &Value, errors: &mut Errors) {
             );
         }
         for field in ["namespaceSelector", "objectSelector"] {
-            if let Some(s) = object::get(hook, field)
-                && let Err(e) = Selector::from_json(Some(s))
-            {
-                errors.invalid(format!("{at}.{field}"), s, &e.to_string());
-            }
+            At::new(hook, at.as_str()).of(field).selector(errors);
         }
         validate_client(hook, &at, errors);
         compile::check_conditions(

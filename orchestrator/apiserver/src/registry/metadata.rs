@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::Part;
 use crate::error::{ApiError, Result};
+use crate::kinds::check::At;
 use crate::kinds::{Kind, Served};
 use crate::object;
 use crate::validation::Errors;
@@ -138,51 +139,84 @@ pub(super) fn same_but_times(a: &Value, b: &Value) -> bool {
     same_managers && same_where(x, y, counts) && same_where(a, b, |k, _| k != "metadata")
 }
 
-/// Names, labels, annotations, finalizers, owners.
-pub(super) fn validate_metadata(kind: &Kind, o: &Value, errors: &mut Errors) {
-    let n = object::name(o);
-    if let Err(e) = (kind.name_rule)(n) {
-        errors.invalid("metadata.name", n, &e);
-    }
-    validate_labels(&o["metadata"], "metadata", errors);
-    let mut size = 0;
-    for (k, v) in object::get(o, "metadata.annotations").and_then(Value::as_object).into_iter().flatten() {
-        size += k.len() + v.as_str().map_or(0, str::len);
-        if let Err(e) = name::qualified_name(&k.to_lowercase()) {
-            errors.invalid("metadata.annotations", k.as_str(), &e);
-        }
-    }
-    if size > 256 << 10 {
-        errors.invalid("metadata.annotations", "", "Too long: may not be more than 262144 bytes");
-    }
-    for f in object::list(o, "metadata.finalizers") {
-        let f = f.as_str().unwrap_or_default();
-        if let Err(e) = name::qualified_name(f) {
-            errors.invalid("metadata.finalizers", f, &e);
-        }
-    }
-    let mut controllers = 0;
-    for (i, r) in object::list(o, "metadata.ownerReferences").iter().enumerate() {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if r[field].as_str().is_none_or(str::is_empty) {
-                errors.invalid(format!("metadata.ownerReferences[{i}].{field}"), "", "must not be empty");
-            }
-        }
-        controllers += usize::from(r["controller"] == true);
-    }
-    if controllers > 1 {
-        errors.invalid("metadata.ownerReferences", "", "Only one reference can have Controller set to true");
+/// What a new object's name begins with, as far as a name may begin so.
+pub(super) fn validate_generated(kind: &Kind, o: &Value, errors: &mut Errors) {
+    let prefix = object::text(o, "metadata.generateName").unwrap_or_default();
+    // More letters follow a dash.
+    let masked = match prefix.strip_suffix('-') {
+        Some(more) if !more.is_empty() => format!("{}a", &prefix[..prefix.len() - 2]),
+        _ => prefix.to_owned(),
+    };
+    if !prefix.is_empty()
+        && let Err(why) = (kind.name_rule)(&masked)
+    {
+        errors.invalid("metadata.generateName", prefix, &why);
     }
 }
 
-pub(crate) fn validate_labels(metadata: &Value, at: &str, errors: &mut Errors) {
-    for (k, v) in metadata["labels"].as_object().into_iter().flatten() {
-        if let Err(e) = name::qualified_name(k) {
-            errors.invalid(format!("{at}.labels"), k.as_str(), &e);
+/// Names, labels, annotations, owners, finalizers (apimachinery: pkg/api/validation/objectmeta.go).
+pub(super) fn validate_metadata(kind: &Kind, o: &Value, errors: &mut Errors) {
+    let meta = At::root(o).of("metadata");
+    meta.of("name").name(kind.name_rule, errors);
+    meta.of("labels").labels(errors);
+    meta.of("annotations").annotations(errors);
+    validate_owners(&meta, errors);
+    let finalizers = meta.of("finalizers");
+    for f in meta.each("finalizers") {
+        f.renamed(finalizers.path.as_str()).name(name::qualified_name, errors);
+    }
+    let has = |f: &str| object::list(meta.v, "finalizers").iter().any(|has| has == f);
+    if has("orphan") && has("foregroundDeletion") {
+        finalizers.invalid("finalizer orphan and foregroundDeletion cannot be both set", errors);
+    }
+}
+
+fn validate_owners(meta: &At<'_>, errors: &mut Errors) {
+    let owners = meta.of("ownerReferences");
+    let mut controller = String::new();
+    for owner in meta.each("ownerReferences") {
+        // Upstream does not say which.
+        let owner = owner.renamed(owners.path.as_str());
+        let version = owner.text("apiVersion");
+        if version.is_empty() || version.ends_with('/') {
+            errors.invalid(owner.of("apiVersion").path, version, "version must not be empty");
         }
-        let v = v.as_str().unwrap_or_default();
-        if let Err(e) = name::label_value(v) {
-            errors.invalid(format!("{at}.labels"), v, &e);
+        for field in ["kind", "name", "uid"] {
+            if owner.text(field).is_empty() {
+                errors.invalid(owner.of(field).path, "", "must not be empty");
+            }
         }
+        if (version, owner.text("kind")) == ("v1", "Event") {
+            owner.invalid("/v1, Kind=Event is disallowed from being an owner", errors);
+        }
+        if owner.flag("controller") {
+            let this = format!("{}/{}", owner.text("kind"), owner.text("name"));
+            if controller.is_empty() {
+                controller = this;
+            } else {
+                owners.invalid(&format!("Only one reference can have Controller set to true. Found \"true\" in references for {controller} and {this}"), errors);
+            }
+        }
+    }
+}
+
+/// An object that goes away takes no new finalizers.
+pub(super) fn validate_going(new: &Value, old: &Value, errors: &mut Errors) {
+    if !object::is_deleting(old) {
+        return;
+    }
+    let before = object::list(old, "metadata.finalizers");
+    let mut more: Vec<String> = object::list(new, "metadata.finalizers")
+        .iter()
+        .filter(|f| !before.contains(f))
+        .map(ToString::to_string)
+        .collect();
+    more.sort();
+    if !more.is_empty() {
+        let detail = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            more.join(", ")
+        );
+        errors.forbidden("metadata.finalizers", &detail);
     }
 }

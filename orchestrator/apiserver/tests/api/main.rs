@@ -20,6 +20,7 @@ mod protobuf;
 mod rego;
 mod resize;
 mod restart;
+mod validation;
 mod versions;
 mod webhook;
 mod workloads;

@@ -252,7 +252,7 @@ impl Object for Named {
         let bare = self.0.strip_suffix("Prefix");
         // A prefix may end in a dash, where more will follow.
         let text = if bare.is_some() && s.ends_with('-') { format!("{s}a") } else { s.as_ref().to_owned() };
-        let says = |good: bool, words: &str| if good { Ok(()) } else { Err(words.to_owned()) };
+        let says = |good: bool, words: &str| if good { Ok(()) } else { Err(name::Faults::from(words)) };
         let found = match bare.unwrap_or(self.0) {
             "dns1123Label" => name::dns_label(&text),
             "dns1123Subdomain" => name::dns_subdomain(&text),
@@ -269,6 +269,7 @@ impl Object for Named {
             "date" => says(s.len() == 10 && s.parse::<jiff::civil::Date>().is_ok(), "invalid date"),
             _ => says(crate::value::timestamp(s).is_some(), "invalid datetime"),
         };
-        Some(Ok(Value::Optional(found.err().map(|e| Arc::new(vec![Value::from(e)].into())))))
+        let told = |e: name::Faults| e.iter().map(|why| Value::from(why.to_owned())).collect::<Vec<_>>();
+        Some(Ok(Value::Optional(found.err().map(|e| Arc::new(told(e).into())))))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use apimachinery::name;
 use serde_json::Value;
 
+use super::super::check::At;
 use super::{one_of, text};
 use crate::object;
 use crate::validation::Errors;
@@ -43,10 +44,13 @@ fn requirements(s: &Value, key: &str, at: &str, numbers: bool, errors: &mut Erro
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => errors.invalid(format!("{at}.operator"), other, "not a valid selector operator"),
         }
-        if key == "matchExpressions"
-            && let Err(e) = name::qualified_name(text(r, "key"))
-        {
+        if let Err(e) = name::qualified_name(text(r, "key")) {
             errors.invalid(format!("{at}.key"), text(r, "key"), &e);
+        }
+        for (j, v) in values.iter().enumerate().filter(|_| !numbers) {
+            if let Some(Err(e)) = v.as_str().map(name::label_value) {
+                errors.invalid(format!("{at}.values[{j}]"), v, &e);
+            }
         }
     }
 }
@@ -63,7 +67,34 @@ fn weight(w: &Value, at: &str, errors: &mut Errors) {
 
 fn node_term(t: &Value, at: &str, errors: &mut Errors) {
     requirements(t, "matchExpressions", at, true, errors);
-    requirements(t, "matchFields", at, true, errors);
+    for r in At::new(t, at).each("matchFields") {
+        let (operator, key, values) = (r.of("operator"), r.of("key"), r.of("values"));
+        match operator.str() {
+            "In" | "NotIn" if r.len("values") != 1 => errors.required(
+                values.path.as_str(),
+                "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
+            ),
+            "In" | "NotIn" => {}
+            other => errors.invalid(operator.path.as_str(), other, "not a valid selector operator"),
+        }
+        if key.str() == "metadata.name" {
+            values.items().for_each(|v| v.name(name::dns_subdomain, errors));
+        } else {
+            errors.invalid(key.path.as_str(), key.str(), "not a valid field selector key");
+        }
+    }
+}
+
+/// What some node must be.
+pub(in crate::kinds) fn node_selector(s: &Value, at: &str, errors: &mut Errors) {
+    let at = format!("{at}.nodeSelectorTerms");
+    let terms = object::list(s, "nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.required(at.as_str(), "must have at least one node selector term");
+    }
+    for (i, t) in terms.iter().enumerate() {
+        node_term(t, &format!("{at}[{i}]"), errors);
+    }
 }
 
 fn pod_term(t: &Value, at: &str, errors: &mut Errors) {
@@ -75,15 +106,11 @@ fn pod_term(t: &Value, at: &str, errors: &mut Errors) {
         }
     }
     topology_key(t, at, errors);
+    At::new(t, at).of("topologyKey").name(name::qualified_name, errors);
 }
 
 fn topology_key(t: &Value, at: &str, errors: &mut Errors) {
-    let key = text(t, "topologyKey");
-    if key.is_empty() {
-        errors.required(format!("{at}.topologyKey"), "can not be empty");
-    } else if let Err(e) = name::qualified_name(key) {
-        errors.invalid(format!("{at}.topologyKey"), key, &e);
-    }
+    At::new(t, at).of("topologyKey").required_for("can not be empty", errors);
 }
 
 pub(in crate::kinds) fn affinity(spec: &Value, at: &str, errors: &mut Errors) {
@@ -92,14 +119,7 @@ pub(in crate::kinds) fn affinity(spec: &Value, at: &str, errors: &mut Errors) {
     if let Some(node) = object::get(affinity, "nodeAffinity") {
         let at = format!("{at}.nodeAffinity");
         if let Some(required) = object::get(node, REQUIRED) {
-            let at = format!("{at}.{REQUIRED}.nodeSelectorTerms");
-            let terms = object::list(required, "nodeSelectorTerms");
-            if terms.is_empty() {
-                errors.required(at.as_str(), "must have at least one node selector term");
-            }
-            for (i, t) in terms.iter().enumerate() {
-                node_term(t, &format!("{at}[{i}]"), errors);
-            }
+            node_selector(required, &format!("{at}.{REQUIRED}"), errors);
         }
         for (i, w) in object::list(node, PREFERRED).iter().enumerate() {
             let at = format!("{at}.{PREFERRED}[{i}]");
@@ -152,6 +172,24 @@ pub(in crate::kinds) fn spreading(spec: &Value, at: &str, errors: &mut Errors) {
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             one_of(c, &at, policy, &["Honor", "Ignore"], errors);
         }
+        spread_keys(&At::new(c, at.as_str()), errors);
         selector(&c["labelSelector"], &format!("{at}.labelSelector"), errors);
+    }
+}
+
+/// Keys whose values a pod's own labels give.
+fn spread_keys(c: &At<'_>, errors: &mut Errors) {
+    let selector = c.of("labelSelector");
+    let keys = c.of("matchLabelKeys");
+    if c.len("matchLabelKeys") > 0 && !selector.given() {
+        keys.forbidden("must not be specified when labelSelector is not set", errors);
+    }
+    for key in keys.items() {
+        key.name(name::qualified_name, errors);
+        let selected = selector.of("matchLabels").v.get(key.str()).is_some()
+            || selector.each("matchExpressions").any(|e| e.text("key") == key.str());
+        if selected {
+            key.invalid("exists in both matchLabelKeys and labelSelector", errors);
+        }
     }
 }
