@@ -39,6 +39,9 @@ const BEHAVIOR_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/behavior";
 /// Where v1 keeps the metrics it has no fields for.
 const METRICS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/metrics";
 
+/// Where v1 keeps the conditions (kubernetes: pkg/apis/autoscaling/v1/conversion.go).
+const CONDITIONS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/conditions";
+
 fn is_cpu(m: &Value) -> bool {
     m["type"] == "Resource"
         && m["resource"]["name"] == "cpu"
@@ -59,7 +62,10 @@ fn from_storage(o: &mut Value) {
         }
     }
     let others = (!others.is_empty()).then(|| Value::Array(others));
-    for (key, kept) in [(METRICS_ANNOTATION, others), (BEHAVIOR_ANNOTATION, behavior)] {
+    let conditions = object::get(o, "status.conditions").cloned();
+    for (key, kept) in
+        [(METRICS_ANNOTATION, others), (BEHAVIOR_ANNOTATION, behavior), (CONDITIONS_ANNOTATION, conditions)]
+    {
         if let Some(kept) = kept {
             let meta = object::child(o, "metadata");
             object::child(meta, "annotations")[key] = kept.to_string().into();
@@ -102,8 +108,15 @@ fn to_storage(o: &mut Value) {
     {
         object::child(o, "spec")["behavior"] = behavior;
     }
+    let annotation = o.get_mut("metadata").and_then(|m| m.get_mut("annotations"));
+    let conditions = annotation.and_then(|a| object::remove(a, CONDITIONS_ANNOTATION));
     if let Some(status) = o.get_mut("status") {
         drop(object::remove(status, "currentCPUUtilizationPercentage"));
+        if let Some(Value::String(text)) = conditions
+            && let Ok(conditions @ Value::Array(_)) = serde_json::from_str(&text)
+        {
+            status["conditions"] = conditions;
+        }
     }
 }
 
@@ -201,4 +214,30 @@ fn row(o: &Value, now: Timestamp) -> Vec<Value> {
         object::int(o, "status.currentReplicas").unwrap_or(0).to_string().into(),
         table::age(o, now),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v1_keeps_what_it_has_no_fields_for() {
+        let stored = json!({
+            "metadata": {"name": "a", "annotations": {"x": "y"}},
+            "spec": {"maxReplicas": 3, "metrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
+            ]},
+            "status": {"currentReplicas": 1, "conditions": [{"type": "AbleToScale", "status": "True"}]},
+        });
+        let mut o = stored.clone();
+        from_storage(&mut o);
+        assert_eq!(o["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}));
+        assert_eq!(o["status"], json!({"currentReplicas": 1}));
+        assert_eq!(
+            o["metadata"]["annotations"][CONDITIONS_ANNOTATION],
+            r#"[{"type":"AbleToScale","status":"True"}]"#
+        );
+        to_storage(&mut o);
+        assert_eq!(o, stored);
+    }
 }

@@ -4,11 +4,15 @@
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, column};
+use super::check::At;
+use super::storage::parameter_sizes;
+use super::{AGE, BASE, Kind, NAME, column, pod_parts};
 use crate::validation::Errors;
 use crate::{object, table};
 
 const GROUP: &str = "storage.k8s.io";
+/// Bytes of the name a driver has for a node.
+const NODE_ID_MAX: usize = 192;
 
 pub(crate) static DRIVER: Kind = Kind {
     group: GROUP,
@@ -16,6 +20,7 @@ pub(crate) static DRIVER: Kind = Kind {
     singular: "csidriver",
     kind: "CSIDriver",
     namespaced: false,
+    validate_create: |o, errors| pod_parts::driver_name(&At::root(o).of("metadata.name").renamed("name"), errors),
     default: |o| {
         let spec = object::child(o, "spec");
         object::default(spec, "attachRequired", true);
@@ -69,10 +74,21 @@ pub(crate) static NODE: Kind = Kind {
     validate: |o, errors| {
         let mut seen: Vec<&str> = Vec::new();
         for (i, d) in object::list(o, "spec.drivers").iter().enumerate() {
-            for field in ["name", "nodeID"] {
-                if object::text(d, field).is_none_or(str::is_empty) {
-                    errors.required(format!("spec.drivers[{i}].{field}"), "");
+            let at = At::new(d, format!("spec.drivers[{i}]"));
+            pod_parts::driver_name(&at.of("name"), errors);
+            let id = at.of("nodeID");
+            id.required(errors);
+            if id.str().len() > NODE_ID_MAX {
+                errors.too_long(id.path.as_str(), NODE_ID_MAX as u64);
+            }
+            at.of("allocatable.count").not_negative(errors);
+            let mut keys: Vec<&str> = Vec::new();
+            for key in at.each("topologyKeys") {
+                key.must_be_name(apimachinery::name::qualified_name, errors);
+                if keys.contains(&key.str()) {
+                    errors.duplicate(at.of("topologyKeys").path, key.str());
                 }
+                keys.push(key.str());
             }
             let name = object::text(d, "name").unwrap_or_default();
             if seen.contains(&name) {
@@ -94,8 +110,11 @@ pub(crate) static CAPACITY: Kind = Kind {
     singular: "csistoragecapacity",
     kind: "CSIStorageCapacity",
     validate: |o, errors| {
-        if object::text(o, "storageClassName").is_none_or(str::is_empty) {
-            errors.required("storageClassName", "");
+        let o = At::root(o);
+        o.of("storageClassName").must_be_name(apimachinery::name::dns_subdomain, errors);
+        o.of("nodeTopology").selector(errors);
+        for size in ["capacity", "maximumVolumeSize"].map(|f| o.of(f)).into_iter().filter(At::given) {
+            size.quantity_not_negative(errors);
         }
     },
     validate_update: |new, old, errors| {
@@ -144,9 +163,8 @@ pub(crate) static ATTRIBUTES_CLASS: Kind = Kind {
     short: &["vac"],
     namespaced: false,
     validate: |o, errors| {
-        if object::text(o, "driverName").is_none_or(str::is_empty) {
-            errors.required("driverName", "");
-        }
+        pod_parts::driver_name(&At::root(o).of("driverName"), errors);
+        parameter_sizes(&At::root(o).of("parameters"), errors);
         if object::get(o, "parameters").and_then(Value::as_object).is_none_or(serde_json::Map::is_empty) {
             errors.required("parameters", "must contain at least one key/value pair");
         }
