@@ -45,8 +45,15 @@ impl<'a> At<'a> {
         At { v: self.v, path: path.into() }
     }
 
+    /// Paths are made for every field that is looked at, most of which have no fault.
     fn under(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        let mut path = String::with_capacity(self.path.len() + 1 + key.len());
+        if !self.path.is_empty() {
+            path.push_str(&self.path);
+            path.push('.');
+        }
+        path.push_str(key);
+        path
     }
 
     /// The field, or the field of fields behind dots.
@@ -59,8 +66,8 @@ impl<'a> At<'a> {
 
     /// As [`At::of`], if it is there.
     pub(crate) fn get(&self, keys: &str) -> Option<At<'a>> {
-        let at = self.of(keys);
-        at.given().then_some(at)
+        let v = object::get(self.v, keys)?;
+        Some(At { v, path: self.under(keys) })
     }
 
     /// The items of the list in a field.
@@ -88,9 +95,9 @@ impl<'a> At<'a> {
     }
 
     pub(crate) fn len(&self, keys: &str) -> usize {
-        match self.of(keys).v {
-            Value::Array(l) => l.len(),
-            Value::Object(m) => m.len(),
+        match object::get(self.v, keys) {
+            Some(Value::Array(l)) => l.len(),
+            Some(Value::Object(m)) => m.len(),
             _ => 0,
         }
     }
@@ -101,15 +108,15 @@ impl<'a> At<'a> {
     }
 
     pub(crate) fn text(&self, keys: &str) -> &'a str {
-        self.of(keys).str()
+        object::text(self.v, keys).unwrap_or_default()
     }
 
     pub(crate) fn int(&self, keys: &str) -> Option<i64> {
-        self.of(keys).v.as_i64()
+        object::int(self.v, keys)
     }
 
     pub(crate) fn flag(&self, keys: &str) -> bool {
-        *self.of(keys).v == true
+        object::flag(self.v, keys)
     }
 
     /// The quantity that a value is, if it is one.

@@ -20,7 +20,9 @@ pub(crate) static DRIVER: Kind = Kind {
     singular: "csidriver",
     kind: "CSIDriver",
     namespaced: false,
-    validate_create: |o, errors| pod_parts::driver_name(&At::root(o).of("metadata.name").renamed("name"), errors),
+    validate_create: |o, errors| {
+        pod_parts::driver_name(&At::root(o).of("metadata.name").renamed("name"), errors)
+    },
     default: |o| {
         let spec = object::child(o, "spec");
         object::default(spec, "attachRequired", true);
