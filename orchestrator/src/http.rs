@@ -229,6 +229,7 @@ async fn readyz(State(door): State<Door>) -> Response {
     let failed: Vec<String> = door
         .server
         .checks()
+        .await
         .into_iter()
         .filter_map(|(name, result)| Some(format!("[-]{name} failed: {}\n", result.err()?)))
         .collect();
@@ -286,8 +287,9 @@ async fn graph(Query(asked): Query<std::collections::HashMap<String, String>>) -
     Redirect::to(&format!("/ui/explore?q={query}{tab}"))
 }
 
-async fn metrics() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, telemetry::metrics::CONTENT_TYPE)], telemetry::metrics::encode())
+async fn metrics(headers: HeaderMap) -> impl IntoResponse {
+    let (media, text) = telemetry::metrics::answer(headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()));
+    ([(header::CONTENT_TYPE, media)], text)
 }
 
 /// `/k8s/<path>` is the Kubernetes API's `/<path>`, as the logged-in user, with all checks.

@@ -3,6 +3,7 @@
 //! The published definitions lie compressed in the binary. They are read once, without their
 //! descriptions, into a table of a few hundred kilobytes; OpenAPI documents read them again when asked.
 
+mod conform;
 mod custom;
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::quantity::Quantity;
+pub use conform::json_type;
 
 static COMPRESSED: &[u8] = include_bytes!("../data/kubernetes-1.35.json.gz");
 /// Of the kinds that upstream has not.
@@ -66,7 +67,14 @@ pub enum Type {
     Map(Box<Type>),
     List(Box<Type>, ListKind),
     String,
+    /// Text in Base64.
+    Bytes,
+    /// `metav1.Time`: RFC 3339 to the second.
+    Time,
+    /// `metav1.MicroTime`: to the microsecond.
+    MicroTime,
     Integer,
+    Integer32,
     Number,
     Boolean,
     Quantity,
@@ -188,121 +196,6 @@ impl Schemas {
     pub fn kinds(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.kinds.keys().map(|(g, v, k)| (g.as_str(), v.as_str(), k.as_str()))
     }
-
-    /// Brings an object into the shape its kind has: unknown fields and nulls go, quantities become
-    /// canonical. Gives the paths of unknown fields, or the first value that has the wrong type.
-    pub fn conform(&self, ty: &Type, value: &mut Value) -> Result<Vec<String>, String> {
-        let mut unknown = Vec::new();
-        self.walk(ty, value, &mut String::new(), &mut unknown)?;
-        unknown.sort();
-        Ok(unknown)
-    }
-
-    fn walk(
-        &self,
-        ty: &Type,
-        value: &mut Value,
-        path: &mut String,
-        unknown: &mut Vec<String>,
-    ) -> Result<(), String> {
-        let wrong = |found: &Value, expected: &str, path: &str| {
-            let what = match found {
-                Value::Null => "null",
-                Value::Bool(_) => "bool",
-                Value::Number(_) => "number",
-                Value::String(_) => "string",
-                Value::Array(_) => "array",
-                Value::Object(_) => "object",
-            };
-            Err(format!(
-                "json: cannot unmarshal {what} into Go struct field {} of type {expected}",
-                path.trim_start_matches('.')
-            ))
-        };
-        let len = path.len();
-        match (ty, &mut *value) {
-            (Type::Any | Type::Free, _) | (_, Value::Null) => {}
-            (Type::Struct(n), Value::Object(m)) => {
-                let s = self.get(*n);
-                m.retain(|k, v| {
-                    if s.field(k).is_none() {
-                        unknown.push(format!(
-                            "{}{}{k}",
-                            path.trim_start_matches('.'),
-                            if path.is_empty() { "" } else { "." }
-                        ));
-                        return false;
-                    }
-                    // Null is absent, but for the times of events, which upstream prints as null.
-                    !v.is_null()
-                });
-                for (k, v) in m.iter_mut() {
-                    let Some(f) = s.field(k) else { continue };
-                    path.push('.');
-                    path.push_str(k);
-                    self.walk(&f.ty, v, path, unknown)?;
-                    path.truncate(len);
-                }
-            }
-            (Type::Map(inner), Value::Object(m)) => {
-                for (k, v) in m.iter_mut() {
-                    path.push('.');
-                    path.push_str(k);
-                    if v.is_null() && **inner == Type::String {
-                        *v = Value::String(String::new());
-                    }
-                    self.walk(inner, v, path, unknown)?;
-                    path.truncate(len);
-                }
-            }
-            (Type::List(inner, _), Value::Array(l)) => {
-                for (i, v) in l.iter_mut().enumerate() {
-                    path.push_str(&format!("[{i}]"));
-                    self.walk(inner, v, path, unknown)?;
-                    path.truncate(len);
-                }
-            }
-            (Type::String, Value::String(_))
-            | (Type::Boolean, Value::Bool(_))
-            | (Type::Number, Value::Number(_)) => {}
-            (Type::Integer, Value::Number(n)) => {
-                // 1.0 is an integer in JSON.
-                match n.as_f64() {
-                    Some(f)
-                        if n.as_i64().is_none()
-                            && n.as_u64().is_none()
-                            && f.fract() == 0.0
-                            && f.abs() < 9e15 =>
-                    {
-                        *value = Value::from(f as i64);
-                    }
-                    _ if n.as_i64().is_some() || n.as_u64().is_some() => {}
-                    _ => return wrong(value, "int64", path),
-                }
-            }
-            (Type::IntOrString, Value::Number(_) | Value::String(_)) => {}
-            (Type::Quantity, Value::String(_) | Value::Number(_)) => {
-                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                match text.parse::<Quantity>() {
-                    Ok(q) => *value = Value::String(q.to_string()),
-                    Err(e) => return Err(e.to_string()),
-                }
-            }
-            (Type::Struct(n), found) => {
-                let name = self.get(*n).name.rsplit('.').next().unwrap_or_default().to_owned();
-                return wrong(found, &name, path);
-            }
-            (Type::Map(_), found) => return wrong(found, "map", path),
-            (Type::List(..), found) => return wrong(found, "[]", path),
-            (Type::String, found) => return wrong(found, "string", path),
-            (Type::Boolean, found) => return wrong(found, "bool", path),
-            (Type::Integer, found) => return wrong(found, "int64", path),
-            (Type::Number, found) => return wrong(found, "float64", path),
-            (Type::IntOrString, found) => return wrong(found, "intstr.IntOrString", path),
-            (Type::Quantity, found) => return wrong(found, "resource.Quantity", path),
-        }
-        Ok(())
-    }
 }
 
 fn field(name: &str, r: &Raw, numbers: &HashMap<&str, u32>) -> Field {
@@ -327,13 +220,16 @@ fn resolve(r: &Raw, numbers: &HashMap<&str, u32>) -> Type {
         return match name.rsplit('.').next().unwrap_or_default() {
             "Quantity" => Type::Quantity,
             "IntOrString" => Type::IntOrString,
-            "Time" | "MicroTime" => Type::String,
+            "Time" => Type::Time,
+            "MicroTime" => Type::MicroTime,
             _ => numbers.get(name).map_or(Type::Any, |n| Type::Struct(*n)),
         };
     }
     match r.ty.as_deref() {
         Some("string") if r.format.as_deref() == Some("int-or-string") => Type::IntOrString,
+        Some("string") if r.format.as_deref() == Some("byte") => Type::Bytes,
         Some("string") => Type::String,
+        Some("integer") if r.format.as_deref() == Some("int32") => Type::Integer32,
         Some("integer") => Type::Integer,
         Some("number") => Type::Number,
         Some("boolean") => Type::Boolean,
@@ -356,7 +252,6 @@ fn resolve(r: &Raw, numbers: &HashMap<&str, u32>) -> Type {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn knows_pods() {
@@ -368,19 +263,5 @@ mod tests {
         assert!(containers.merge);
         let name = Key { name: "name".into(), default: None };
         assert!(matches!(&containers.ty, Type::List(_, ListKind::Map(keys)) if keys[..] == [name]));
-    }
-
-    #[test]
-    fn conforms() {
-        let s = schemas();
-        let ty = s.kind("", "v1", "Pod").expect("pods are a kind");
-        let mut pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "labels": null},
-            "spec": {"foo": 1, "containers": [{"name": "c", "bar": {}, "resources": {"limits": {"cpu": 1, "memory": "1024Mi"}}}]}});
-        let unknown = s.conform(&ty, &mut pod).expect("types are right");
-        assert_eq!(unknown, ["spec.containers[0].bar", "spec.foo"]);
-        assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "1", "memory": "1Gi"}));
-        assert!(pod["metadata"].get("labels").is_none());
-        let mut bad = json!({"spec": {"containers": "x"}});
-        assert!(s.conform(&ty, &mut bad).is_err());
     }
 }

@@ -3,7 +3,7 @@
 
 pub(crate) mod attributes;
 pub(crate) mod config;
-mod metrics;
+pub(crate) mod metrics;
 mod noderestriction;
 mod plugins;
 pub(crate) mod podsecurity;

@@ -5,6 +5,7 @@
 //! others whether they are there and what they have; [`proxy`] hands requests on to them.
 
 pub(crate) mod document;
+mod metrics;
 pub(crate) mod probe;
 pub(crate) mod proxy;
 pub(crate) mod register;
@@ -183,6 +184,9 @@ impl Aggregator {
     fn forget(&self, keep: impl Fn(&str) -> bool) {
         self.known.lock().retain(|name, known| {
             let kept = keep(name);
+            if !kept {
+                metrics::forget(name);
+            }
             if !kept && known.document.is_some() {
                 self.documents.fetch_add(1, Ordering::Relaxed);
             }

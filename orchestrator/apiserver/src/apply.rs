@@ -25,24 +25,17 @@ pub(crate) async fn respond(
     mut write: WriteContext,
     bytes: &[u8],
 ) -> Result<(u16, Value)> {
-    if ctx.query.get("fieldManager").is_none() {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
-    }
     write.apply = true;
     let (ns, name) = (ctx.info.namespace.clone(), ctx.info.name.clone());
-    let mut applied = body::decode(bytes, "application/apply-patch+yaml")?;
+    let (mut applied, twice) = body::decode_noting(bytes, patch::APPLY)?;
     if object::get(&applied, "metadata.managedFields").is_some() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     object::metadata(&mut applied).insert("name".to_owned(), name.clone().into());
     let validation = write.options.field_validation;
     let applied = match &served.custom {
-        Some(held) => custom::decode(&served, held, applied, validation, &mut ctx.warnings)?,
-        None => patch::conform(&served, applied, validation, &mut ctx.warnings)?,
+        Some(held) => custom::decode(&served, held, (applied, twice), validation, &mut ctx.warnings)?,
+        None => patch::conform_noting(&served, (applied, twice), validation, &mut ctx.warnings)?,
     };
     // An object that is not there yet is created, unless someone else is faster; one that changes meanwhile is merged
     // anew.

@@ -14,17 +14,19 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::dispatch::CertificateUser;
 use crate::error::{ApiError, Result};
 use crate::server::{Access, ApiServer};
 
 const ANONYMOUS: &str = "system:anonymous";
 
 /// A verified client certificate: the common name is the user, organizations are groups.
-pub(crate) fn from_certificate(der: &[u8]) -> Option<UserInfo> {
+pub(crate) fn from_certificate(der: &[u8]) -> Option<CertificateUser> {
     let (_, cert) = X509Certificate::from_der(der).ok()?;
     let name = cert.subject().iter_common_name().next()?.as_str().ok()?;
     let groups: Vec<&str> = cert.subject().iter_organization().filter_map(|o| o.as_str().ok()).collect();
-    Some(UserInfo::new(name, &groups))
+    let ends = cert.validity().not_after.timestamp() as f64;
+    Some(CertificateUser { user: UserInfo::new(name, &groups), ends })
 }
 
 impl ApiServer {

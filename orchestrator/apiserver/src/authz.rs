@@ -3,6 +3,7 @@
 use apimachinery::selector::FieldSelector;
 use apimachinery::user::{MASTERS, UserInfo};
 
+use crate::metrics::auth;
 use crate::node;
 use crate::server::{Access, ApiServer};
 
@@ -27,12 +28,15 @@ impl ApiServer {
                 Some(name) => node::authorize(&self.cache, name, access, fields),
                 None => Err(format!("unknown node for user {:?}", user.name)),
             };
+            auth::decided(true, opinion.is_ok());
             match opinion {
                 Ok(()) => return allowed,
                 Err(why) => reason = why,
             }
         }
-        Verdict { allowed: self.rbac.allows(user, access), reason }
+        let allowed = self.rbac.allows(user, access);
+        auth::decided(false, allowed);
+        Verdict { allowed, reason }
     }
 
     /// Whose word allows what is allowed: upstream's sentence about a binding, or nothing.

@@ -1,7 +1,11 @@
 //! Request bodies in, response bodies out.
 
+pub(crate) mod output;
+pub(crate) mod twice;
+
 use std::time::Duration;
 
+use apimachinery::schema::json_type;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -10,6 +14,8 @@ use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
 use crate::error::{ApiError, Result};
+use crate::patch::APPLY;
+use twice::Twice;
 
 /// Upstream's bound on a request.
 const MAX_BYTES: usize = 3 << 20;
@@ -43,33 +49,79 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// An object from JSON or YAML.
+/// An object from JSON, YAML or protobuf.
 pub(crate) fn decode(bytes: &[u8], media: &str) -> Result<Value> {
-    let v: Value = match media {
-        "application/json" | "" => serde_json::from_slice(bytes).map_err(|e| {
-            ApiError::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
-        })?,
-        crate::protobuf::MEDIA_TYPE => crate::protobuf::decode(bytes)?,
-        "application/yaml" | "application/apply-patch+yaml" => decode_yaml(bytes)?,
-        other => {
-            let message = format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, not {other}"
-            );
-            return Err(ApiError::new(415, "UnsupportedMediaType", message));
-        }
-    };
-    if v.is_object() { Ok(v) } else { Err(ApiError::bad_request("the request body is no object")) }
+    Ok(read_as(bytes, media, false)?.0)
 }
 
-fn decode_yaml(bytes: &[u8]) -> Result<Value> {
+/// As [`decode`], with what stands twice in it.
+pub(crate) fn decode_noting(bytes: &[u8], media: &str) -> Result<(Value, Twice)> {
+    read_as(bytes, media, true)
+}
+
+fn read_as(bytes: &[u8], media: &str, noting: bool) -> Result<(Value, Twice)> {
+    let (v, twice) = match media {
+        "application/json" | "" => {
+            let v = serde_json::from_slice(bytes).map_err(|e| {
+                let why = match bytes.trim_ascii() {
+                    b"" => "unexpected end of JSON input".to_owned(),
+                    _ => e.to_string(),
+                };
+                ApiError::bad_request(format!("couldn't get version/kind; json parse error: {why}"))
+            })?;
+            let twice = if noting { Twice::in_json(bytes, &v) } else { Twice::default() };
+            (v, twice)
+        }
+        crate::protobuf::MEDIA_TYPE => (crate::protobuf::decode(bytes)?, Twice::default()),
+        "application/yaml" | APPLY => decode_yaml(bytes)?,
+        _ => {
+            return Err(unknown_format(&[
+                "application/json",
+                "application/yaml",
+                crate::protobuf::MEDIA_TYPE,
+            ]));
+        }
+    };
+    if v.is_object() {
+        return Ok((v, twice));
+    }
+    Err(ApiError::bad_request(format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+        json_type(&v)
+    )))
+}
+
+/// A body in a media type that is not taken.
+pub(crate) fn unknown_format(accepted: &[&str]) -> ApiError {
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    );
+    let mut e = ApiError::new(415, "UnsupportedMediaType", message);
+    e.details = Some(serde_json::json!({}));
+    e
+}
+
+fn decode_yaml(bytes: &[u8]) -> Result<(Value, Twice)> {
+    use serde_saphyr::options::DuplicateKeyPolicy::{Error, LastWins};
     // JSON is YAML, and its own parser is faster and stricter.
     if let Ok(v) = serde_json::from_slice(bytes) {
-        return Ok(v);
+        let twice = Twice::in_json(bytes, &v);
+        return Ok((v, twice));
     }
     let text =
         std::str::from_utf8(bytes).map_err(|e| ApiError::bad_request(format!("yaml is not UTF-8: {e}")))?;
-    serde_saphyr::from_str(text)
-        .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))
+    let parse =
+        |policy| serde_saphyr::from_str_with_options(text, serde_saphyr::options! { duplicate_keys: policy });
+    let refused = match parse(Error) {
+        Ok(v) => return Ok((v, Twice::default())),
+        Err(e) => e,
+    };
+    // What is good but for its keys is taken as it stands last.
+    match parse(LastWins) {
+        Ok(v) => Ok((v, Twice::in_yaml(&refused.to_string()))),
+        Err(_) => Err(ApiError::bad_request(format!("error converting YAML to JSON: {refused}"))),
+    }
 }
 
 pub(crate) fn json(status: u16, bytes: impl Into<Bytes>) -> Response {

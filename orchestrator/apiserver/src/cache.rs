@@ -506,7 +506,7 @@ impl Cache {
     }
 
     /// Tells how many objects of each built-in kind there are.
-    pub(crate) fn count_all(&self, tell: impl Fn(&Kind, usize)) {
+    pub(crate) fn count_all(&self, tell: impl Fn(&'static Kind, usize)) {
         for (kind, state) in ALL.iter().zip(&self.kinds) {
             tell(kind, state.lock().objects.len());
         }

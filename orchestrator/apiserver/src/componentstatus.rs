@@ -21,7 +21,7 @@ const WARNING: &str = "v1 ComponentStatus is deprecated in v1.19+";
 const COLUMNS: [Column; 4] = [NAME, column("Status"), column("Message"), column("Error")];
 
 /// The answer to a request for them; `None` if it is for something else.
-pub(crate) fn respond(server: &ApiServer, ctx: &Context, method: &Method) -> Option<Result<Response>> {
+pub(crate) async fn respond(server: &ApiServer, ctx: &Context, method: &Method) -> Option<Result<Response>> {
     let info = &ctx.info;
     let meant = info.group.is_empty() && info.resource == RESOURCE && info.namespace.is_empty();
     if !meant || info.version != "v1" || !info.subresource.is_empty() {
@@ -30,12 +30,11 @@ pub(crate) fn respond(server: &ApiServer, ctx: &Context, method: &Method) -> Opt
     if method != Method::GET || ctx.info.verb == "watch" {
         return Some(Err(ApiError::method_not_allowed()));
     }
-    Some(answer(server, ctx))
+    Some(answer(server, ctx).await)
 }
 
-fn all(server: &ApiServer) -> Vec<Value> {
-    let store =
-        server.checks().into_iter().find(|(name, _)| name == "store").map_or(Ok(()), |(_, found)| found);
+async fn all(server: &ApiServer) -> Vec<Value> {
+    let store = server.check_store().await;
     let parts = [("controller-manager", Ok(())), ("etcd-0", store), ("scheduler", Ok(()))];
     parts
         .into_iter()
@@ -59,13 +58,13 @@ fn row(o: &Value) -> Value {
         "object": table::partial(o.clone())})
 }
 
-fn answer(server: &ApiServer, ctx: &Context) -> Result<Response> {
+async fn answer(server: &ApiServer, ctx: &Context) -> Result<Response> {
     let name = ctx.info.name.as_str();
     let labels = Selector::parse(ctx.query.get("labelSelector").unwrap_or_default())
         .map_err(|e| ApiError::bad_request(e.to_string()))?;
     let fields = FieldSelector::parse(ctx.query.get("fieldSelector").unwrap_or_default())
         .map_err(|e| ApiError::bad_request(e.to_string()))?;
-    let mut items = all(server);
+    let mut items = all(server).await;
     items.retain(|o| {
         (name.is_empty() || o["metadata"]["name"] == name)
             && labels.matches_json(None)

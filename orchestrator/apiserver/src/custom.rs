@@ -28,10 +28,11 @@ use apimachinery::schema::{Schemas, Type};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::body::twice::Twice;
 use crate::error::{ApiError, Result};
 use crate::kinds::{Kind, Served};
 use crate::object;
-use crate::request::FieldValidation;
+use crate::options::FieldValidation;
 use crate::validation::Errors;
 use columns::Column;
 use schema::Schema;
@@ -255,11 +256,11 @@ pub(crate) fn priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String
 pub(crate) fn conform(
     served: &Served,
     held: &Held,
-    o: Value,
+    written: (Value, Twice),
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value> {
-    let mut o = decode(served, held, o, validation, warnings)?;
+    let mut o = decode(served, held, written, validation, warnings)?;
     shape::default(&held.schema, &mut o);
     Ok(o)
 }
@@ -268,7 +269,7 @@ pub(crate) fn conform(
 pub(crate) fn decode(
     served: &Served,
     held: &Held,
-    mut o: Value,
+    (mut o, twice): (Value, Twice),
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value> {
@@ -291,7 +292,7 @@ pub(crate) fn decode(
     }
     let mut unknown = shape::metadata(&held.schema, &mut o)?;
     unknown.extend(shape::prune(&held.schema, &mut o));
-    let words: Vec<String> = unknown.iter().map(|u| format!("unknown field \"{u}\"")).collect();
+    let words = twice.told(unknown);
     match validation {
         FieldValidation::Strict if !words.is_empty() => {
             return Err(ApiError::bad_request(format!(
@@ -304,8 +305,7 @@ pub(crate) fn decode(
         _ => {}
     }
     shape::whole_numbers(&held.schema, &mut o);
-    o["apiVersion"] = version.into();
-    o["kind"] = kind.into();
+    object::head(&mut o, kind, version);
     Ok(o)
 }
 

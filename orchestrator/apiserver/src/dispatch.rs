@@ -18,13 +18,15 @@ use tracing::Instrument;
 use crate::admission::attributes::Trail;
 use crate::aggregator;
 use crate::audit::{Outcome, Stage};
+use crate::body::output::Output;
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
-use crate::metrics::{METRICS, Watching};
+use crate::metrics::{METRICS, Watching, auth};
 use crate::observe::{self, Observation};
+use crate::options::{ListOptions, WriteOptions, delete_options};
 use crate::protobuf::{STREAM, Wanted};
-use crate::registry::{DeleteOptions, Deleted, Part, WriteContext};
-use crate::request::{ListOptions, Query, RequestInfo, Shape, WriteOptions, dry_run};
+use crate::registry::{Deleted, Part, WriteContext};
+use crate::request::{Query, RequestInfo, Shape, parse_revision};
 use crate::server::{Access, ApiServer};
 use crate::table::Include;
 use crate::{
@@ -34,7 +36,11 @@ use crate::{
 
 /// A verified client certificate's user, put on a request by the TLS door.
 #[derive(Clone, Debug)]
-pub(crate) struct CertificateUser(pub(crate) UserInfo);
+pub(crate) struct CertificateUser {
+    pub(crate) user: UserInfo,
+    /// Seconds since the epoch.
+    pub(crate) ends: f64,
+}
 
 /// Where a connection comes from, put on a request by the TLS door.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +59,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn write(&self) -> Result<WriteContext> {
-        let options = WriteOptions::parse(&self.query, &self.headers)?;
+        let options = WriteOptions::parse(&self.query, &self.headers, &self.info.verb)?;
         let subresource = match self.info.subresource.as_str() {
             "status" | "finalize" | "approval" | "resize" => String::new(),
             own => own.to_owned(),
@@ -80,7 +86,13 @@ async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) ->
     let watch = info.verb == "watch";
     let protobuf = Wanted::of(req.headers())
         .filter(|_| !is_upgrade(&info) && info.is_resource && server.aggregator.answers(&info).is_none());
-    if protobuf.is_some() {
+    // What others answer is theirs to write.
+    let own = match info.is_resource {
+        true => !is_upgrade(&info) && server.aggregator.answers(&info).is_none(),
+        false => !info.path.starts_with("/openapi/"),
+    };
+    let output = Output::of(req.headers(), &query).filter(|_| own && protobuf.is_none());
+    if protobuf.is_some() || output.is_some() {
         // What is compressed cannot be written anew.
         req.headers_mut().remove(header::ACCEPT_ENCODING);
     }
@@ -94,6 +106,11 @@ async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) ->
         && !(watch && code == 200)
     {
         answer = wanted.answer(answer).await;
+    }
+    if let Some(output) = output
+        && !(streamed && code == 200)
+    {
+        answer = output.answer(answer).await;
     }
     if let Some(mark) = trail.decided.get() {
         mark.on(&mut answer);
@@ -160,7 +177,7 @@ async fn serve(
     query: Query,
     trail: Arc<Trail>,
 ) -> Result<Response> {
-    if let Some(open) = nonresource::health(&server, &info.path, &query) {
+    if let Some(open) = nonresource::open(&server, &info.path, &query).await {
         // Everybody may ask; who shows credentials must have good ones, as everywhere.
         if req.headers().contains_key(header::AUTHORIZATION) {
             server.authenticate(req.headers(), None).await?;
@@ -171,9 +188,14 @@ async fn serve(
         // Only an in-process router puts a user here: no header can.
         Some(user) => user.clone(),
         None => {
-            let certificate = req.extensions().get::<CertificateUser>().map(|c| c.0.clone());
-            let judged = server.authenticate(req.headers(), certificate).await;
-            METRICS.authenticated(judged.is_ok());
+            let shown = req.extensions().get::<CertificateUser>();
+            if let Some(shown) = shown {
+                auth::certificate(shown.ends - server.now().nanos() as f64 / 1e9);
+            }
+            let began = server.config.clock.monotonic();
+            let judged = server.authenticate(req.headers(), shown.map(|c| c.user.clone())).await;
+            let took = server.config.clock.monotonic().saturating_duration_since(began);
+            auth::authenticated(judged.as_ref().ok().map(|u| u.name.as_str()), took);
             match judged {
                 Ok(user) => user,
                 Err(e) => {
@@ -227,8 +249,9 @@ async fn answer(
     trail: Arc<Trail>,
     user: UserInfo,
 ) -> Result<Response> {
+    let began = server.config.clock.monotonic();
     let judged = authorize(&server, &user, &info, &query, &trail).await;
-    METRICS.authorized(judged.is_ok());
+    auth::authorized(judged.is_ok(), server.config.clock.monotonic().saturating_duration_since(began));
     judged?;
     server.left(&trail, "authorization");
     let req = told(&trail, &info, req).await?;
@@ -380,7 +403,7 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
         let bytes = body::read(req.into_body()).await?;
         return answer(&server, &ctx, &bytes).await;
     }
-    if let Some(answer) = componentstatus::respond(&server, &ctx, req.method()) {
+    if let Some(answer) = componentstatus::respond(&server, &ctx, req.method()).await {
         return answer;
     }
     let Some(served) = server.find_kind(&info.group, &info.version, &info.resource) else {
@@ -388,6 +411,10 @@ async fn resource(server: Arc<ApiServer>, mut ctx: Context, req: Request<Body>) 
     };
     if let Some(warning) = served.custom.as_ref().and_then(|held| held.warning.clone()) {
         ctx.warnings.push(warning);
+    }
+    if !served.kind.deprecated.is_empty() {
+        METRICS.deprecated(&observe::labels(&server, info, &ctx.query));
+        ctx.warnings.push(served.kind.deprecated.to_owned());
     }
     let info = &ctx.info;
     if served.kind.namespaced && info.namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch")
@@ -448,6 +475,10 @@ async fn get(server: Arc<ApiServer>, ctx: &Context, served: Served) -> Result<Re
     let shape = Shape::negotiate(&ctx.headers)?;
     let options = ListOptions::parse(&ctx.query, info)?;
     if info.verb == "watch" {
+        if Output::of(&ctx.headers, &ctx.query) == Some(Output::Yaml) {
+            let message = "only the following media types are accepted: application/json, application/json;stream=watch, application/vnd.kubernetes.protobuf, application/vnd.kubernetes.protobuf;stream=watch";
+            return Err(ApiError::not_acceptable(message));
+        }
         let knows = || protobuf::knows(&served.api_version(), served.kind.kind);
         let frames = Wanted::of(&ctx.headers).is_some()
             && (shape == Shape::Metadata || shape == Shape::Object && knows());
@@ -479,6 +510,11 @@ async fn get(server: Arc<ApiServer>, ctx: &Context, served: Served) -> Result<Re
 
 async fn get_one(server: &ApiServer, ctx: &Context, served: Served) -> Result<Response> {
     let shape = Shape::negotiate(&ctx.headers)?;
+    // At least as new as the client knows it.
+    let known = ctx.query.get("resourceVersion").map_or(Ok(0), parse_revision)?;
+    if known > 0 {
+        server.cache.reach(known).await?;
+    }
     match server.get(&served, &ctx.info.namespace, &ctx.info.name).await {
         Ok(o) => {
             let o = server.all_served(&served, vec![o]).await?.pop().expect("as many come back as went");
@@ -513,8 +549,8 @@ async fn written(
 
 async fn create(server: &ApiServer, ctx: &mut Context, served: Served, bytes: &[u8]) -> Result<Response> {
     let write = ctx.write()?;
-    let o = body::decode(bytes, body::media_type(&ctx.headers))?;
-    let o = patch::conform(&served, o, write.options.field_validation, &mut ctx.warnings)?;
+    let o = body::decode_noting(bytes, body::media_type(&ctx.headers))?;
+    let o = patch::conform_noting(&served, o, write.options.field_validation, &mut ctx.warnings)?;
     server.left(&ctx.trail, "body");
     let o = server.create(&served, &ctx.info.namespace, o, &write).await?;
     ctx.trail.tell(|w| w.name = Some(object::name(&o).to_owned()));
@@ -543,56 +579,15 @@ async fn update(
         let (status, o) = patch::respond(server, ctx, served.clone(), part, write, bytes).await?;
         return written(server, ctx, &served, status, o).await;
     }
-    let o = body::decode(bytes, body::media_type(&ctx.headers))?;
-    let o = patch::conform(&served, o, write.options.field_validation, &mut ctx.warnings)?;
+    let o = body::decode_noting(bytes, body::media_type(&ctx.headers))?;
+    let o = patch::conform_noting(&served, o, write.options.field_validation, &mut ctx.warnings)?;
     let (ns, name) = (ctx.info.namespace.clone(), ctx.info.name.clone());
     let o = server.update(&served, &ns, &name, &write, part, &mut |_| Ok(o.clone())).await?;
     written(server, ctx, &served, 200, o).await
 }
 
-/// DeleteOptions from the body and the query; the body wins.
-pub(crate) fn delete_options(ctx: &Context, bytes: &[u8]) -> Result<DeleteOptions> {
-    let body =
-        if bytes.is_empty() { json!({}) } else { body::decode(bytes, body::media_type(&ctx.headers))? };
-    delete_options_from(ctx, &body)
-}
-
-pub(crate) fn delete_options_from(ctx: &Context, body: &Value) -> Result<DeleteOptions> {
-    let q = &ctx.query;
-    let mut o = DeleteOptions {
-        grace_s: q.get("gracePeriodSeconds").and_then(|v| v.parse().ok()),
-        propagation: q.get("propagationPolicy").map(str::to_owned),
-        dry_run: dry_run(q.all("dryRun"))?,
-        ..DeleteOptions::default()
-    };
-    if let Some(g) = object::int(body, "gracePeriodSeconds") {
-        o.grace_s = Some(g);
-    }
-    if let Some(p) = object::text(body, "propagationPolicy") {
-        o.propagation = Some(p.to_owned());
-    }
-    if object::flag(body, "orphanDependents") {
-        o.propagation = Some("Orphan".to_owned());
-    }
-    o.dry_run |= dry_run(object::list(body, "dryRun").iter().filter_map(Value::as_str))?;
-    o.uid = object::text(body, "preconditions.uid").map(str::to_owned);
-    o.resource_version = object::text(body, "preconditions.resourceVersion").map(str::to_owned);
-    if let Some(p) = &o.propagation
-        && !matches!(p.as_str(), "Foreground" | "Background" | "Orphan")
-    {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {p:?}: supported values: \"Foreground\", \"Background\", \"Orphan\""
-            ),
-        ));
-    }
-    Ok(o)
-}
-
 async fn delete(server: &ApiServer, ctx: &Context, served: Served, bytes: &[u8]) -> Result<Response> {
-    let options = delete_options(ctx, bytes)?;
+    let options = delete_options(&ctx.query, &ctx.headers, bytes)?;
     let write = ctx.write()?;
     let info = &ctx.info;
     if info.name.is_empty() {

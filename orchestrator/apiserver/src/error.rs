@@ -137,6 +137,10 @@ impl ApiError {
         e
     }
 
+    pub(crate) fn not_acceptable(message: impl Into<String>) -> Self {
+        ApiError::new(406, "NotAcceptable", message)
+    }
+
     pub(crate) fn expired(message: impl Into<String>) -> Self {
         ApiError::new(410, "Expired", message)
     }

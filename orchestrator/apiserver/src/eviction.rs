@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use crate::admission::attributes::Operation;
 use crate::body;
 use crate::cache::Object;
-use crate::dispatch::{Context, delete_options_from};
+use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
 use crate::kinds::{self, Served};
 use crate::object;
+use crate::options::delete_options_from;
 use crate::registry::{DeleteOptions, Part, WriteContext};
 use crate::server::ApiServer;
 use crate::subresource::success;
@@ -32,7 +33,7 @@ pub(crate) async fn respond(
     if !named.is_empty() && named != ctx.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
-    let mut options = delete_options_from(ctx, &eviction["deleteOptions"])?;
+    let mut options = delete_options_from(&eviction["deleteOptions"])?;
     options.dry_run |= ctx.write()?.options.dry_run;
     let subject = ("policy", "v1", "Eviction");
     server.admit_subject(Operation::Create, ctx, &served, subject, &mut eviction).await?;

@@ -13,7 +13,7 @@ use crate::custom::conversion;
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
 use crate::object;
-use crate::request::WriteOptions;
+use crate::options::WriteOptions;
 use crate::server::ApiServer;
 
 /// Older managers beyond this many are folded into one, as upstream does.

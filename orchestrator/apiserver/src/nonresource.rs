@@ -8,71 +8,49 @@ use serde_json::{Value, json};
 
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
-use crate::metrics::{flow, objects_stored, reads};
+use crate::metrics::{Build, flow, reads, store};
 use crate::request::Query;
 use crate::server::ApiServer;
-use crate::{body, discovery, openapi};
+use crate::{body, discovery, health, openapi};
 
 /// What everyone may ask.
-pub(crate) fn health(server: &ApiServer, path: &str, query: &Query) -> Option<Response> {
+pub(crate) async fn open(server: &ApiServer, path: &str, query: &Query) -> Option<Response> {
     if matches!(path, "/version" | "/version/") {
-        return Some(body::json(200, version().to_string()));
+        // As upstream's, on many lines whoever asks.
+        let text = serde_json::to_string_pretty(&version()).unwrap_or_default();
+        return Some(body::json(200, text));
     }
-    let (endpoint, check) = match path.trim_start_matches('/').split_once('/') {
-        Some((endpoint, check)) => (endpoint, Some(check)),
-        None => (path.trim_start_matches('/'), None),
-    };
-    let checks = match endpoint {
-        "readyz" | "healthz" => server.checks(),
-        // A process that answers is alive.
-        "livez" => vec![("ping".to_owned(), Ok(()))],
-        _ => return None,
-    };
-    let remarks = if endpoint == "livez" { Vec::new() } else { server.remarks() };
-    let Some(wanted) = check else { return Some(report(endpoint, &checks, &remarks, query)) };
-    match checks.iter().find(|(name, _)| name == wanted)? {
-        (_, Ok(())) => Some(body::text(200, "ok")),
-        (_, Err(why)) => Some(body::text(500, format!("internal server error: {why}"))),
-    }
+    health::respond(server, path, query).await
 }
 
-type Checked = (String, std::result::Result<(), String>);
-
-/// All checks as upstream lists them, unless all is well and nobody asked; remarks follow what is well.
-fn report(endpoint: &str, checks: &[Checked], remarks: &[String], query: &Query) -> Response {
-    let excluded: Vec<&str> = query.all("exclude").collect();
-    let (mut lines, mut failed) = (String::new(), false);
-    for (name, result) in checks {
-        match result {
-            _ if excluded.contains(&name.as_str()) => {
-                lines.push_str(&format!("[+]{name} excluded: ok\n"));
-            }
-            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
-            Err(why) => {
-                failed = true;
-                lines.push_str(&format!("[-]{name} failed: {why}\n"));
-            }
-        }
-    }
-    let said: String = remarks.iter().map(|r| format!("\n[!]{r}")).collect();
-    match (failed, query.has("verbose")) {
-        (true, _) => body::text(500, format!("{lines}{endpoint} check failed\n")),
-        (false, true) => body::text(200, format!("{lines}{endpoint} check passed{said}\n")),
-        (false, false) => body::text(200, format!("ok{said}")),
-    }
-}
+/// As `/version` and metrics tell it.
+pub(crate) const BUILD: Build = Build {
+    major: "1",
+    minor: "35",
+    git_version: concat!("v1.35.0+binnacle-", env!("CARGO_PKG_VERSION")),
+    git_commit: "",
+    git_tree_state: "clean",
+    build_date: "",
+    go_version: "",
+    compiler: "rustc",
+    platform: concat!("linux/", "amd64"),
+};
 
 fn version() -> Value {
     json!({
-        "major": "1",
-        "minor": "35",
-        "gitVersion": concat!("v1.35.0+binnacle-", env!("CARGO_PKG_VERSION")),
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "",
-        "goVersion": "",
-        "compiler": "rustc",
-        "platform": concat!("linux/", "amd64"),
+        "major": BUILD.major,
+        "minor": BUILD.minor,
+        "emulationMajor": "1",
+        "emulationMinor": "35",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "34",
+        "gitVersion": BUILD.git_version,
+        "gitCommit": BUILD.git_commit,
+        "gitTreeState": BUILD.git_tree_state,
+        "buildDate": BUILD.build_date,
+        "goVersion": BUILD.go_version,
+        "compiler": BUILD.compiler,
+        "platform": BUILD.platform,
     })
 }
 
@@ -105,16 +83,21 @@ pub(crate) async fn respond(server: &Arc<ApiServer>, ctx: &Context) -> Result<Re
         return Ok(body::json(200, discovery::paths(server).to_string()));
     }
     if path == "/metrics" {
-        server.cache.count_all(objects_stored);
+        server.cache.count_all(store::objects);
+        match server.store.size().await {
+            Ok(bytes) => store::size(bytes),
+            Err(e) => tracing::warn!(error = %e, "the store does not say how big it is"),
+        }
         for (index, kind) in server.stored_kinds() {
             reads::changed(kind, server.cache.changed(index));
         }
         for (level, executing, waiting) in server.fairness.loads() {
             flow::load(&level, executing, waiting);
         }
-        let mut r = body::text(200, telemetry::metrics::encode());
-        r.headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static(telemetry::metrics::CONTENT_TYPE));
+        let accept = ctx.headers.get(header::ACCEPT).and_then(|a| a.to_str().ok());
+        let (media, text) = telemetry::metrics::answer(accept);
+        let mut r = body::text(200, text);
+        r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
         return Ok(r);
     }
     if let Some(r) = issuer(server, path) {

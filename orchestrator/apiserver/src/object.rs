@@ -55,6 +55,14 @@ pub(crate) fn child<'a>(o: &'a mut Value, key: &str) -> &'a mut Value {
     v
 }
 
+/// Puts kind and version first, as everybody prints them.
+pub(crate) fn head(o: &mut Value, kind: &str, version: String) {
+    if let Value::Object(m) = o {
+        m.shift_insert(0, "kind".to_owned(), kind.into());
+        m.shift_insert(1, "apiVersion".to_owned(), version.into());
+    }
+}
+
 /// `metadata` of an object, made if it is absent.
 pub(crate) fn metadata(o: &mut Value) -> &mut Map<String, Value> {
     match child(o, "metadata") {

@@ -35,6 +35,8 @@ pub(crate) struct Observation {
     /// Disabled where the request is none.
     pub(crate) span: Span,
     _inflight: Inflight,
+    /// Or else the client left.
+    ended: bool,
 }
 
 impl Observation {
@@ -69,10 +71,11 @@ impl Observation {
             streamed,
             span,
             _inflight: Inflight::new(mutating),
+            ended: false,
         }
     }
 
-    pub(crate) fn end(self, server: &ApiServer, trail: &Trail, answer: &Result<Response>, code: u16) {
+    pub(crate) fn end(mut self, server: &ApiServer, trail: &Trail, answer: &Result<Response>, code: u16) {
         let ended = server.config.clock.monotonic();
         let took = ended.saturating_duration_since(self.started);
         self.span.record("code", code);
@@ -96,7 +99,17 @@ impl Observation {
             slow::report(&self.info, &trail.id, took, code, &parts, longest);
         }
         let bytes = answer.as_ref().ok().and_then(|r| r.body().size_hint().exact());
-        METRICS.observe(RequestLabels { code, ..self.labels }, took, bytes, self.streamed);
+        let labels = RequestLabels { code, ..self.labels.clone() };
+        METRICS.observe(labels, took, trail.stations.elsewhere(), bytes, self.streamed);
+        self.ended = true;
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        if !self.ended {
+            METRICS.aborted(&self.labels);
+        }
     }
 }
 

@@ -2,36 +2,46 @@
 
 use apimachinery::schema::schemas;
 use apimachinery::strategic;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::apply;
-use crate::body;
+use crate::body::{self, twice::Twice};
 use crate::custom;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
 use crate::kinds::Served;
 use crate::object;
+use crate::options::FieldValidation;
 use crate::read;
 use crate::registry::{Part, WriteContext};
-use crate::request::FieldValidation;
 use crate::server::ApiServer;
 
 pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 /// Upstream's bound on the operations of a JSON patch.
 const MAX_OPERATIONS: usize = 10_000;
 
-/// An object as a client wrote it → in its storage version, of the right kind and shape.
+/// An object that was worked out → in its storage version, of the right kind and shape.
 pub(crate) fn conform(
     served: &Served,
-    mut o: Value,
+    o: Value,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value> {
+    conform_noting(served, (o, Twice::default()), validation, warnings)
+}
+
+/// As [`conform`], for an object as a client wrote it.
+pub(crate) fn conform_noting(
+    served: &Served,
+    (mut o, twice): (Value, Twice),
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value> {
     if let Some(held) = &served.custom {
-        return custom::conform(served, held, o, validation, warnings);
+        return custom::conform(served, held, (o, twice), validation, warnings);
     }
     let kind = served.kind.kind;
     let version = served.api_version();
@@ -52,7 +62,7 @@ pub(crate) fn conform(
     let schemas = schemas();
     if let Some(ty) = schemas.kind(served.group, served.version, kind) {
         let unknown = schemas.conform(&ty, &mut o).map_err(refuse)?;
-        let words: Vec<String> = unknown.iter().map(|u| format!("unknown field \"{u}\"")).collect();
+        let words = twice.told(unknown);
         match validation {
             FieldValidation::Strict if !words.is_empty() => {
                 return Err(refuse(format!("strict decoding error: {}", words.join(", "))));
@@ -61,8 +71,7 @@ pub(crate) fn conform(
             _ => {}
         }
     }
-    o["apiVersion"] = version.into();
-    o["kind"] = kind.into();
+    object::head(&mut o, kind, version);
     Ok(custom::conversion::as_registered(served, o))
 }
 
@@ -95,16 +104,6 @@ fn json_patch(target: &mut Value, patch: &[u8]) -> Result<()> {
     })
 }
 
-fn unsupported(accepted: &[&str]) -> ApiError {
-    let message = format!(
-        "the body of the request was in an unknown format - accepted media types include: {}",
-        accepted.join(", ")
-    );
-    let mut e = ApiError::new(415, "UnsupportedMediaType", message);
-    e.details = Some(json!({}));
-    e
-}
-
 /// Answers a PATCH: status and the object in its storage version.
 pub(crate) async fn respond(
     server: &ApiServer,
@@ -121,10 +120,12 @@ pub(crate) async fn respond(
     }
     let parsed = match media.as_str() {
         JSON_PATCH => Value::Null,
-        STRATEGIC if served.custom.is_some() => return Err(unsupported(&[JSON_PATCH, MERGE_PATCH, APPLY])),
+        STRATEGIC if served.custom.is_some() => {
+            return Err(body::unknown_format(&[JSON_PATCH, MERGE_PATCH, APPLY]));
+        }
         MERGE_PATCH | STRATEGIC => serde_json::from_slice(bytes)
             .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?,
-        _ => return Err(unsupported(&[JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY])),
+        _ => return Err(body::unknown_format(&[JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY])),
     };
     let mut warnings = Vec::new();
     let validation = write.options.field_validation;

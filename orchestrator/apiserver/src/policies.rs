@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::admission::attributes::Attributes;
+use crate::admission::metrics::policy_checked;
 use crate::admission::shown::matched;
 use crate::cache::Cache;
 use crate::error::{ApiError, Result};
@@ -276,28 +277,34 @@ impl ApiServer {
             let seen = Seen { attributes: &attributes, served: &served, subject };
             for binding in &policy.bindings {
                 if binding.matches.as_ref().is_none_or(|m| m.concern(&self.cache, a, new).is_some()) {
-                    self.judge_by(policy, binding, &seen, shown.new.as_deref())?;
+                    let began = self.config.clock.monotonic();
+                    let judged = self.judge_by(policy, binding, &seen, shown.new.as_deref());
+                    let took = self.config.clock.monotonic().saturating_duration_since(began);
+                    let action = judged.as_ref().map_or("deny", |action| action);
+                    policy_checked(&policy.name, &binding.name, action, took);
+                    judged?;
                 }
             }
         }
         Ok(())
     }
 
+    /// What became of a write that may pass: `allow`, `warn` or `audit`.
     fn judge_by(
         &self,
         policy: &Policy,
         binding: &Binding,
         seen: &Seen<'_>,
         new: Option<&Value>,
-    ) -> Result<()> {
+    ) -> Result<&'static str> {
         let a = seen.attributes;
         let sets = match scope::params(self, a, policy.param_kind.as_ref(), &binding.object) {
             Params::None => vec![None],
             Params::Some(all) => all.into_iter().map(Some).collect(),
-            Params::Skip => return Ok(()),
+            Params::Skip => return Ok("allow"),
             Params::Missing(why) => {
                 let why = format!("failed to configure binding: {why}");
-                return if policy.fail { Err(refusal(policy, binding, a, &why, "")) } else { Ok(()) };
+                return if policy.fail { Err(refusal(policy, binding, a, &why, "")) } else { Ok("allow") };
             }
         };
         let mut verdicts = Vec::new();
@@ -324,10 +331,10 @@ impl ApiServer {
         binding: &Binding,
         a: &Attributes<'_>,
         verdicts: &[Verdict],
-    ) -> Result<()> {
+    ) -> Result<&'static str> {
         let does = |action: &str| binding.actions.iter().any(|b| b == action);
         if verdicts.is_empty() {
-            return Ok(());
+            return Ok("allow");
         }
         if does("Audit") {
             let all: Vec<Value> = verdicts
@@ -352,7 +359,8 @@ impl ApiServer {
         }
         match verdicts.first() {
             Some(v) if does("Deny") => Err(refusal(policy, binding, a, &v.message, &v.reason)),
-            _ => Ok(()),
+            _ if does("Warn") => Ok("warn"),
+            _ => Ok("audit"),
         }
     }
 }

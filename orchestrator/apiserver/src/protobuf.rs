@@ -51,7 +51,7 @@ impl Wanted {
             return Ok(());
         }
         let message = "only the following media types are accepted: application/json, application/yaml";
-        Err(ApiError::new(406, "NotAcceptable", message))
+        Err(ApiError::not_acceptable(message))
     }
 
     /// The same answer as protobuf, if it is an object or a list of a kind that has a message.

@@ -17,8 +17,8 @@ use crate::cache::{Object, object_key, store_key};
 use crate::error::{ApiError, Result};
 use crate::kinds::{Kind, Served};
 use crate::managed::Writer;
-use crate::metrics::METRICS;
-use crate::request::WriteOptions;
+use crate::metrics;
+use crate::options::WriteOptions;
 use crate::server::ApiServer;
 use crate::validation::Errors;
 use crate::{certificates, custom, managed, object};
@@ -66,12 +66,16 @@ pub(crate) struct Timed<'a> {
 }
 
 impl Timed<'_> {
-    pub(crate) async fn of<T>(self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn of<T, E>(
+        self,
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
         let clock = &self.server.config.clock;
         let began = clock.monotonic();
         let done = work.await;
         let ended = clock.monotonic();
-        METRICS.stored(self.operation, self.resource, ended.saturating_duration_since(began));
+        let took = ended.saturating_duration_since(began);
+        metrics::store::stored(self.operation, self.resource, took, done.is_ok());
         self.trail.stations.left("store", ended);
         done
     }

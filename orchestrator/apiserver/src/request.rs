@@ -1,9 +1,6 @@
 //! What a request asks for: path and query, read once
 //! (apiserver: pkg/endpoints/request/requestinfo.go).
 
-use std::time::Duration;
-
-use apimachinery::selector::{FieldSelector, Selector};
 use http::{HeaderMap, Method, header};
 
 use crate::error::{ApiError, Result};
@@ -123,13 +120,6 @@ impl Query {
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(k, _)| k == name)
     }
-
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
-        let Some(v) = self.get(name) else { return Ok(None) };
-        let bad =
-            || ApiError::bad_request(format!("invalid value {v:?} for parameter {name}: must be a number"));
-        v.parse().map(Some).map_err(|_| bad())
-    }
 }
 
 /// Percent-decoding; what is no escape stays.
@@ -151,50 +141,6 @@ pub(crate) fn decode(s: &str) -> String {
         }
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// The options of list and watch.
-#[derive(Clone, Debug)]
-pub(crate) struct ListOptions {
-    pub(crate) labels: Selector,
-    pub(crate) fields: FieldSelector,
-    pub(crate) limit: usize,
-    pub(crate) continue_token: Option<String>,
-    /// As given: empty, `0` or a revision.
-    pub(crate) resource_version: String,
-    pub(crate) exact: bool,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) bookmarks: bool,
-    pub(crate) send_initial_events: Option<bool>,
-}
-
-impl ListOptions {
-    pub(crate) fn parse(q: &Query, info: &RequestInfo) -> Result<ListOptions> {
-        let labels = Selector::parse(q.get("labelSelector").unwrap_or_default())
-            .map_err(|e| ApiError::bad_request(e.to_string()))?;
-        let mut fields = FieldSelector::parse(q.get("fieldSelector").unwrap_or_default())
-            .map_err(|e| ApiError::bad_request(e.to_string()))?;
-        if !info.name.is_empty() {
-            // A watch of one object by its path.
-            fields.terms.push(("metadata.name".to_owned(), true, info.name.clone()));
-        }
-        let resource_version = q.get("resourceVersion").unwrap_or_default().to_owned();
-        Ok(ListOptions {
-            labels,
-            fields,
-            limit: q.number("limit")?.unwrap_or(0),
-            continue_token: q.get("continue").map(str::to_owned),
-            exact: q.get("resourceVersionMatch") == Some("Exact"),
-            timeout: q.number("timeoutSeconds")?.filter(|s| *s > 0).map(Duration::from_secs),
-            bookmarks: q.flag("allowWatchBookmarks"),
-            send_initial_events: q.get("sendInitialEvents").map(|v| v == "true"),
-            resource_version,
-        })
-    }
-
-    pub(crate) fn revision(&self) -> Result<u64> {
-        parse_revision(&self.resource_version)
-    }
 }
 
 /// A resource version as a number; empty is 0.
@@ -236,72 +182,8 @@ impl Shape {
             }
         }
         let message = "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io, application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
-        Err(ApiError::new(406, "NotAcceptable", message))
+        Err(ApiError::not_acceptable(message))
     }
-}
-
-/// The options of writes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct WriteOptions {
-    pub(crate) dry_run: bool,
-    pub(crate) field_manager: String,
-    pub(crate) field_validation: FieldValidation,
-    pub(crate) force: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum FieldValidation {
-    Ignore,
-    #[default]
-    Warn,
-    Strict,
-}
-
-impl WriteOptions {
-    pub(crate) fn parse(q: &Query, headers: &HeaderMap) -> Result<WriteOptions> {
-        let field_validation = match q.get("fieldValidation") {
-            None | Some("Warn") => FieldValidation::Warn,
-            Some("Ignore") => FieldValidation::Ignore,
-            Some("Strict") => FieldValidation::Strict,
-            Some(other) => {
-                return Err(ApiError::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-                    ),
-                ));
-            }
-        };
-        let agent = headers.get(header::USER_AGENT).and_then(|a| a.to_str().ok()).unwrap_or("unknown");
-        let manager = q.get("fieldManager").unwrap_or_else(|| agent.split('/').next().unwrap_or("unknown"));
-        Ok(WriteOptions {
-            dry_run: dry_run(q.all("dryRun"))?,
-            field_manager: manager.chars().take(128).collect(),
-            field_validation,
-            force: q.flag("force"),
-        })
-    }
-}
-
-pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool> {
-    let mut dry = false;
-    for v in values {
-        match v {
-            "All" => dry = true,
-            "" => {}
-            other => {
-                return Err(ApiError::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: {other:?}: supported values: \"All\""
-                    ),
-                ));
-            }
-        }
-    }
-    Ok(dry)
 }
 
 #[cfg(test)]

@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::authn::from_certificate;
-use crate::dispatch::{self, CertificateUser, PeerAddress};
+use crate::dispatch::{self, PeerAddress};
 use crate::error::Error;
+use crate::metrics::auth;
 use crate::pki::{Identity, Pki};
 use crate::server::ApiServer;
 
@@ -96,13 +97,17 @@ async fn connection(
     if let Err(e) = tcp.set_nodelay(true) {
         tracing::debug!(error = %e, "no TCP_NODELAY");
     }
-    let tls = match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(tcp)).await {
+    let shaken = tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(tcp)).await;
+    if !matches!(shaken, Ok(Ok(_))) {
+        auth::handshake_failed();
+    }
+    let tls = match shaken {
         Ok(Ok(tls)) => tls,
         Ok(Err(e)) => return tracing::debug!(error = %e, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let certificate = tls.get_ref().1.peer_certificates().and_then(|c| c.first());
-    let user = certificate.and_then(|c| from_certificate(c)).map(CertificateUser);
+    let user = certificate.and_then(|c| from_certificate(c));
     let service = hyper::service::service_fn(move |req: Request<Incoming>| {
         let mut req = req.map(Body::new);
         req.extensions_mut().insert(from);

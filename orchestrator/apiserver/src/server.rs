@@ -38,9 +38,6 @@ use crate::webhook::client::Peers;
 use crate::webhook::config::Hooks;
 use crate::{bootstrap, certificates, custom, dispatch, expire, object, quota};
 
-/// Revisions the cache may be behind the store, before the server counts as not ready.
-const MAX_BEHIND: u64 = 10_000;
-
 /// One check behind `/readyz`.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
@@ -197,6 +194,7 @@ pub struct ApiServer {
 impl ApiServer {
     /// Loads the cache and makes what every cluster has: namespaces, roles, the `kubernetes` service.
     pub async fn open(config: Config) -> Result<Arc<ApiServer>, Error> {
+        crate::metrics::built(crate::nonresource::BUILD);
         let store = config.store.clone();
         let stop = config.stop.clone();
         let cache = Cache::open(store.clone(), stop.clone()).await?;
@@ -248,19 +246,6 @@ impl ApiServer {
     /// Whether a user may do this, for other doors of the same house.
     pub fn authorize(&self, user: &UserInfo, access: &Access) -> bool {
         self.decide(user, access, None).allowed
-    }
-
-    /// Every check behind `/readyz` by name, and why those that fail do; for other doors of the same house too.
-    pub fn checks(&self) -> Vec<(String, Result<(), String>)> {
-        let store = match (self.store.revision(), self.cache.revision()) {
-            _ if self.stop.is_cancelled() => Err("the server is stopping".to_owned()),
-            (written, seen) if written.saturating_sub(seen) > MAX_BEHIND => {
-                Err(format!("the cache is at revision {seen}, the store at {written}"))
-            }
-            _ => Ok(()),
-        };
-        let own = [("ping".to_owned(), Ok(())), ("store".to_owned(), store)];
-        own.into_iter().chain(self.config.readiness.iter().map(|(n, check)| (n.clone(), check()))).collect()
     }
 
     /// What `/readyz` says beside its checks.

@@ -1,6 +1,7 @@
 //! Where a request's time goes, and the line about those that took long (upstream: a trace above half a second).
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,21 +15,39 @@ const MOST: usize = 16;
 
 /// When a request left each part of its road.
 #[derive(Debug, Default)]
-pub(crate) struct Stations(Mutex<Vec<(&'static str, Instant)>>);
+pub(crate) struct Stations {
+    all: Mutex<Vec<(&'static str, Instant)>>,
+    /// Nanoseconds that others took: webhooks.
+    webhooks: AtomicU64,
+}
 
 impl Stations {
     /// The part of this name ends now.
     pub(crate) fn left(&self, part: &'static str, now: Instant) {
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         if all.len() < MOST {
             all.push((part, now));
         }
     }
 
+    /// Webhooks were waited for.
+    pub(crate) fn called(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.webhooks.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// The time that was not the server's own: queues and webhooks.
+    pub(crate) fn elsewhere(&self) -> Duration {
+        let all = self.all.lock();
+        let queue = all.iter().position(|(part, _)| *part == "queue").filter(|at| *at > 0);
+        let queued = queue.map_or(Duration::ZERO, |at| all[at].1.saturating_duration_since(all[at - 1].1));
+        queued + Duration::from_nanos(self.webhooks.load(Ordering::Relaxed))
+    }
+
     /// `authentication 0.3ms, queue 812.1ms, …`, and the part that took longest.
     pub(crate) fn told(&self, started: Instant, ended: Instant) -> (String, &'static str) {
         let (mut text, mut longest, mut from) = (String::new(), ("", Duration::ZERO), started);
-        let all = self.0.lock();
+        let all = self.all.lock();
         for (part, at) in all.iter().copied().chain([("answer", ended)]) {
             let took = at.saturating_duration_since(from);
             from = at;

@@ -44,12 +44,19 @@ impl Errors {
     }
 
     pub(crate) fn not_supported(&mut self, field: impl Into<String>, value: &str, supported: &[&str]) {
+        self.not_supported_written(field, &format!("{value:?}"), supported);
+    }
+
+    /// As [`Errors::not_supported`], for a value that is written already.
+    pub(crate) fn not_supported_written(
+        &mut self,
+        field: impl Into<String>,
+        value: &str,
+        supported: &[&str],
+    ) {
         let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
-        self.add(
-            field,
-            "FieldValueNotSupported",
-            format!("Unsupported value: {value:?}: supported values: {}", list.join(", ")),
-        );
+        let body = format!("Unsupported value: {value}: supported values: {}", list.join(", "));
+        self.add(field, "FieldValueNotSupported", body);
     }
 
     pub(crate) fn duplicate(&mut self, field: impl Into<String>, value: impl ToValue) {
@@ -89,9 +96,7 @@ impl Errors {
         value: &Value,
         supported: &[&str],
     ) {
-        let list: Vec<_> = supported.iter().map(|s| format!("{s:?}")).collect();
-        let body = format!("Unsupported value: {value}: supported values: {}", list.join(", "));
-        self.add(field, "FieldValueNotSupported", body);
+        self.not_supported_written(field, &value.to_string(), supported);
     }
 
     pub(crate) fn too_long(&mut self, field: impl Into<String>, max: u64) {

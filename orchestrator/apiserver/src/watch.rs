@@ -15,8 +15,9 @@ use crate::error::{ApiError, Result};
 use crate::kinds::Served;
 use crate::metrics::METRICS;
 use crate::object;
+use crate::options::ListOptions;
 use crate::read::{Filter, is_as_stored, render, render_metadata, render_value};
-use crate::request::{ListOptions, Shape};
+use crate::request::Shape;
 use crate::server::ApiServer;
 use crate::table::{self, Include};
 

@@ -86,7 +86,9 @@ impl ApiServer {
             if !self.is_asked(turn.hook, a, &served, &shown, subject)? {
                 return Ok(None);
             }
-            let Some(answer) = self.ask(a, turn, &served, &shown, subject).await? else {
+            // Few writes concern a webhook: the others need no room for it.
+            let asked = self.waiting(a, Box::pin(self.ask(a, turn, &served, &shown, subject))).await?;
+            let Some(answer) = asked else {
                 return Ok(Some(false));
             };
             match (&answer.patch, &shown.new) {
@@ -147,11 +149,20 @@ impl ApiServer {
                 asked.push((turn, served, shown));
             }
         }
-        let asked = asked.iter().map(|(turn, served, shown)| self.ask(a, turn, served, shown, subject));
-        for answer in futures::future::join_all(asked).await {
+        let asked =
+            asked.iter().map(|(turn, served, shown)| Box::pin(self.ask(a, turn, served, shown, subject)));
+        for answer in self.waiting(a, futures::future::join_all(asked)).await {
             answer?;
         }
         Ok(())
+    }
+
+    /// Counts time as that of webhooks.
+    async fn waiting<T>(&self, a: &Attributes<'_>, work: impl Future<Output = T>) -> T {
+        let began = self.config.clock.monotonic();
+        let done = work.await;
+        a.trail.stations.called(self.config.clock.monotonic().saturating_duration_since(began));
+        done
     }
 
     /// Whether a webhook's conditions hold; where one fails, its failure policy decides.

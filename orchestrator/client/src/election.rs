@@ -5,6 +5,7 @@
 //! resourceVersion, so two can never both have it written (client-go: tools/leaderelection/leaderelection.go).
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -12,6 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::{family::Family, gauge::Gauge};
 use signal::time::SharedClock;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +33,20 @@ pub struct Election {
     pub clock: SharedClock,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeaseLabel {
+    name: String,
+}
+
+/// Leases are named by this program: there are few.
+static LEADS: LazyLock<Family<LeaseLabel, Gauge>> = LazyLock::new(|| {
+    let leads = Family::default();
+    telemetry::metrics::register(|r| {
+        r.register("leader_election_master_status", "1 while this process leads", Family::clone(&leads));
+    });
+    leads
+});
+
 /// What was seen of the lease, and when it last changed.
 #[derive(Default)]
 struct Seen {
@@ -47,9 +64,12 @@ impl Election {
         while !stop.is_cancelled() {
             if self.take(&mut seen).await {
                 tracing::info!(lease = self.lease, identity = self.identity, "leading");
+                let leads = LEADS.get_or_create_owned(&LeaseLabel { name: self.lease.clone() });
+                leads.set(1);
                 let term = stop.child_token();
                 let working = telemetry::task::spawn("leading", work(term.clone()));
                 self.hold(&mut seen, &stop).await;
+                leads.set(0);
                 term.cancel();
                 if let Err(e) = working.await {
                     tracing::error!(lease = self.lease, error = %e, "what the leader did ended badly");

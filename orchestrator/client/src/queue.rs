@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use signal::time::monotonic;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -30,23 +30,60 @@ struct Metrics {
     depth: Family<NameLabel, Gauge>,
     adds: Family<NameLabel, Counter>,
     retries: Family<NameLabel, Counter>,
+    queued: Family<NameLabel, Histogram>,
+    worked: Family<NameLabel, Histogram>,
+}
+
+/// What one queue counts.
+struct Counted {
+    depth: Gauge,
+    adds: Counter,
+    retries: Counter,
+    queued: Histogram,
+    worked: Histogram,
+}
+
+impl Counted {
+    fn of(name: &'static str) -> Counted {
+        let l = NameLabel { name };
+        Counted {
+            depth: METRICS.depth.get_or_create_owned(&l),
+            adds: METRICS.adds.get_or_create_owned(&l),
+            retries: METRICS.retries.get_or_create_owned(&l),
+            queued: METRICS.queued.get_or_create_owned(&l),
+            worked: METRICS.worked.get_or_create_owned(&l),
+        }
+    }
+}
+
+fn durations() -> Histogram {
+    Histogram::new([0.001, 0.01, 0.1, 1.0, 10.0, 100.0])
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
-    let m = Metrics { depth: Family::default(), adds: Family::default(), retries: Family::default() };
+    let m = Metrics {
+        depth: Family::default(),
+        adds: Family::default(),
+        retries: Family::default(),
+        queued: Family::new_with_constructor(durations),
+        worked: Family::new_with_constructor(durations),
+    };
     telemetry::metrics::register(|r| {
         r.register("workqueue_depth", "Keys waiting", m.depth.clone());
         r.register("workqueue_adds", "Keys added", m.adds.clone());
         r.register("workqueue_retries", "Keys put back after a failure", m.retries.clone());
+        r.register("workqueue_queue_duration_seconds", "How long keys waited", m.queued.clone());
+        r.register("workqueue_work_duration_seconds", "How long keys were worked on", m.worked.clone());
     });
     m
 });
 
 struct State<T> {
-    ready: VecDeque<T>,
+    /// With the time since when.
+    ready: VecDeque<(T, Instant)>,
     /// In `ready`, or to be put there when its worker is done.
     dirty: HashSet<T>,
-    working: HashSet<T>,
+    working: HashMap<T, Instant>,
     delayed: BTreeSet<(Instant, T)>,
     delays: BTreeMap<T, Instant>,
     failures: HashMap<T, u32>,
@@ -55,6 +92,7 @@ struct State<T> {
 /// Bounded by the number of distinct keys: a key waits at most once.
 pub struct WorkQueue<T> {
     name: &'static str,
+    counted: Counted,
     state: Mutex<State<T>>,
     changed: Notify,
 }
@@ -72,10 +110,11 @@ impl<T: Clone + Eq + Ord + Hash + Debug + Display + Send + Sync + 'static> WorkQ
     pub fn new(name: &'static str) -> Arc<Self> {
         Arc::new(WorkQueue {
             name,
+            counted: Counted::of(name),
             state: Mutex::new(State {
                 ready: VecDeque::new(),
                 dirty: HashSet::new(),
-                working: HashSet::new(),
+                working: HashMap::new(),
                 delayed: BTreeSet::new(),
                 delays: BTreeMap::new(),
                 failures: HashMap::new(),
@@ -84,19 +123,15 @@ impl<T: Clone + Eq + Ord + Hash + Debug + Display + Send + Sync + 'static> WorkQ
         })
     }
 
-    fn label(&self) -> NameLabel {
-        NameLabel { name: self.name }
-    }
-
     pub fn add(&self, key: T) {
         let mut s = self.state.lock();
         if !s.dirty.insert(key.clone()) {
             return;
         }
-        METRICS.adds.get_or_create(&self.label()).inc();
-        if !s.working.contains(&key) {
-            s.ready.push_back(key);
-            METRICS.depth.get_or_create(&self.label()).set(s.ready.len() as i64);
+        self.counted.adds.inc();
+        if !s.working.contains_key(&key) {
+            s.ready.push_back((key, monotonic()));
+            self.counted.depth.set(s.ready.len() as i64);
             drop(s);
             self.changed.notify_one();
         }
@@ -129,14 +164,15 @@ impl<T: Clone + Eq + Ord + Hash + Debug + Display + Send + Sync + 'static> WorkQ
                     }
                     s.delayed.pop_first();
                     s.delays.remove(&key);
-                    if s.dirty.insert(key.clone()) && !s.working.contains(&key) {
-                        s.ready.push_back(key);
+                    if s.dirty.insert(key.clone()) && !s.working.contains_key(&key) {
+                        s.ready.push_back((key, now));
                     }
                 }
-                if let Some(key) = s.ready.pop_front() {
+                if let Some((key, since)) = s.ready.pop_front() {
+                    self.counted.queued.observe(now.saturating_duration_since(since).as_secs_f64());
                     s.dirty.remove(&key);
-                    s.working.insert(key.clone());
-                    METRICS.depth.get_or_create(&self.label()).set(s.ready.len() as i64);
+                    s.working.insert(key.clone(), now);
+                    self.counted.depth.set(s.ready.len() as i64);
                     if !s.ready.is_empty() {
                         self.changed.notify_one();
                     }
@@ -156,10 +192,13 @@ impl<T: Clone + Eq + Ord + Hash + Debug + Display + Send + Sync + 'static> WorkQ
 
     fn done(&self, key: T, result: Result<Reconcile, ()>) {
         let mut s = self.state.lock();
-        s.working.remove(&key);
+        let now = monotonic();
+        if let Some(since) = s.working.remove(&key) {
+            self.counted.worked.observe(now.saturating_duration_since(since).as_secs_f64());
+        }
         if s.dirty.contains(&key) {
-            s.ready.push_back(key.clone());
-            METRICS.depth.get_or_create(&self.label()).set(s.ready.len() as i64);
+            s.ready.push_back((key.clone(), now));
+            self.counted.depth.set(s.ready.len() as i64);
         }
         let delay = match result {
             Ok(outcome) => {
@@ -172,7 +211,7 @@ impl<T: Clone + Eq + Ord + Hash + Debug + Display + Send + Sync + 'static> WorkQ
             Err(()) => {
                 let n = s.failures.entry(key.clone()).or_default();
                 *n += 1;
-                METRICS.retries.get_or_create(&self.label()).inc();
+                self.counted.retries.inc();
                 Some(BACKOFF_FIRST.saturating_mul(1 << (*n - 1).min(20)).min(BACKOFF_MOST))
             }
         };

@@ -156,8 +156,10 @@ fn tls_config(cert: &str, key: &str, ca: &str) -> Result<ServerConfig, Error> {
     Ok(config)
 }
 
-async fn metrics(_: Request<Body>) -> Response {
-    ([(header::CONTENT_TYPE, telemetry::metrics::CONTENT_TYPE)], telemetry::metrics::encode()).into_response()
+async fn metrics(req: Request<Body>) -> Response {
+    let accept = req.headers().get(header::ACCEPT).and_then(|a| a.to_str().ok());
+    let (media, text) = telemetry::metrics::answer(accept);
+    ([(header::CONTENT_TYPE, media)], text).into_response()
 }
 
 /// What runs here, as the API knows it.

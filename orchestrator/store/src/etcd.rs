@@ -126,6 +126,12 @@ impl Etcd {
         latest(&mut self.shared.kv()).await
     }
 
+    /// Of its database, as the member tells that answers.
+    pub(crate) async fn size(&self) -> Result<u64, Error> {
+        let answer = self.shared.client.maintenance_client().status().await.map_err(failure)?;
+        Ok(unsigned(answer.db_size()))
+    }
+
     /// `expected` 0: the key must not exist.
     pub(crate) async fn put(&self, key: Bytes, value: Bytes, expected: u64) -> Result<u64, Error> {
         let stands = match expected {

@@ -224,6 +224,22 @@ impl Store {
         }
     }
 
+    /// Whether the store can be read and, as far as it knows, written.
+    pub async fn check(&self) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Embedded(e) => e.check(),
+            Backend::Etcd(e) => e.latest().await.map(drop),
+        }
+    }
+
+    /// Bytes that the store takes on its disk.
+    pub async fn size(&self) -> Result<u64, Error> {
+        match &self.backend {
+            Backend::Embedded(e) => e.size(),
+            Backend::Etcd(e) => e.size().await,
+        }
+    }
+
     /// Counters since the store was opened.
     pub fn stats(&self) -> Stats {
         match &self.backend {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use self::checks::{Finding, evaluate};
 use super::attributes::{Attributes, Operation};
+use super::metrics::{pod_exempt, pod_judged};
 use crate::error::{ApiError, Result};
 use crate::kinds::{self, Served};
 use crate::object;
@@ -38,6 +39,14 @@ impl Level {
             _ => None,
         }
     }
+
+    fn text(self) -> &'static str {
+        match self {
+            Level::Privileged => "privileged",
+            Level::Baseline => "baseline",
+            Level::Restricted => "restricted",
+        }
+    }
 }
 
 /// A level of a version: the minor of `v1.N`, `None` is `latest`.
@@ -47,17 +56,15 @@ pub struct LevelVersion {
     pub version: Option<u32>,
 }
 
+impl LevelVersion {
+    fn version_text(self) -> String {
+        self.version.map_or_else(|| "latest".to_owned(), |v| format!("v1.{v}"))
+    }
+}
+
 impl fmt::Display for LevelVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::Privileged => "privileged",
-            Level::Baseline => "baseline",
-            Level::Restricted => "restricted",
-        };
-        match self.version {
-            None => write!(f, "{level}:latest"),
-            Some(v) => write!(f, "{level}:v1.{v}"),
-        }
+        write!(f, "{}:{}", self.level.text(), self.version_text())
     }
 }
 
@@ -224,10 +231,12 @@ impl ApiServer {
         let note = |key: &str, v: &str| a.trail.annotate(format!("{PREFIX}/{key}"), v);
         if config.namespaces.iter().any(|n| n == a.namespace) {
             note("exempt", "namespace");
+            pod_exempt(a);
             return Ok(());
         }
         if a.user.is_some_and(|u| config.usernames.contains(&u.name)) {
             note("exempt", "user");
+            pod_exempt(a);
             return Ok(());
         }
         let spaces = kinds::by_resource("", "namespaces").expect("namespaces are a kind");
@@ -248,17 +257,22 @@ impl ApiServer {
             .is_some_and(|r| config.runtime_classes.iter().any(|x| x == r))
         {
             note("exempt", "runtimeClass");
+            pod_exempt(a);
             return Ok(());
         }
         if !wrong.is_empty() {
             note("error", &format!("Failed to parse policy: {wrong}"));
         }
-        let judge = |lv: LevelVersion| evaluate(lv.level, lv.version, metadata, spec);
-        let refused = if enforce { judge(policy.enforce) } else { Vec::new() };
+        let judge = |mode: &'static str, lv: LevelVersion| {
+            let found = evaluate(lv.level, lv.version, metadata, spec);
+            pod_judged(a, mode, lv.level.text(), lv.version_text(), found.is_empty());
+            found
+        };
+        let refused = if enforce { judge("enforce", policy.enforce) } else { Vec::new() };
         if enforce {
             note("enforce-policy", &policy.enforce.to_string());
         }
-        let noted = judge(policy.audit);
+        let noted = judge("audit", policy.audit);
         if !noted.is_empty() {
             let text = format!("would violate PodSecurity \"{}\": {}", policy.audit, describe(&noted));
             note("audit-violations", &text);
@@ -267,7 +281,7 @@ impl ApiServer {
             let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, describe(&refused));
             return Err(ApiError::forbidden(a.served, name, &why));
         }
-        let told = judge(policy.warn);
+        let told = judge("warn", policy.warn);
         if !told.is_empty() {
             a.trail.warn(format!("would violate PodSecurity \"{}\": {}", policy.warn, describe(&told)));
         }

@@ -68,7 +68,7 @@ impl ApiServer {
     /// What somebody made of an object that was shown, as the request's road has it.
     pub(crate) async fn take_back(&self, a: &Attributes<'_>, served: &Served, made: Value) -> Result<Value> {
         let mut unknown = Vec::new();
-        let made = patch::conform(served, made, crate::request::FieldValidation::Ignore, &mut unknown)?;
+        let made = patch::conform(served, made, crate::options::FieldValidation::Ignore, &mut unknown)?;
         match &a.served.custom {
             Some(_) => Ok(self.in_shown(a.served, &made).await?.into_owned()),
             None => Ok(made),

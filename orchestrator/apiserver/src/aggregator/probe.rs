@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::time::Instant;
 
 use super::document::Document;
+use super::metrics;
 use super::{Known, Remote, proxy, services};
 use crate::error::Result;
 use crate::kinds::{self, apiregistration};
@@ -134,6 +135,7 @@ fn slices(server: &ApiServer, remote: &Remote) -> Vec<Value> {
 async fn look(server: &ApiServer, remote: &Remote) -> bool {
     let verdict = judge(server, remote).await;
     let good = verdict.status == "True";
+    metrics::probed(&remote.name, (!good).then_some(verdict.reason));
     if let Err(e) = write(server, remote, &verdict).await {
         tracing::warn!(name = remote.name, error = %e.message, "an APIService's status could not be written");
         return false;

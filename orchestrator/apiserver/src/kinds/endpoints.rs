@@ -17,6 +17,7 @@ pub(crate) static ENDPOINTS: Kind = Kind {
     singular: "endpoints",
     kind: "Endpoints",
     short: &["ep"],
+    deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     default: default_endpoints,
     validate: validate_endpoints,
     columns: &[NAME, column("Endpoints"), AGE],

@@ -91,6 +91,8 @@ pub(crate) struct Kind {
     pub(crate) short: &'static [&'static str],
     pub(crate) categories: &'static [&'static str],
     pub(crate) namespaced: bool,
+    /// What clients are told that use it; empty is nothing.
+    pub(crate) deprecated: &'static str,
     /// `metadata.generation` counts changes of everything outside metadata and status.
     pub(crate) generation: bool,
     pub(crate) status: bool,
@@ -141,6 +143,7 @@ pub(crate) const BASE: Kind = Kind {
     short: &[],
     categories: &[],
     namespaced: true,
+    deprecated: "",
     generation: false,
     status: false,
     status_metadata: false,

@@ -326,7 +326,7 @@ mod tests {
             1
         );
         assert_eq!(
-            crate::authn::from_certificate(&der).expect("a user").groups,
+            crate::authn::from_certificate(&der).expect("a user").user.groups,
             ["system:nodes", "more", "system:authenticated"]
         );
     }

@@ -146,7 +146,7 @@ impl ApiServer {
                     let mut made = patch::conform(
                         seen.served,
                         made,
-                        crate::request::FieldValidation::Ignore,
+                        crate::options::FieldValidation::Ignore,
                         &mut unknown,
                     )
                     .map_err(|e| e.message)?;

@@ -17,6 +17,7 @@ mod objects;
 mod plugins;
 mod policies;
 mod protobuf;
+mod protocol;
 mod rego;
 mod resize;
 mod restart;

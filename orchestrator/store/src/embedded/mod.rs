@@ -103,6 +103,15 @@ impl Embedded {
         self.shared.hub.revision()
     }
 
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.shared.db().map(drop)
+    }
+
+    pub(crate) fn size(&self) -> Result<u64, Error> {
+        let found = std::fs::metadata(&self.shared.path);
+        found.map(|f| f.len()).map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
     async fn submit(&self, op: Op) -> Result<u64, Error> {
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(Error::Closed)?;
