@@ -21,6 +21,7 @@ io.k8s.api.batch.v1.Job io.k8s.api.batch.v1.CronJob
 io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler
 io.k8s.api.autoscaling.v1.Scale io.k8s.api.policy.v1.Eviction io.k8s.api.policy.v1.PodDisruptionBudget
 io.k8s.api.networking.v1.Ingress io.k8s.api.networking.v1.IngressClass io.k8s.api.networking.v1.NetworkPolicy
+io.k8s.api.networking.v1.IPAddress io.k8s.api.networking.v1.ServiceCIDR
 io.k8s.api.storage.v1.StorageClass io.k8s.api.storage.v1.VolumeAttachment io.k8s.api.storage.v1.CSIDriver
 io.k8s.api.storage.v1.CSINode io.k8s.api.scheduling.v1.PriorityClass io.k8s.api.node.v1.RuntimeClass
 io.k8s.api.rbac.v1.Role io.k8s.api.rbac.v1.ClusterRole io.k8s.api.rbac.v1.RoleBinding

@@ -23,12 +23,12 @@ use reinvocation::Rounds;
 use crate::dispatch::Context;
 use crate::error::{ApiError, Result};
 use crate::kinds::{self, Served, service, storage};
-use crate::object;
 use crate::registry::random_suffix;
 use crate::server::ApiServer;
 use crate::subresource::{scale_of, set_replicas};
 use crate::validation::Errors;
 use crate::webhook::Subject;
+use crate::{addresses, object};
 
 const SCALE: Subject = ("autoscaling", "v1", "Scale");
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -296,7 +296,8 @@ impl ApiServer {
         namespace: &str,
         name: &str,
     ) -> (HashSet<String>, HashSet<(i64, String)>) {
-        let (mut ips, mut ports) = (HashSet::new(), HashSet::new());
+        let mut ips: HashSet<String> = addresses::reserved(self).into_iter().collect();
+        let mut ports = HashSet::new();
         for s in self.cache.list(served.index, None).objects {
             if s.namespace() == Some(namespace) && s.name() == name {
                 continue;

@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::error::Error;
-use crate::fairness;
+use crate::error::{ApiError, Error};
 use crate::server::ApiServer;
+use crate::{addresses, fairness};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 const READ: [&str; 3] = ["get", "list", "watch"];
@@ -46,7 +46,10 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), Error> {
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
         },
     });
-    server.put("", "services", "default", service).await
+    server.put("", "services", "default", service).await?;
+    let failed =
+        |e: ApiError| Error::Bootstrap { what: "servicecidrs kubernetes".to_owned(), message: e.message };
+    addresses::sync(server).await.map_err(failed)
 }
 
 /// Puts objects without namespaces, together: the store syncs them as one.

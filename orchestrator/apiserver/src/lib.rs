@@ -16,10 +16,11 @@
 //! [`observe`] counts, times and traces requests; [`audit`] tells who did what. [`certificates`] approves and signs what nodes ask for.
 //!
 //! Tasks: one follows the store (`apiserver-cache`), one forgets old events ([`expire`]), one shows
-//! what quotas count ([`quota`]), two keep the rows of [`aggregator`], three wait for changes of their kinds ([`follow`]:
-//! types of policies, priority levels of flow schemas, expired bootstrap tokens), one per connection. State is the cache, a lock per kind;
+//! what quotas count ([`quota`]), two keep the rows of [`aggregator`], four wait for changes of their kinds ([`follow`]:
+//! addresses of services, types of policies, priority levels of flow schemas, expired bootstrap tokens), one per connection. State is the cache, a lock per kind;
 //! the compiled roles, one lock; the allocation lock, held over a service's write.
 
+mod addresses;
 mod admission;
 mod aggregator;
 mod apply;

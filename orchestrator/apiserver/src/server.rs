@@ -36,7 +36,7 @@ use crate::registry::{Part, WriteContext};
 use crate::token::Tokens;
 use crate::webhook::client::Peers;
 use crate::webhook::config::Hooks;
-use crate::{bootstrap, certificates, custom, dispatch, expire, object, quota};
+use crate::{addresses, bootstrap, certificates, custom, dispatch, expire, object, quota};
 
 /// One check behind `/readyz`.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -222,6 +222,7 @@ impl ApiServer {
         server.policies.belong_to(&server);
         bootstrap::run(&server).await?;
         telemetry::task::spawn("apiserver-event-ttl", expire::run(server.clone()));
+        telemetry::task::spawn("apiserver-service-addresses", addresses::run(server.clone()));
         telemetry::task::spawn("apiserver-quota", quota::run(server.clone()));
         telemetry::task::spawn("apiserver-crd", custom::lifecycle::run(server.clone()));
         telemetry::task::spawn("apiserver-api-rows", aggregator::register::run(server.clone()));

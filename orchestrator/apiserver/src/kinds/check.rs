@@ -1,7 +1,7 @@
 //! What rules are written with: a value and the path it stands at, and the rules that many fields share
 //! (kubernetes: pkg/apis/core/validation/validation.go, apimachinery: pkg/util/validation).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use apimachinery::name::Faults;
 use apimachinery::quantity::Quantity;
@@ -286,6 +286,17 @@ impl<'a> At<'a> {
         parsed
     }
 
+    /// A network in the one form it may be written in.
+    pub(crate) fn canonical_cidr(&self, errors: &mut Errors) -> Option<IpAddr> {
+        match canonical_cidr(self.str()) {
+            Ok(base) => Some(base),
+            Err(why) => {
+                errors.invalid(self.path.as_str(), self.str(), &why);
+                None
+            }
+        }
+    }
+
     /// A number that is not negative, or a percentage.
     pub(crate) fn amount(&self, errors: &mut Errors) {
         match self.v {
@@ -340,6 +351,74 @@ fn percent(s: &str) -> Option<i64> {
     s.strip_suffix('%').filter(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
 }
 
+/// An address as old fields take it: numbers of the fourth version may begin with zeros.
+fn sloppy_address(s: &str) -> Option<IpAddr> {
+    let (rest, v4) = s.rsplit_once(':').map_or(("", s), |(rest, v4)| (&s[..=rest.len()], v4));
+    if !v4.contains('.') {
+        return s.parse().ok();
+    }
+    let trimmed = v4.split('.').map(|n| match n.trim_start_matches('0') {
+        "" if !n.is_empty() => "0",
+        n => n,
+    });
+    format!("{rest}{}", trimmed.collect::<Vec<_>>().join(".")).parse().ok()
+}
+
+/// An address in the one form it may be written in (apimachinery: pkg/util/validation/ip.go).
+pub(crate) fn canonical_address(s: &str) -> Result<(), Faults> {
+    let Some(sloppy) = sloppy_address(s) else { return Err(ADDRESS.into()) };
+    match s.parse::<IpAddr>() {
+        Err(_) => Err("must not have leading 0s".into()),
+        Ok(IpAddr::V6(a)) if a.to_ipv4_mapped().is_some() => {
+            Err("must not be an IPv4-mapped IPv6 address".into())
+        }
+        Ok(_) if sloppy.to_string() != s => Err(format!("must be in canonical form (\"{sloppy}\")").into()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// As [`canonical_address`], of a network; gives its base.
+fn canonical_cidr(s: &str) -> Result<IpAddr, Faults> {
+    let sloppy = s.split_once('/').and_then(|(address, length)| {
+        let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
+        let (address, length): (_, u8) = (sloppy_address(address)?, length.parse().ok().filter(|_| digits)?);
+        (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
+    });
+    let Some((address, length)) = sloppy else { return Err(CIDR.into()) };
+    let zeros = s
+        .split_once('/')
+        .is_some_and(|(a, l)| a.parse::<IpAddr>().is_err() || l.len() > 1 && l.starts_with('0'));
+    if zeros {
+        return Err("must not have leading 0s in IP or prefix length".into());
+    }
+    if matches!(address, IpAddr::V6(a) if a.to_ipv4_mapped().is_some()) {
+        return Err("must not have an IPv4-mapped IPv6 address".into());
+    }
+    if base(address, length) != address {
+        return Err("must not have bits set beyond the prefix length".into());
+    }
+    let canonical = format!("{address}/{length}");
+    if canonical == s {
+        Ok(address)
+    } else {
+        Err(format!("must be in canonical form ({canonical:?})").into())
+    }
+}
+
+/// The first address of the network that an address is in.
+fn base(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(a) => {
+            Ipv4Addr::from_bits(a.to_bits() & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0))
+                .into()
+        }
+        IpAddr::V6(a) => {
+            Ipv6Addr::from_bits(a.to_bits() & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0))
+                .into()
+        }
+    }
+}
+
 pub(crate) fn parse_cidr(s: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = s.split_once('/')?;
     let (address, length): (IpAddr, u8) = (address.parse().ok()?, length.parse().ok()?);
@@ -354,4 +433,41 @@ pub(crate) fn within((inner, inner_length): (IpAddr, u8), (outer, length): (IpAd
     };
     let mask = if length == 0 { 0 } else { u128::MAX << (128 - length) };
     inner.is_ipv4() == outer.is_ipv4() && inner_length >= length && (bits(inner) ^ bits(outer)) & mask == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_one_form() {
+        let check = |s: &str, expect: &str| {
+            let why = canonical_address(s).map_or_else(|e| e.to_string(), |()| String::new());
+            assert_eq!(why, expect, "{s}");
+        };
+        check("10.0.0.1", "");
+        check("2001:db8::1", "");
+        check("10.0.0", ADDRESS);
+        check("", ADDRESS);
+        check("010.0.0.1", "must not have leading 0s");
+        check("::ffff:10.0.0.1", "must not be an IPv4-mapped IPv6 address");
+        check("2001:DB8:0::1", "must be in canonical form (\"2001:db8::1\")");
+    }
+
+    #[test]
+    fn networks_have_one_form() {
+        let check = |s: &str, expect: &str| {
+            let why = canonical_cidr(s).map_or_else(|e| e.to_string(), |_| String::new());
+            assert_eq!(why, expect, "{s}");
+        };
+        check("10.0.0.0/8", "");
+        check("0.0.0.0/0", "");
+        check("2001:db8::/64", "");
+        check("10.0.0.0", CIDR);
+        check("10.0.0.0/33", CIDR);
+        check("10.0.0.0/08", "must not have leading 0s in IP or prefix length");
+        check("10.0.0.1/8", "must not have bits set beyond the prefix length");
+        check("::ffff:10.0.0.0/104", "must not have an IPv4-mapped IPv6 address");
+        check("2001:DB8::/64", "must be in canonical form (\"2001:db8::/64\")");
+    }
 }

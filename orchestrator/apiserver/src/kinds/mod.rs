@@ -16,6 +16,7 @@ pub(crate) mod differ;
 mod endpoints;
 mod event;
 mod flowcontrol;
+pub(crate) mod ipaddress;
 mod namespace;
 mod networking;
 mod node;
@@ -162,7 +163,7 @@ pub(crate) const BASE: Kind = Kind {
 };
 
 /// All kinds. The place in this list is a kind's number in the cache.
-pub(crate) static ALL: [&Kind; 57] = [
+pub(crate) static ALL: [&Kind; 59] = [
     &namespace::KIND,
     &node::KIND,
     &pod::KIND,
@@ -220,6 +221,8 @@ pub(crate) static ALL: [&Kind; 57] = [
     &apiregistration::API_SERVICE,
     &rego::POLICY,
     &podtemplate::KIND,
+    &ipaddress::ADDRESS,
+    &ipaddress::CIDR,
 ];
 
 /// A kind under one of the group-versions it is served in.

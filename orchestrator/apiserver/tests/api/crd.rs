@@ -57,6 +57,10 @@ impl Raw {
         self.send(Method::POST, path, "application/json", &body.to_string()).await
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> (StatusCode, Value) {
+        self.send(Method::DELETE, path, "application/json", "").await
+    }
+
     /// Creates a definition and waits until it is established.
     pub(crate) async fn define(&self, definition: &Value) {
         let (status, body) = self.post(DEFINITIONS, definition).await;

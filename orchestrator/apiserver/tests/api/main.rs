@@ -21,6 +21,7 @@ mod protocol;
 mod rego;
 mod resize;
 mod restart;
+mod services;
 mod validation;
 mod versions;
 mod webhook;
