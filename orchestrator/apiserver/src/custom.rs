@@ -20,7 +20,7 @@ pub(crate) mod shape;
 mod structural;
 pub(crate) mod table;
 pub(crate) mod values;
-mod webhook_check;
+pub(crate) mod webhook_check;
 
 use std::sync::Arc;
 

@@ -356,8 +356,14 @@ impl ApiServer {
         if request && part == Part::Status {
             (kind.validate)(&new, &mut errors);
         }
+        if part == Part::Status {
+            (kind.validate_status)(&new, old, &mut errors);
+        }
         if part == Part::Main || request {
             (kind.validate_update)(&new, old, &mut errors);
+        }
+        if let Some(alias) = served.alias.filter(|_| part == Part::Main) {
+            (alias.validate_update)(&new, old, &mut errors);
         }
         if part == Part::EphemeralContainers {
             ephemeral::validate(&new, old, &mut errors);
@@ -512,6 +518,9 @@ fn validate(served: &Served, o: &Value) -> Result<()> {
     validate_metadata(served.kind, o, &mut errors);
     (served.kind.validate)(o, &mut errors);
     (served.kind.validate_create)(o, &mut errors);
+    if let Some(alias) = served.alias {
+        (alias.validate_create)(o, &mut errors);
+    }
     if let Some(held) = &served.custom {
         custom::validate(held, o, None, &mut errors);
     }

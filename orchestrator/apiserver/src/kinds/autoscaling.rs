@@ -5,7 +5,7 @@ mod rules;
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{AGE, Alias, BASE, Kind, NAME, column};
+use super::{AGE, Alias, BASE, Kind, NAME, WAY, column};
 use crate::{object, table};
 
 pub(crate) static HPA: Kind = Kind {
@@ -17,7 +17,7 @@ pub(crate) static HPA: Kind = Kind {
     short: &["hpa"],
     categories: &["all"],
     status: true,
-    aliases: &[Alias { group: "autoscaling", version: "v1", from_storage, to_storage }],
+    aliases: &[Alias { group: "autoscaling", from_storage, to_storage, ..WAY }],
     default,
     prepare_create: |o| o["status"] = json!({"currentMetrics": null, "desiredReplicas": 0}),
     validate: rules::autoscaler,

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column};
 use crate::pki::request;
 use crate::validation::Errors;
@@ -22,6 +23,7 @@ pub(crate) static KIND: Kind = Kind {
     short: &["csr"],
     namespaced: false,
     status: true,
+    name_rule: name::path_segment,
     prepare_create: |o| o["status"] = serde_json::json!({}),
     prepare_update: |new, old| new["spec"] = old["spec"].clone(),
     validate,
@@ -41,6 +43,9 @@ pub(crate) static KIND: Kind = Kind {
 
 /// Decisions that stay.
 pub(crate) const FINAL: [&str; 3] = ["Approved", "Denied", "Failed"];
+
+const EXCLUSIVE: &str = "Approved and Denied conditions are mutually exclusive";
+const NO_BLOCKS: &str = "must contain one or more CERTIFICATE PEM blocks";
 
 /// The PEM inside.
 pub(crate) fn pem(o: &Value) -> Vec<u8> {
@@ -72,27 +77,7 @@ fn validate(o: &Value, errors: &mut Errors) {
             errors.duplicate(format!("spec.usages[{i}]"), u.as_str());
         }
     }
-    let signer = object::text(o, "spec.signerName").unwrap_or_default();
-    if signer == "kubernetes.io/legacy-unknown" {
-        errors.invalid(
-            "spec.signerName",
-            signer,
-            "the legacy signerName is not allowed via this API version",
-        );
-    } else if signer.is_empty() {
-        errors.required("spec.signerName", "");
-    } else {
-        let good = signer.split_once('/').is_some_and(|(domain, path)| {
-            domain.contains('.')
-                && name::dns_subdomain(domain).is_ok()
-                && !path.is_empty()
-                && path.split('.').all(|p| name::dns_label(&p.to_lowercase()).is_ok())
-        });
-        if !good {
-            let form = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-            errors.invalid("spec.signerName", signer, form);
-        }
-    }
+    signer_name(&At::root(o).of("spec.signerName"), errors);
     if let Some(s) = object::int(o, "spec.expirationSeconds").filter(|s| *s < 600) {
         errors.invalid(
             "spec.expirationSeconds",
@@ -100,33 +85,85 @@ fn validate(o: &Value, errors: &mut Errors) {
             "may not specify a duration less than 600 seconds (10 minutes)",
         );
     }
+    conditions(o, errors);
+    let certificate = object::text(o, "status.certificate").unwrap_or_default();
+    if let Err(why) = STANDARD.decode(certificate).map_err(|_| NO_BLOCKS.to_owned()).and_then(|c| issued(&c))
+    {
+        errors.invalid("status.certificate", "<certificate data>", &why);
+    }
+}
+
+/// `example.com/signer-name`
+fn signer_name(at: &At<'_>, errors: &mut Errors) {
+    const FORM: &str = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+    const DOMAIN_MAX: usize = 253;
+    const NAME_MAX: usize = 571;
+    if at.str() == "kubernetes.io/legacy-unknown" {
+        at.invalid("the legacy signerName is not allowed via this API version", errors);
+    }
+    if !at.required(errors) {
+        return;
+    }
+    let (domain, path) = match at.str().split_once('/') {
+        Some((domain, path)) if !path.contains('/') => (domain, path),
+        _ => return at.invalid(FORM, errors),
+    };
+    if domain.len() > DOMAIN_MAX {
+        errors.too_long(at.path.as_str(), DOMAIN_MAX as u64);
+    }
+    labels(at, domain, name::dns_label, errors);
+    if domain.split('.').count() < 2 {
+        let why = "should be a domain with at least two segments separated by dots";
+        errors.invalid(at.path.as_str(), domain, why);
+    }
+    labels(at, path, name::dns_subdomain, errors);
+    if at.str().len() > NAME_MAX {
+        errors.too_long(at.path.as_str(), NAME_MAX as u64);
+    }
+}
+
+fn labels(at: &At<'_>, of: &str, rule: fn(&str) -> Result<(), name::Faults>, errors: &mut Errors) {
+    for label in of.split('.') {
+        for why in rule(label).err().iter().flat_map(name::Faults::iter) {
+            errors.invalid(at.path.as_str(), of, &format!("validating label {label:?}: {why}"));
+        }
+    }
+}
+
+fn conditions(o: &Value, errors: &mut Errors) {
     let mut kinds = HashSet::new();
-    for (i, c) in object::list(o, "status.conditions").iter().enumerate() {
-        let at = format!("status.conditions[{i}]");
-        let kind = c["type"].as_str().unwrap_or_default();
-        if kind.is_empty() {
-            errors.required(format!("{at}.type"), "");
+    for c in At::root(o).each("status.conditions") {
+        let (kind, status) = (c.of("type"), c.of("status"));
+        kind.required(errors);
+        if !kinds.insert(kind.str()) {
+            errors.duplicate(kind.path.as_str(), kind.str());
         }
-        if !kinds.insert(kind) {
-            errors.duplicate(format!("{at}.type"), kind);
+        match kind.str() {
+            "Approved" if kinds.contains("Denied") => kind.invalid(EXCLUSIVE, errors),
+            "Denied" if kinds.contains("Approved") => kind.invalid(EXCLUSIVE, errors),
+            _ => {}
         }
-        match c["status"].as_str().unwrap_or_default() {
-            "" => errors.required(format!("{at}.status"), ""),
-            s @ ("False" | "Unknown") if FINAL.contains(&kind) => {
-                errors.not_supported(format!("{at}.status"), s, &["True"]);
-            }
-            "True" | "False" | "Unknown" => {}
-            other => errors.not_supported(format!("{at}.status"), other, &["False", "True", "Unknown"]),
-        }
+        let allowed: &[&str] =
+            if FINAL.contains(&kind.str()) { &["True"] } else { &["False", "True", "Unknown"] };
+        status.must_be_one_of(allowed, errors);
     }
-    if kinds.contains("Approved") && kinds.contains("Denied") {
-        let at = object::list(o, "status.conditions").iter().position(|c| c["type"] == "Denied").unwrap_or(0);
-        errors.invalid(
-            format!("status.conditions[{at}].type"),
-            "Denied",
-            "Approved and Denied conditions are mutually exclusive",
-        );
+}
+
+/// What a signer gave: certificates as PEM and nothing else.
+fn issued(pem: &[u8]) -> Result<(), String> {
+    if pem.is_empty() {
+        return Ok(());
     }
+    let mut blocks = 0;
+    for block in x509_parser::pem::Pem::iter_from_buffer(pem) {
+        let block = block.map_err(|_| NO_BLOCKS.to_owned())?;
+        if block.label != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+        }
+        block.parse_x509().map_err(|e| format!("x509: malformed certificate: {e}"))?;
+        blocks += 1;
+    }
+    if blocks == 0 { Err(NO_BLOCKS.to_owned()) } else { Ok(()) }
 }
 
 fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
@@ -164,4 +201,60 @@ fn row(o: &Value, now: Timestamp) -> Vec<Value> {
         duration.into(),
         condition.into(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn signers_have_a_domain_and_a_path() {
+        let check = |signer: &str, expect: &str| {
+            let (o, mut errors) = (json!({"spec": {"signerName": signer}}), Errors::default());
+            signer_name(&At::root(&o).of("spec.signerName"), &mut errors);
+            assert_eq!(if errors.is_empty() { String::new() } else { errors.to_string() }, expect);
+        };
+        let label = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+        check("example.com/own-signer.v1", "");
+        check(
+            "example.com",
+            "spec.signerName: Invalid value: \"example.com\": must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        );
+        check(
+            "example/x",
+            "spec.signerName: Invalid value: \"example\": should be a domain with at least two segments separated by dots",
+        );
+        check(
+            "Example.com/x",
+            &format!(
+                "spec.signerName: Invalid value: \"Example.com\": validating label \"Example\": {label}"
+            ),
+        );
+    }
+
+    #[test]
+    fn conditions_exclude_each_other() {
+        let o = json!({"status": {"conditions": [
+            {"type": "Approved", "status": "True"}, {"type": "Denied", "status": "False"}, {"status": "True"},
+        ]}});
+        let mut errors = Errors::default();
+        conditions(&o, &mut errors);
+        assert_eq!(
+            errors.to_string(),
+            "[status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive, status.conditions[1].status: Unsupported value: \"False\": supported values: \"True\", status.conditions[2].type: Required value]"
+        );
+    }
+
+    #[test]
+    fn only_certificates_are_issued() {
+        assert_eq!(issued(b""), Ok(()));
+        assert_eq!(issued(b"nothing"), Err(NO_BLOCKS.to_owned()));
+        let key = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert_eq!(
+            issued(key),
+            Err("only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\"".to_owned())
+        );
+    }
 }

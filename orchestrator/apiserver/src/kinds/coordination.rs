@@ -1,8 +1,9 @@
-//! Lease: who leads, who lives.
+//! Lease: who leads, who lives (kubernetes: pkg/apis/coordination/validation/validation.go).
 
 use serde_json::Value;
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column};
 use crate::validation::Errors;
 use crate::{object, table};
@@ -19,15 +20,21 @@ pub(crate) static LEASE: Kind = Kind {
 };
 
 fn validate(o: &Value, errors: &mut Errors) {
-    for field in ["leaseDurationSeconds", "leaseTransitions"] {
-        if let Some(v) = object::int(o, &format!("spec.{field}")) {
-            let least = i64::from(field == "leaseDurationSeconds");
-            if v < least {
-                let detail =
-                    if least == 1 { "must be greater than 0" } else { "must be greater than or equal to 0" };
-                errors.invalid(format!("spec.{field}"), v, detail);
-            }
+    let spec = At::root(o).of("spec");
+    spec.of("leaseDurationSeconds").at_least(1, "must be greater than 0", errors);
+    spec.of("leaseTransitions").not_negative(errors);
+    let strategy = spec.of("strategy");
+    if strategy.given() {
+        // The path is upstream's.
+        let at = strategy.of("strategy").path;
+        if strategy.str().contains('/') {
+            strategy.clone().renamed(at).name(apimachinery::name::qualified_name, errors);
+        } else {
+            strategy.clone().renamed(at).one_of(&["OldestEmulationVersion"], errors);
         }
+    }
+    if !spec.text("preferredHolder").is_empty() && strategy.str().is_empty() {
+        spec.of("preferredHolder").forbidden("may only be specified if `strategy` is defined", errors);
     }
 }
 

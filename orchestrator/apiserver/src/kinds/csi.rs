@@ -141,6 +141,7 @@ pub(crate) static ATTACHMENT: Kind = Kind {
     status: true,
     prepare_create: |o| o["status"] = json!({"attached": false}),
     validate: validate_attachment,
+    validate_status: |new, _, errors| attachment_status(new, errors),
     validate_update: |new, old, errors| errors.immutable("spec", new.get("spec"), old.get("spec")),
     columns: &[NAME, column("Attacher"), column("PV"), column("Node"), column("Attached"), AGE],
     row: |o, now| {
@@ -185,20 +186,59 @@ pub(crate) static ATTRIBUTES_CLASS: Kind = Kind {
 };
 
 fn validate_attachment(o: &Value, errors: &mut Errors) {
-    for field in ["attacher", "nodeName"] {
-        if object::text(o, &format!("spec.{field}")).is_none_or(str::is_empty) {
-            errors.required(format!("spec.{field}"), "");
+    const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    let spec = At::root(o).of("spec");
+    pod_parts::driver_name(&spec.of("attacher"), errors);
+    spec.of("nodeName").must_be_name(apimachinery::name::dns_subdomain, errors);
+    let (source, inline, named) =
+        (spec.of("source"), spec.of("source.inlineVolumeSpec"), spec.of("source.persistentVolumeName"));
+    match (named.given(), inline.given()) {
+        (false, false) => errors.required(source.path, ONE),
+        (true, true) => errors.forbidden(source.path, ONE),
+        (true, false) => {
+            if named.str().is_empty() {
+                errors.required(named.path, "must specify non empty persistentVolumeName");
+            }
+        }
+        (false, true) => {
+            for field in ["claimRef", "capacity"].map(|f| inline.of(f)).iter().filter(|f| f.given()) {
+                field.forbidden("may not be specified in the context of inline volumes", errors);
+            }
+            let csi = inline.of("csi");
+            if !csi.given() {
+                errors.required(csi.path, "has to be specified in the context of inline volumes");
+            }
+            if inline.len("accessModes") == 0 {
+                errors.required(inline.of("accessModes").path, "");
+            }
         }
     }
-    let inline = object::get(o, "spec.source.inlineVolumeSpec").is_some();
-    match (object::text(o, "spec.source.persistentVolumeName").is_some_and(|n| !n.is_empty()), inline) {
-        (false, false) => errors
-            .required("spec.source", "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
-        (true, true) => errors.forbidden(
-            "spec.source",
-            "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-        ),
-        _ => {}
+    attachment_status(o, errors);
+}
+
+/// What an attacher says of its work.
+fn attachment_status(o: &Value, errors: &mut Errors) {
+    /// Bytes of a message.
+    const MESSAGE_MAX: usize = 1024;
+    /// Bytes of all that an attacher keeps.
+    const METADATA_MAX: usize = 256 << 10;
+    let status = At::root(o).of("status");
+    let mut size = 0;
+    for (k, v) in status.of("attachmentMetadata").v.as_object().into_iter().flatten() {
+        let at = status.of("attachmentMetadata");
+        if let Err(why) = apimachinery::name::qualified_name(&k.to_lowercase()) {
+            errors.invalid(at.path, k.as_str(), &why);
+        }
+        size += k.len() + v.as_str().map_or(0, str::len);
+    }
+    if size > METADATA_MAX {
+        errors.too_long(status.of("attachmentMetadata").path, METADATA_MAX as u64);
+    }
+    for field in ["attachError", "detachError"] {
+        let message = status.of(field).of("message");
+        if message.str().len() > MESSAGE_MAX {
+            errors.too_long(message.path, MESSAGE_MAX as u64);
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Event: what happened to an object. Core and events.k8s.io share one storage; the core form is stored.
 
+mod rules;
+
 use serde_json::{Value, json};
 use signal::Timestamp;
 
-use super::{Alias, BASE, Column, Kind, column, wide};
+use super::{Alias, BASE, Column, Kind, WAY, column, wide};
 use crate::{object, table};
 
 pub(crate) static KIND: Kind = Kind {
@@ -11,8 +13,17 @@ pub(crate) static KIND: Kind = Kind {
     singular: "event",
     kind: "Event",
     short: &["ev"],
-    aliases: &[Alias { group: "events.k8s.io", version: "v1", from_storage, to_storage }],
+    aliases: &[Alias {
+        group: "events.k8s.io",
+        from_storage,
+        to_storage,
+        validate_create: rules::strict,
+        validate_update: rules::strict_update,
+        ..WAY
+    }],
+    name_rule: apimachinery::name::path_segment,
     default,
+    validate: rules::event,
     fields: &[
         "involvedObject.kind",
         "involvedObject.namespace",

@@ -77,7 +77,21 @@ pub(crate) struct Alias {
     pub(crate) version: &'static str,
     pub(crate) from_storage: fn(&mut Value),
     pub(crate) to_storage: fn(&mut Value),
+    /// What an object must be that is created this way, in its storage version.
+    pub(crate) validate_create: fn(&Value, &mut Errors),
+    /// New, old.
+    pub(crate) validate_update: fn(&Value, &Value, &mut Errors),
 }
+
+/// What most ways to a kind leave out.
+const WAY: Alias = Alias {
+    group: "",
+    version: "v1",
+    from_storage: nothing,
+    to_storage: nothing,
+    validate_create: valid,
+    validate_update: valid_update,
+};
 
 /// A kind as it is stored.
 pub(crate) struct Kind {
@@ -111,6 +125,8 @@ pub(crate) struct Kind {
     pub(crate) validate_create: fn(&Value, &mut Errors),
     /// New, old.
     pub(crate) validate_update: fn(&Value, &Value, &mut Errors),
+    /// New, old: what a status must be that is written by itself.
+    pub(crate) validate_status: fn(&Value, &Value, &mut Errors),
     /// Fields a field selector may name, beside name and namespace: dotted paths.
     pub(crate) fields: &'static [&'static str],
     pub(crate) columns: &'static [Column],
@@ -157,6 +173,7 @@ pub(crate) const BASE: Kind = Kind {
     validate: valid,
     validate_create: valid,
     validate_update: valid_update,
+    validate_status: valid_update,
     fields: &[],
     columns: &[NAME, AGE],
     row: plain_row,

@@ -1,8 +1,11 @@
 //! resource.k8s.io: what devices there are and who claims them. Kept as objects; nothing allocates them yet.
 
+mod rules;
+
 use serde_json::Value;
 use signal::Timestamp;
 
+use super::check::At;
 use super::{AGE, BASE, Kind, NAME, column};
 use crate::{object, table};
 
@@ -13,6 +16,7 @@ pub(crate) static CLASS: Kind = Kind {
     singular: "deviceclass",
     kind: "DeviceClass",
     namespaced: false,
+    validate: rules::class,
     ..RESOURCE
 };
 
@@ -23,9 +27,11 @@ pub(crate) static CLAIM: Kind = Kind {
     generation: false,
     status: true,
     default: default_requests,
+    validate_create: |o, errors| rules::claim(&At::root(o).of("spec"), errors),
     validate_update: |new, old, errors| {
         errors.immutable("spec", new.get("spec"), old.get("spec"));
     },
+    validate_status: rules::claim_status,
     columns: &[NAME, column("State"), AGE],
     row: |o: &Value, now: Timestamp| vec![object::name(o).into(), state(o).into(), table::age(o, now)],
     ..RESOURCE
@@ -41,6 +47,12 @@ pub(crate) static TEMPLATE: Kind = Kind {
         object::child(spec, "metadata");
         default_requests(spec);
     },
+    validate_create: |o, errors| {
+        let spec = At::root(o).of("spec");
+        spec.of("metadata.labels").labels(errors);
+        spec.of("metadata.annotations").annotations(errors);
+        rules::claim(&spec.of("spec"), errors);
+    },
     validate_update: |new, old, errors| {
         errors.immutable("spec", new.get("spec"), old.get("spec"));
     },
@@ -52,6 +64,8 @@ pub(crate) static SLICE: Kind = Kind {
     singular: "resourceslice",
     kind: "ResourceSlice",
     namespaced: false,
+    validate: rules::slice,
+    validate_update: rules::slice_stays,
     fields: &["spec.driver", "spec.nodeName"],
     columns: &[NAME, column("Node"), column("Driver"), column("Pool"), AGE],
     row: |o: &Value, now: Timestamp| {

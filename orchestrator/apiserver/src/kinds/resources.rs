@@ -51,7 +51,7 @@ pub(super) fn is_huge_page(name: &str) -> bool {
 }
 
 /// What devices offer.
-fn is_extended(name: &str) -> bool {
+pub(super) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && name::qualified_name(&format!("requests.{name}")).is_ok()

@@ -3,7 +3,8 @@
 use serde_json::Value;
 use signal::Timestamp;
 
-use super::{AGE, BASE, Kind, NAME, column};
+use super::check::At;
+use super::{AGE, BASE, Kind, NAME, column, pod_validation, resources};
 use crate::validation::Errors;
 use crate::{object, table};
 
@@ -23,8 +24,15 @@ pub(crate) static KIND: Kind = Kind {
 };
 
 fn validate(o: &Value, errors: &mut Errors) {
-    let handler = object::text(o, "handler").unwrap_or_default();
-    if let Err(e) = apimachinery::name::dns_label(handler) {
-        errors.invalid("handler", handler, &e);
+    let o = At::root(o);
+    o.of("handler").name(apimachinery::name::dns_label, errors);
+    let overhead = o.of("overhead");
+    for (name, amount) in overhead.entries("podFixed") {
+        let amount = amount.renamed(format!("{}.limits[{name}]", overhead.path));
+        resources::container_name(name, &amount, errors);
+        resources::amount(name, &amount, errors);
     }
+    let scheduling = o.of("scheduling");
+    scheduling.of("nodeSelector").labels(errors);
+    pod_validation::tolerations(&scheduling, errors);
 }

@@ -114,13 +114,25 @@ fn judge(
     errors: &mut Errors,
 ) {
     for (i, n) in all.iter().enumerate() {
-        let path = format!("{at}[{i}].{field}");
-        match &n.program {
-            _ if n.source.trim().is_empty() => errors.required(path, ""),
-            Err(e) => errors.invalid(path, n.source.as_str(), &format!("compilation failed: {e}")),
-            Ok(p) if wanted.is_some_and(|w| !w(p)) => errors.invalid(path, n.source.as_str(), words),
-            Ok(_) => {}
-        }
+        let missing = format!("{field} is not specified");
+        judge_one(n, format!("{at}[{i}].{field}"), &missing, wanted, words, errors);
+    }
+}
+
+/// `missing` is said where there is no expression.
+fn judge_one(
+    n: &Named,
+    path: String,
+    missing: &str,
+    wanted: Option<fn(&Program) -> bool>,
+    words: &str,
+    errors: &mut Errors,
+) {
+    match &n.program {
+        _ if n.source.trim().is_empty() => errors.required(path, missing),
+        Err(e) => errors.invalid(path, n.source.as_str(), &format!("compilation failed: {e}")),
+        Ok(p) if wanted.is_some_and(|w| !w(p)) => errors.invalid(path, n.source.as_str(), words),
+        Ok(_) => {}
     }
 }
 
@@ -132,23 +144,65 @@ pub(crate) fn check_conditions(conditions: &[Value], at: &str, params: bool, err
     }
     let all = list(conditions, "expression", &environment(&[], params));
     for (i, c) in all.iter().enumerate() {
-        let path = format!("{at}[{i}].name");
+        let at = format!("{at}[{i}]");
+        let boolean = "must evaluate to bool";
+        judge_one(c, format!("{at}.expression"), "", Some(Program::is_bool), boolean, errors);
+        let path = format!("{at}.name");
         if c.name.is_empty() {
             errors.required(path, "");
-        } else if let Err(e) = apimachinery::name::qualified_name(&c.name) {
-            errors.invalid(path, c.name.as_str(), &e);
-        } else if all[..i].iter().any(|b| b.name == c.name) {
+            continue;
+        }
+        if let Err(e) = apimachinery::name::qualified_name(&c.name) {
+            errors.invalid(path.as_str(), c.name.as_str(), &e);
+        }
+        if all[..i].iter().any(|b| b.name == c.name) {
             errors.duplicate(path, c.name.as_str());
         }
     }
-    judge(&all, at, "expression", Some(Program::is_bool), "must evaluate to bool", errors);
+}
+
+fn is_identifier(name: &str) -> bool {
+    const RESERVED: [&str; 21] = [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ];
+    let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let goes_on = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    begins && goes_on && !RESERVED.contains(&name)
 }
 
 fn check_common(o: &Value, errors: &mut Errors) -> Vec<(&'static str, Type)> {
     let params = object::get(o, "spec.paramKind").is_some();
-    let declared = variables(o, params);
-    judge(&declared, "spec.variables", "expression", None, "", errors);
     check_conditions(object::list(o, "spec.matchConditions"), "spec.matchConditions", params, errors);
+    let declared = variables(o, params);
+    for (i, v) in declared.iter().enumerate() {
+        let path = format!("spec.variables[{i}].name");
+        if v.name.trim().is_empty() {
+            errors.required(path, "name is not specified");
+        } else if !is_identifier(&v.name) {
+            errors.invalid(path, v.name.as_str(), "name is not a valid CEL identifier");
+        }
+    }
+    judge(&declared, "spec.variables", "expression", None, "", errors);
     environment(&declared, params)
 }
 
@@ -159,7 +213,8 @@ pub(crate) fn check_validating(o: &Value, errors: &mut Errors) {
     judge(&all, "spec.validations", "expression", Some(Program::is_bool), "must evaluate to bool", errors);
     for (i, v) in validations.iter().enumerate() {
         let at = format!("spec.validations[{i}].messageExpression");
-        match object::text(v, "messageExpression").map(|m| (m, expression::compile(m, &known))) {
+        let message = object::text(v, "messageExpression").filter(|m| !m.trim().is_empty());
+        match message.map(|m| (m, expression::compile(m, &known))) {
             Some((m, Err(e))) => errors.invalid(at, m, &format!("compilation failed: {e}")),
             Some((m, Ok(p))) if !p.is_string() => errors.invalid(at, m, "must evaluate to string"),
             _ => {}

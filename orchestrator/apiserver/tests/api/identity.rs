@@ -111,7 +111,10 @@ async fn certificates_are_asked_for_approved_and_signed() {
             "certificatesigningrequests.certificates.k8s.io \"jane\" is forbidden: user not permitted to approve requests with signerName {CLIENT:?}"
         )
     );
-    let forged = Patch::Merge(json!({"status": {"certificate": STANDARD.encode("x")}}));
+    let odd = Patch::Merge(json!({"status": {"certificate": STANDARD.encode("x")}}));
+    let e = clerk.patch_status("jane", &params, &odd).await.expect_err("no certificate");
+    assert!(status(e).2.ends_with("must contain one or more CERTIFICATE PEM blocks"));
+    let forged = Patch::Merge(json!({"status": {"conditions": [{"type": "Failed", "status": "True"}]}}));
     let e = clerk.patch_status("jane", &params, &forged).await.expect_err("not the signer");
     assert!(
         status(e).2.ends_with(&format!("user not permitted to sign requests with signerName {CLIENT:?}"))
