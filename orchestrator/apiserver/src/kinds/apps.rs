@@ -36,6 +36,7 @@ pub(crate) static DEPLOYMENT: Kind = Kind {
         wide("Selector"),
     ],
     row: deployment_row,
+    validate_status: super::status::deployment,
     ..BASE
 };
 
@@ -56,6 +57,7 @@ pub(crate) static REPLICASET: Kind = Kind {
     fields: &["status.replicas"],
     columns: REPLICASET_COLUMNS,
     row: replicaset_row,
+    validate_status: super::status::replica_set,
     ..BASE
 };
 
@@ -74,6 +76,7 @@ pub(crate) static REPLICATION_CONTROLLER: Kind = Kind {
     fields: &["status.replicas"],
     columns: REPLICASET_COLUMNS,
     row: replicaset_row,
+    validate_status: super::status::replica_set,
     ..BASE
 };
 

@@ -1,5 +1,6 @@
 //! HorizontalPodAutoscaler: stored as v2, served as v2 and v1.
 
+mod first;
 mod rules;
 
 use serde_json::{Value, json};
@@ -17,10 +18,16 @@ pub(crate) static HPA: Kind = Kind {
     short: &["hpa"],
     categories: &["all"],
     status: true,
-    aliases: &[Alias { group: "autoscaling", from_storage, to_storage, ..WAY }],
+    aliases: &[Alias {
+        group: "autoscaling",
+        from_storage: first::from_storage,
+        to_storage: first::to_storage,
+        ..WAY
+    }],
     default,
     prepare_create: |o| o["status"] = json!({"currentMetrics": null, "desiredReplicas": 0}),
     validate: rules::autoscaler,
+    validate_status: super::status::autoscaler,
     columns: &[
         NAME,
         column("Reference"),
@@ -33,92 +40,6 @@ pub(crate) static HPA: Kind = Kind {
     row,
     ..BASE
 };
-
-/// Where v1 keeps the behavior.
-const BEHAVIOR_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/behavior";
-/// Where v1 keeps the metrics it has no fields for.
-const METRICS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/metrics";
-
-/// Where v1 keeps the conditions (kubernetes: pkg/apis/autoscaling/v1/conversion.go).
-const CONDITIONS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/conditions";
-
-fn is_cpu(m: &Value) -> bool {
-    m["type"] == "Resource"
-        && m["resource"]["name"] == "cpu"
-        && m["resource"]["target"]["type"] == "Utilization"
-}
-
-fn from_storage(o: &mut Value) {
-    let metrics = object::list(o, "spec.metrics").to_vec();
-    let cpu =
-        metrics.iter().find(|m| is_cpu(m)).map(|m| m["resource"]["target"]["averageUtilization"].clone());
-    let others: Vec<Value> = metrics.into_iter().filter(|m| !is_cpu(m)).collect();
-    let mut behavior = None;
-    if let Some(spec) = o.get_mut("spec") {
-        drop(object::remove(spec, "metrics"));
-        behavior = object::remove(spec, "behavior");
-        if let Some(u) = cpu {
-            spec["targetCPUUtilizationPercentage"] = u;
-        }
-    }
-    let others = (!others.is_empty()).then(|| Value::Array(others));
-    let conditions = object::get(o, "status.conditions").cloned();
-    for (key, kept) in
-        [(METRICS_ANNOTATION, others), (BEHAVIOR_ANNOTATION, behavior), (CONDITIONS_ANNOTATION, conditions)]
-    {
-        if let Some(kept) = kept {
-            let meta = object::child(o, "metadata");
-            object::child(meta, "annotations")[key] = kept.to_string().into();
-        }
-    }
-    let current = object::list(o, "status.currentMetrics").iter().find(|m| m["resource"]["name"] == "cpu");
-    let current = current.map(|m| m["resource"]["current"]["averageUtilization"].clone());
-    if let Some(status) = o.get_mut("status") {
-        drop(object::remove(status, "currentMetrics"));
-        drop(object::remove(status, "conditions"));
-        object::default(status, "currentReplicas", 0);
-        if let Some(u) = current {
-            status["currentCPUUtilizationPercentage"] = u;
-        }
-    }
-}
-
-fn to_storage(o: &mut Value) {
-    let mut metrics = Vec::new();
-    if let Some(spec) = o.get_mut("spec")
-        && let Some(u) = object::remove(spec, "targetCPUUtilizationPercentage")
-    {
-        metrics.push(json!({
-            "type": "Resource",
-            "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": u}},
-        }));
-    }
-    let annotation = o.get_mut("metadata").and_then(|m| m.get_mut("annotations"));
-    if let Some(Value::String(text)) = annotation.and_then(|a| object::remove(a, METRICS_ANNOTATION))
-        && let Ok(Value::Array(more)) = serde_json::from_str(&text)
-    {
-        metrics.extend(more);
-    }
-    if !metrics.is_empty() {
-        object::child(o, "spec")["metrics"] = Value::Array(metrics);
-    }
-    let annotation = o.get_mut("metadata").and_then(|m| m.get_mut("annotations"));
-    if let Some(Value::String(text)) = annotation.and_then(|a| object::remove(a, BEHAVIOR_ANNOTATION))
-        && let Ok(behavior @ Value::Object(_)) = serde_json::from_str(&text)
-    {
-        object::child(o, "spec")["behavior"] = behavior;
-    }
-    let annotation = o.get_mut("metadata").and_then(|m| m.get_mut("annotations"));
-    let conditions = annotation.and_then(|a| object::remove(a, CONDITIONS_ANNOTATION));
-    if let Some(status) = o.get_mut("status") {
-        drop(object::remove(status, "currentCPUUtilizationPercentage"));
-        if let Some(Value::String(text)) = conditions
-            && let Ok(conditions @ Value::Array(_)) = serde_json::from_str(&text)
-        {
-            status["conditions"] = conditions;
-        }
-    }
-}
 
 fn default(o: &mut Value) {
     let spec = object::child(o, "spec");
@@ -214,30 +135,4 @@ fn row(o: &Value, now: Timestamp) -> Vec<Value> {
         object::int(o, "status.currentReplicas").unwrap_or(0).to_string().into(),
         table::age(o, now),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn v1_keeps_what_it_has_no_fields_for() {
-        let stored = json!({
-            "metadata": {"name": "a", "annotations": {"x": "y"}},
-            "spec": {"maxReplicas": 3, "metrics": [
-                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}},
-            ]},
-            "status": {"currentReplicas": 1, "conditions": [{"type": "AbleToScale", "status": "True"}]},
-        });
-        let mut o = stored.clone();
-        from_storage(&mut o);
-        assert_eq!(o["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}));
-        assert_eq!(o["status"], json!({"currentReplicas": 1}));
-        assert_eq!(
-            o["metadata"]["annotations"][CONDITIONS_ANNOTATION],
-            r#"[{"type":"AbleToScale","status":"True"}]"#
-        );
-        to_storage(&mut o);
-        assert_eq!(o, stored);
-    }
 }

@@ -40,6 +40,7 @@ pub(crate) static JOB: Kind = Kind {
         wide("Selector"),
     ],
     row: job_row,
+    validate_status: super::status::job,
     ..BASE
 };
 

@@ -37,6 +37,7 @@ mod secret;
 pub(crate) mod service;
 mod serviceaccount;
 mod sets;
+mod status;
 pub(crate) mod storage;
 mod volume;
 mod webhook;

@@ -32,6 +32,7 @@ pub(crate) static KIND: Kind = Kind {
     fields: &["status.phase"],
     columns: &[NAME, column("Status"), AGE],
     row,
+    validate_status: super::status::namespace,
     ..BASE
 };
 

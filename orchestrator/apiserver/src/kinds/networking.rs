@@ -24,6 +24,7 @@ pub(crate) static INGRESS: Kind = Kind {
     validate_create: rules::new_ingress,
     columns: &[NAME, column("Class"), column("Hosts"), column("Address"), column("Ports"), AGE],
     row: ingress_row,
+    validate_status: super::status::ingress,
     ..BASE
 };
 

@@ -43,6 +43,7 @@ pub(crate) static KIND: Kind = Kind {
         wide("Readiness Gates"),
     ],
     row,
+    validate_status: super::status::pod,
     ..BASE
 };
 

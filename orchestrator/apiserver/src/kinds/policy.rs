@@ -23,6 +23,7 @@ pub(crate) static PDB: Kind = Kind {
     validate,
     columns: &[NAME, column("Min Available"), column("Max Unavailable"), column("Allowed Disruptions"), AGE],
     row,
+    validate_status: super::status::budget,
     ..BASE
 };
 

@@ -22,6 +22,7 @@ pub(crate) static QUOTA: Kind = Kind {
     validate_update: quota_stays,
     columns: &[NAME, column("Request"), column("Limit"), AGE],
     row: quota_row,
+    validate_status: super::status::quota,
     ..BASE
 };
 

@@ -33,6 +33,7 @@ pub(crate) static KIND: Kind = Kind {
         wide("Selector"),
     ],
     row,
+    validate_status: super::status::service,
     ..BASE
 };
 

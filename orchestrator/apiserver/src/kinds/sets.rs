@@ -29,6 +29,7 @@ pub(crate) static STATEFUL_SET: Kind = Kind {
     validate_update: stateful_stays,
     columns: &[NAME, column("Ready"), AGE, wide("Containers"), wide("Images")],
     row: stateful_row,
+    validate_status: super::status::stateful_set,
     ..BASE
 };
 
@@ -62,6 +63,7 @@ pub(crate) static DAEMON_SET: Kind = Kind {
         wide("Selector"),
     ],
     row: daemon_row,
+    validate_status: super::status::daemon_set,
     ..BASE
 };
 

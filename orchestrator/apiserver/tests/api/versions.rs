@@ -240,7 +240,7 @@ async fn managers_keep_the_version_they_wrote_in() {
     // What v1 has no fields for is kept.
     let now = r.get(&format!("{}/a", scalers("v2"))).await;
     assert_eq!(now["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"], 5, "{now}");
-    assert_eq!(now["spec"]["metrics"][1]["resource"]["name"], "memory", "{now}");
+    assert_eq!(now["spec"]["metrics"][0]["resource"]["name"], "memory", "{now}");
     let (status, refused) = apply("v2", first.clone(), "").await;
     assert_eq!(status, 409, "{refused}");
     let message = refused["message"].as_str().expect("a message");
