@@ -283,6 +283,9 @@ impl ApiServer {
         if service::wants_node_ports(o) {
             self.allocate_ports(o, &ports, &mut errors);
         }
+        if service::wants_health_check(o) {
+            self.allocate_health_check(o, ports, &mut errors);
+        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(served, object::name(o), &errors));
         }
@@ -310,6 +313,9 @@ impl ApiServer {
                 if let Some(n) = p["nodePort"].as_i64() {
                     ports.insert((n, p["protocol"].as_str().unwrap_or("TCP").to_owned()));
                 }
+            }
+            if let Some(n) = object::int(&v, "spec.healthCheckNodePort") {
+                ports.insert((n, "TCP".to_owned()));
             }
         }
         (ips, ports)
@@ -360,6 +366,34 @@ impl ApiServer {
         let spec = object::child(o, "spec");
         spec["clusterIP"] = ip.clone().into();
         spec["clusterIPs"] = json!([ip]);
+    }
+
+    /// The port at which a balancer asks a node whether it has endpoints of the service.
+    fn allocate_health_check(&self, o: &mut Value, mut taken: HashSet<(i64, String)>, errors: &mut Errors) {
+        const AT: &str = "spec.healthCheckNodePort";
+        let (low, high) =
+            (i64::from(*self.config.node_ports.start()), i64::from(*self.config.node_ports.end()));
+        let own = object::list(o, "spec.ports").iter().filter_map(|p| p["nodePort"].as_i64());
+        taken.extend(own.map(|n| (n, "TCP".to_owned())));
+        let is_taken = |n: i64| taken.contains(&(n, "TCP".to_owned()));
+        match object::int(o, AT).filter(|n| *n != 0) {
+            Some(n) if !(low..=high).contains(&n) => {
+                let detail = format!(
+                    "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                );
+                errors.invalid(AT, n, &detail);
+            }
+            Some(n) if is_taken(n) => errors.invalid(AT, n, "provided port is already allocated"),
+            Some(_) => {}
+            None => {
+                let span = high - low + 1;
+                let start = rand::random_range(0..span);
+                match (0..span).map(|k| low + (start + k) % span).find(|n| !is_taken(*n)) {
+                    Some(n) => object::child(o, "spec")["healthCheckNodePort"] = n.into(),
+                    None => errors.invalid(AT, 0, "failed to allocate a nodePort: range is full"),
+                }
+            }
+        }
     }
 
     fn allocate_ports(&self, o: &mut Value, used: &HashSet<(i64, String)>, errors: &mut Errors) {

@@ -54,6 +54,11 @@ pub(crate) fn wants_node_ports(o: &Value) -> bool {
     }
 }
 
+/// Whether each node tells a balancer of its own endpoints.
+pub(crate) fn wants_health_check(o: &Value) -> bool {
+    kind_of(o) == "LoadBalancer" && object::text(o, "spec.externalTrafficPolicy") == Some("Local")
+}
+
 fn default(o: &mut Value) {
     let spec = object::child(o, "spec");
     object::default_text(spec, "type", "ClusterIP");
@@ -128,7 +133,10 @@ fn prepare_update(new: &mut Value, old: &Value) {
         matches!(kind_of(o), "NodePort" | "LoadBalancer") || !object::list(o, "spec.externalIPs").is_empty()
     };
     let balanced = |o: &Value| kind_of(o) == "LoadBalancer";
-    let checked = |o: &Value| balanced(o) && object::text(o, "spec.externalTrafficPolicy") == Some("Local");
+    let checked = wants_health_check;
+    if checked(old) && checked(new) && object::int(new, "spec.healthCheckNodePort").unwrap_or(0) == 0 {
+        object::child(new, "spec")["healthCheckNodePort"] = old["spec"]["healthCheckNodePort"].clone();
+    }
     for (key, goes) in [
         ("externalTrafficPolicy", outside(old) && !outside(new)),
         ("allocateLoadBalancerNodePorts", balanced(old) && !balanced(new)),

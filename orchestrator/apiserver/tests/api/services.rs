@@ -69,3 +69,30 @@ async fn a_network_that_nothing_is_given_out_of_says_so() {
     assert_eq!(status, 200, "{body}");
     r.until(&path, |o| o["code"] == 404).await;
 }
+
+#[tokio::test]
+async fn a_balancer_asks_nodes_at_a_port_of_its_own() {
+    let c = cluster().await;
+    let r = Raw::of(&c);
+    let services = "/api/v1/namespaces/default/services";
+    let o = json!({"metadata": {"name": "web"}, "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]}});
+    let (status, made) = r.post(services, &o).await;
+    assert_eq!(status, 201, "{made}");
+    let port = &made["spec"]["healthCheckNodePort"];
+    assert!(port.as_i64().is_some_and(|n| (30000..=32767).contains(&n)), "{made}");
+    assert_ne!(*port, made["spec"]["ports"][0]["nodePort"]);
+    let path = format!("{services}/web");
+    let patch = |p: serde_json::Value| {
+        let (r, path) = (&r, &path);
+        async move {
+            let body = p.to_string();
+            r.send(http::Method::PATCH, path, "application/merge-patch+json", &body).await.1
+        }
+    };
+    let kept = patch(json!({"spec": {"healthCheckNodePort": 0, "sessionAffinity": "ClientIP"}})).await;
+    assert_eq!(kept["spec"]["healthCheckNodePort"], *port, "{kept}");
+    let other = patch(json!({"spec": {"healthCheckNodePort": 30001}})).await;
+    assert_eq!(other["code"], 422, "{other}");
+    let gone = patch(json!({"spec": {"externalTrafficPolicy": "Cluster"}})).await;
+    assert!(gone["spec"].get("healthCheckNodePort").is_none(), "{gone}");
+}

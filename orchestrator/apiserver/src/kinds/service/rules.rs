@@ -8,7 +8,7 @@ use apimachinery::name;
 use serde_json::{Value, json};
 
 use super::super::check::At;
-use super::kind_of;
+use super::{kind_of, wants_health_check};
 use crate::object;
 use crate::validation::Errors;
 
@@ -46,7 +46,7 @@ pub(super) fn service(o: &Value, errors: &mut Errors) {
     spec.of("type").must_be_one_of(&["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], errors);
     unique_ports(&spec, kind, errors);
     balancer(&At::root(o), &spec, kind, errors);
-    traffic(&spec, kind, errors);
+    traffic(o, &spec, kind, errors);
 }
 
 fn by_type(spec: &At<'_>, kind: &str, headless: bool, errors: &mut Errors) {
@@ -245,7 +245,7 @@ fn trimmed_range(range: &str, at: &str, errors: &mut Errors) {
     At::new(&Value::from(range.trim()), at).cidr(errors);
 }
 
-fn traffic(spec: &At<'_>, kind: &str, errors: &mut Errors) {
+fn traffic(o: &Value, spec: &At<'_>, kind: &str, errors: &mut Errors) {
     let policy = spec.of("externalTrafficPolicy");
     let outside =
         matches!(kind, "NodePort" | "LoadBalancer") || kind == "ClusterIP" && spec.len("externalIPs") > 0;
@@ -256,7 +256,7 @@ fn traffic(spec: &At<'_>, kind: &str, errors: &mut Errors) {
     }
     let health = spec.of("healthCheckNodePort");
     if health.v.as_i64().is_some_and(|n| n != 0) {
-        if needs_health_check(spec) {
+        if wants_health_check(o) {
             health.port_number(errors);
         } else {
             health.invalid(
@@ -267,10 +267,6 @@ fn traffic(spec: &At<'_>, kind: &str, errors: &mut Errors) {
     }
     spec.of("internalTrafficPolicy").one_of(&["Cluster", "Local"], errors);
     spec.of("trafficDistribution").one_of(&["PreferClose", "PreferSameZone", "PreferSameNode"], errors);
-}
-
-fn needs_health_check(spec: &At<'_>) -> bool {
-    spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local"
 }
 
 /// The addresses of a service stay, but for the second, unless it is or was another's name.
@@ -292,8 +288,8 @@ pub(super) fn stays(new: &Value, old: &Value, errors: &mut Errors) {
         class.invalid(ONCE, errors);
     }
     let health = "healthCheckNodePort";
-    if needs_health_check(&was)
-        && needs_health_check(&is)
+    if wants_health_check(old)
+        && wants_health_check(new)
         && object::int(is.v, health).unwrap_or(0) != object::int(was.v, health).unwrap_or(0)
     {
         is.of(health).forbidden("field is immutable", errors);
