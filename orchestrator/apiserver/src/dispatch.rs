@@ -9,9 +9,11 @@ use apimachinery::user::UserInfo;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 use tracing::Instrument;
 
@@ -75,6 +77,19 @@ impl Context {
 
 pub(crate) fn router(server: Arc<ApiServer>) -> Router {
     Router::new().fallback(handle).with_state(server)
+}
+
+/// Serves a request as a task, as a connection does: one that holds a lock goes on although its caller, who waits for
+/// another, does not poll it. Who drops the answer's future ends the task.
+pub(crate) async fn on_its_own(req: Request<Body>, next: Next) -> Response {
+    let served = telemetry::task::spawn("apiserver-request", next.run(req).in_current_span());
+    match AbortOnDropHandle::new(served).await {
+        Ok(answer) => answer,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(stopped) => ApiError::internal(stopped).into_response(),
+        },
+    }
 }
 
 async fn handle(State(server): State<Arc<ApiServer>>, mut req: Request<Body>) -> Response {

@@ -236,7 +236,9 @@ impl ApiServer {
 
     /// The whole API under one identity, without a socket: for `kube::Client::new(router, "default")`.
     pub fn in_process(self: &Arc<Self>, user: UserInfo) -> Router {
-        dispatch::router(self.clone()).layer(axum::Extension(user))
+        dispatch::router(self.clone())
+            .layer(axum::Extension(user))
+            .layer(axum::middleware::from_fn(dispatch::on_its_own))
     }
 
     /// Who shows this bearer token, for other doors of the same house.

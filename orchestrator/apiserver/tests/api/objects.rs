@@ -160,3 +160,28 @@ async fn base64_with_line_breaks_is_kept_without() {
     let kept = secrets.get("pem").await.expect("the secret").data.expect("data");
     assert_eq!(kept["k"].0, b"ABCDEFGH");
 }
+
+/// As controllers do: some creations are under way, and behind the first something else is written in between.
+#[tokio::test]
+async fn a_namespace_with_a_quota_takes_writes_while_others_wait_to_be_polled() {
+    let c = cluster().await;
+    let quotas: Api<k8s_openapi::api::core::v1::ResourceQuota> = Api::default_namespaced(c.client());
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+        "spec": {"hard": {"count/configmaps": "100"}}});
+    quotas.create(&PostParams::default(), &from(quota)).await.expect("a quota");
+    let maps: Api<ConfigMap> = Api::default_namespaced(c.client());
+    let make = |name: String| {
+        let maps = maps.clone();
+        async move {
+            let map = from(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}));
+            maps.create(&PostParams::default(), &map).await.expect("a map")
+        }
+    };
+    let all = async {
+        let mut writes = futures::stream::iter(0..8).map(|i| make(format!("m-{i}"))).buffer_unordered(8);
+        while let Some(made) = writes.next().await {
+            make(format!("beside-{}", made.metadata.name.expect("a name"))).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), all).await.expect("no write waits for ever");
+}
